@@ -1,0 +1,143 @@
+//! What single steps of a click's path cost, without sockets: look-up, splicing, fingerprint, frame, journal write, agent
+//! and country, encoding for the store. `cargo bench`.
+
+#![allow(missing_docs, reason = "criterion's macros make undocumented items")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use trellis::backend::clickhouse::ClickHouseStore;
+use trellis::catalog::agents::Agents;
+use trellis::catalog::geo::Geo;
+use trellis::click::template::Values;
+use trellis::click::{Class, Click, ClickId, DayKey, IdSource, Reasons, Template, Visit};
+use trellis::config::{Config, Sources};
+use trellis::pipeline::{Batch, Label, Row, Store};
+use trellis::segment::{Header, Kind, append_record, create};
+
+const UA: &[u8] =
+    b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
+
+fn visit() -> Visit<'static> {
+    Visit {
+        query: "click_id=run-123456&source=load",
+        head: false,
+        prefetch: false,
+        address: [203, 0, 114, 77].into(),
+        ua: UA,
+        referrer: b"https://news.example/page",
+        language: b"de-DE,de;q=0.9",
+    }
+}
+
+fn click(id: ClickId) -> Click<'static> {
+    let visit = visit();
+    Click {
+        id,
+        fingerprint: None,
+        head: false,
+        prefetch: false,
+        status: 302,
+        route_version: 1,
+        address: Some(visit.address),
+        country: None,
+        org: "default",
+        campaign: "sale",
+        link: "spring",
+        destination: b"https://shop.example/p?id=0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
+        referrer: visit.referrer,
+        ua: visit.ua,
+        language: visit.language,
+        query: visit.query,
+    }
+}
+
+fn pure(c: &mut Criterion) {
+    let mut ids = IdSource::new(1);
+    c.bench_function("click id", |b| b.iter(|| ids.next(black_box(1_700_000_000_000))));
+    let key = DayKey::new(b"secret", 1_700_000_000_000);
+    c.bench_function("fingerprint by address and agent", |b| {
+        b.iter(|| key.fingerprint(black_box("spring"), b"", black_box(&visit())));
+    });
+    let (template, _) = Template::parse("https://shop.example/p?id={click_id}&ext={external_click_id}").expect("valid");
+    let mut out = Vec::with_capacity(4096);
+    let (id, visit) = (ids.next(1), visit());
+    c.bench_function("splice two macros", |b| {
+        b.iter(|| {
+            out.clear();
+            let values =
+                Values { click_id: Some(id), external_click_id: b"run-123456", slug: "spring", unix_ms: 1, visit: &visit };
+            template.splice(black_box(&values), false, &mut out);
+            out.len()
+        });
+    });
+    let mut frame = BytesMut::with_capacity(4096);
+    c.bench_function("frame encode", |b| {
+        b.iter(|| {
+            frame.clear();
+            black_box(&click(id)).encode(&mut frame);
+            frame.len()
+        });
+    });
+    let frame = frame.freeze();
+    c.bench_function("frame decode", |b| b.iter(|| Click::decode(black_box(&frame)).map(|c| c.status)));
+}
+
+fn facts(c: &mut Criterion) {
+    let (agents, geo) = (Agents::new().expect("agents"), Geo::new().expect("countries"));
+    c.bench_function("agent without memo", |b| b.iter(|| agents.read(black_box(UA))));
+    let address = [81, 2, 69, 142].into();
+    c.bench_function("country", |b| b.iter(|| geo.country(black_box(address))));
+}
+
+fn journal(c: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let header = Header { core: 0, seq: 0, created_ms: 0, node: "bench".into() };
+    let writer = create(folder.path(), &header, 64 << 20).expect("a segment");
+    let mut ids = IdSource::new(1);
+    let mut group = c.benchmark_group("journal");
+    for clicks in [1_u64, 16, 64] {
+        group.throughput(Throughput::Elements(clicks));
+        group.bench_function(format!("encode and write a group of {clicks}"), |b| {
+            let mut records = BytesMut::with_capacity(1 << 20);
+            b.iter(|| {
+                records.clear();
+                for _ in 0..clicks {
+                    let click = click(ids.next(1));
+                    append_record(&mut records, writer.end(), Kind::Click, |out| click.encode(out));
+                }
+                writer.write(&records).bytes
+            });
+        });
+    }
+    group.finish();
+}
+
+fn store(c: &mut Criterion) {
+    let config = Config::load(&Sources::default()).expect("the defaults are good");
+    let store = ClickHouseStore::new(&config.store.clickhouse, 2557, 1);
+    let (agents, mut ids) = (Agents::new().expect("agents"), IdSource::new(1));
+    let row = |id| {
+        let mut frame = BytesMut::new();
+        click(id).encode(&mut frame);
+        Row {
+            frame: Bytes::from(frame),
+            country: Some(*b"DE"),
+            class: Class::Human,
+            reasons: Reasons::default(),
+            dedup: Label::Unique,
+            agent: agents.read(UA),
+        }
+    };
+    let rows: Vec<_> = (0..10_000).map(|n| row(ids.next(1_700_000_000_000 + n))).collect();
+    let batch = Batch { id: uuid::Uuid::nil(), node: Arc::from("bench"), rows };
+    let mut group = c.benchmark_group("store");
+    group.throughput(Throughput::Elements(10_000)).sample_size(20);
+    group.bench_function("encode and compress a batch of 10,000", |b| b.iter(|| store.seal(batch.clone()).rows));
+    group.finish();
+}
+
+criterion_group!(path, pure, facts, journal, store);
+criterion_main!(path);

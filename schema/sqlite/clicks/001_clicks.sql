@@ -1,0 +1,40 @@
+-- One row a click: the columns of ClickHouse's table, without `ingested_at`.
+--
+-- `click_id` is a UUID of version 7 in its usual text form, which sorts as its time does. So the table itself is in the
+-- order of time: newest first needs no index, and a range of times is a range of ids. `ts` is Unix milliseconds, `expires`
+-- days since 1970-01-01, `reasons` a JSON array and `query` a JSON object of texts.
+CREATE TABLE clicks
+(
+    click_id          TEXT    NOT NULL PRIMARY KEY,
+    ts                INTEGER NOT NULL,
+    org               TEXT    NOT NULL,
+    campaign          TEXT    NOT NULL,
+    link              TEXT    NOT NULL,
+    rule              TEXT    NOT NULL,
+    variant           TEXT    NOT NULL,
+    destination       TEXT    NOT NULL,
+    status            INTEGER NOT NULL,
+    external_click_id TEXT    NOT NULL,
+    source            TEXT    NOT NULL,
+    class             TEXT    NOT NULL,
+    reasons           TEXT    NOT NULL,
+    dedup             TEXT    NOT NULL,
+    fraud_score       INTEGER NOT NULL,
+    country           TEXT    NOT NULL,
+    device            TEXT    NOT NULL,
+    os                TEXT    NOT NULL,
+    browser           TEXT    NOT NULL,
+    language          TEXT    NOT NULL,
+    referrer          TEXT    NOT NULL,
+    ua                TEXT    NOT NULL,
+    ip                TEXT    NOT NULL,
+    query             TEXT    NOT NULL,
+    route_version     INTEGER NOT NULL,
+    node              TEXT    NOT NULL,
+    batch_id          TEXT    NOT NULL,
+    expires           INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Each answers "how many" from itself alone, and "the newest" by its order.
+CREATE INDEX clicks_by_link ON clicks (link, click_id, class, dedup);
+CREATE INDEX clicks_by_campaign ON clicks (campaign, click_id, class, dedup) WHERE campaign <> '';

@@ -1,0 +1,240 @@
+//! The data folder: its lock, what a running node says of itself in it, and the secrets made at the first start.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use super::parts::Backends;
+use crate::catalog::Links;
+use crate::click::OwnHosts;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Secret};
+use crate::control;
+use crate::telemetry::metrics::Metrics;
+
+/// What a running node writes into `node.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningNode {
+    /// Its process.
+    pub pid: u32,
+    /// Where its control side listens, as a URL.
+    pub control: String,
+    /// Where its edge listens, as a URL.
+    pub edge: String,
+}
+
+/// The exclusive use of a data folder.
+#[derive(Debug)]
+pub(super) struct FolderLock {
+    _file: File,
+    node_file: PathBuf,
+}
+
+impl FolderLock {
+    /// Says where this node listens.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn announce(&self, control: SocketAddr, edge: SocketAddr) -> anyhow::Result<()> {
+        let node = RunningNode {
+            pid: std::process::id(),
+            control: format!("http://{control}"),
+            edge: format!("http://{edge}"),
+        };
+        // Renamed into place: nobody reads half of it.
+        let next = self.node_file.with_extension("json.next");
+        std::fs::write(&next, serde_json::to_vec_pretty(&node)?)?;
+        std::fs::rename(&next, &self.node_file)?;
+        Ok(())
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.node_file);
+    }
+}
+
+/// Makes the folder, readable by its owner alone.
+pub(super) fn create(data_dir: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .with_context(|| format!("data_dir `{}` cannot be made", data_dir.display()))
+}
+
+/// Locks the folder for this process.
+pub(super) fn lock(data_dir: &Path) -> anyhow::Result<FolderLock> {
+    create(data_dir)?;
+    let path = data_dir.join("node.lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = file.with_context(|| format!("`{}` cannot be opened", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(FolderLock { _file: file, node_file: data_dir.join("node.json") }),
+        Err(std::fs::TryLockError::WouldBlock) => anyhow::bail!(
+            "`{}` is in use by another process ({}); stop it, or give this one another --data-dir",
+            data_dir.display(),
+            announced(data_dir).map_or_else(|| "it is starting".into(), |node| format!("pid {}", node.pid)),
+        ),
+        Err(std::fs::TryLockError::Error(error)) => Err(error).context(format!("`{}` cannot be locked", path.display())),
+    }
+}
+
+fn announced(data_dir: &Path) -> Option<RunningNode> {
+    serde_json::from_slice(&std::fs::read(data_dir.join("node.json")).ok()?).ok()
+}
+
+/// The node that uses this folder now; `None` when nobody holds its lock.
+///
+/// # Errors
+/// When somebody holds the lock and does not say where it listens: it is just starting, or a command has the folder open.
+pub fn running_node(data_dir: &Path) -> anyhow::Result<Option<RunningNode>> {
+    let path = data_dir.join("node.lock");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context(format!("`{}` cannot be opened", path.display())),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(std::fs::TryLockError::WouldBlock) => match announced(data_dir) {
+            Some(node) => Ok(Some(node)),
+            None => anyhow::bail!(
+                "`{}` is locked by a process that does not say where it listens; it is starting, or another command is \
+                 at work: try again",
+                data_dir.display()
+            ),
+        },
+        Err(std::fs::TryLockError::Error(error)) => Err(error).context(format!("`{}` cannot be locked", path.display())),
+    }
+}
+
+/// The secret as configured, or the one in this file, which is made (mode 0600) if it is not there.
+pub(super) fn secret(configured: &Secret, path: &Path) -> anyhow::Result<Secret> {
+    if !configured.is_empty() {
+        return Ok(configured.clone());
+    }
+    match File::open(path) {
+        Ok(mut file) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text).with_context(|| format!("`{}` cannot be read", path.display()))?;
+            let text = text.trim();
+            anyhow::ensure!(!text.is_empty(), "`{}` is empty; remove it, and a new one is made", path.display());
+            Ok(Secret::new(text))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let text = random_text()?;
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+            let mut file = file.with_context(|| format!("`{}` cannot be made", path.display()))?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            Ok(Secret::new(text))
+        }
+        Err(error) => Err(error).context(format!("`{}` cannot be read", path.display())),
+    }
+}
+
+/// 32 random bytes as hex digits.
+fn random_text() -> anyhow::Result<String> {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A data folder without a node: locked, and its control API ready to be called in this process.
+pub struct OpenFolder {
+    /// The control API.
+    pub router: axum::Router,
+    /// Its token.
+    pub token: Secret,
+    _lock: FolderLock,
+}
+
+/// Locks and opens a data folder in which no node runs.
+///
+/// # Errors
+/// When it is in use, or cannot be opened.
+pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
+    let lock = lock(&config.data_dir)?;
+    let token = secret(&config.control.token, &config.data_dir.join("control.token"))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let backends = Backends::new(config, Arc::clone(&clock));
+    let store = backends.store(1)?;
+    if config.store.migrate {
+        // Embedded tables are needed to answer; a remote store may be away, and then says so when it is asked.
+        let _ = store.migrate().await;
+    }
+    let own = own_hosts(config, None);
+    let links = Arc::new(Links::open(backends.catalog()?, own, config.catalog.links_max, clock).await?);
+    let counted = Arc::clone(&links);
+    let metrics = Metrics::new(0, 0, &[], move || counted.len())?;
+    let router = control::router(control::Parts {
+        links,
+        store,
+        token: token.clone(),
+        status: Arc::new(control::Status::new()),
+        metrics: Arc::new(move || metrics.render()),
+        body_bytes_max: config.control.body_bytes_max,
+    });
+    Ok(OpenFolder { router, token, _lock: lock })
+}
+
+/// The names under which this service is reached: the configured ones on any port, and the listening address itself.
+pub(super) fn own_hosts(config: &Config, edge: Option<SocketAddr>) -> OwnHosts {
+    let listen = edge.unwrap_or(config.edge.listen);
+    let mut sockets = Vec::new();
+    if listen.port() != 0 {
+        let port = listen.port();
+        sockets.push(listen.to_string());
+        if listen.ip().is_unspecified() || listen.ip().is_loopback() {
+            sockets.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}")));
+        }
+    }
+    OwnHosts { hosts: config.edge.public_hosts.clone(), sockets }
+}
+
+impl std::fmt::Debug for OpenFolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenFolder").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_secret_is_made_once_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.token");
+        let made = secret(&Secret::default(), &path).unwrap();
+        assert_eq!(made.expose().len(), 64);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(secret(&Secret::default(), &path).unwrap().expose(), made.expose());
+        assert_eq!(secret(&Secret::new("mine"), &path).unwrap().expose(), "mine");
+        std::fs::write(&path, " \n").unwrap();
+        assert!(secret(&Secret::default(), &path).is_err());
+    }
+
+    #[test]
+    fn a_folder_is_used_by_one_process_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(running_node(folder.path()).unwrap(), None);
+        let held = lock(folder.path()).unwrap();
+        assert!(lock(folder.path()).unwrap_err().to_string().contains("in use"));
+        assert!(running_node(folder.path()).is_err());
+        held.announce("127.0.0.1:2".parse().unwrap(), "127.0.0.1:1".parse().unwrap()).unwrap();
+        let node = running_node(folder.path()).unwrap().unwrap();
+        assert_eq!((node.pid, node.edge.as_str()), (std::process::id(), "http://127.0.0.1:1"));
+        drop(held);
+        assert_eq!(running_node(folder.path()).unwrap(), None);
+    }
+}

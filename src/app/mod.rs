@@ -1,0 +1,30 @@
+//! L5: the composition root. It makes every part, runs them, and takes them down in order; it alone sees everything.
+//!
+//! ```text
+//! start   lock the data folder -> secrets -> catalog -> journal -> edge threads -> control -> store's tables -> workers
+//! drain   ready answers 503 -> drain_delay -> edge finishes and closes -> workers empty the journal -> control ends
+//! ```
+//! Redirects are answered before the store was ever reached; what cannot be stored yet waits in the journal.
+
+mod folder;
+mod monitor;
+mod parts;
+mod serve;
+
+pub use folder::{OpenFolder, RunningNode, open_folder, running_node};
+pub use serve::serve;
+
+use std::sync::Arc;
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+
+/// Creates and upgrades the store's tables; the names of what was applied.
+///
+/// # Errors
+/// The store's.
+pub async fn migrate(config: &Config) -> anyhow::Result<Vec<String>> {
+    folder::create(&config.data_dir)?;
+    let store = parts::Backends::new(config, Arc::new(SystemClock::new())).store(1)?;
+    store.migrate().await.map_err(|error| anyhow::anyhow!("{}: {error}", store.name()))
+}

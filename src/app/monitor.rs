@@ -1,0 +1,69 @@
+//! Looks after the dependencies: asks each every two seconds whether it answers, and tells health, metrics and the log.
+//! Nothing waits for it, and a dependency that is down changes nothing but what is said of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::catalog::Links;
+use crate::control::Status;
+use crate::pipeline::{Deduper, Store};
+use crate::telemetry::metrics::Metrics;
+
+const INTERVAL: Duration = Duration::from_secs(2);
+/// For one answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The dependencies, in the order of health and metrics.
+pub(super) const NAMES: [&str; 3] = ["catalog", "dedup", "store"];
+
+pub(super) struct Monitor {
+    pub(super) links: Arc<Links>,
+    pub(super) deduper: Arc<dyn Deduper>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) status: Arc<Status>,
+    pub(super) metrics: Arc<Metrics>,
+    /// What was said last; nothing before the first look.
+    pub(super) up: [Option<bool>; 3],
+}
+
+impl Monitor {
+    /// Asks for ever.
+    pub(super) async fn run(mut self) {
+        let mut tick = tokio::time::interval(INTERVAL);
+        loop {
+            tick.tick().await;
+            self.look().await;
+        }
+    }
+
+    /// Asks each once.
+    pub(super) async fn look(&mut self) {
+        let (catalog, dedup, store) = tokio::join!(
+            within(async { self.links.ping().await.map_err(|e| e.to_string()) }),
+            within(self.deduper.ping()),
+            within(async { self.store.ping().await.map_err(|e| e.to_string()) }),
+        );
+        self.note(0, "sqlite", catalog);
+        self.note(1, self.deduper.name(), dedup);
+        self.note(2, self.store.name(), store);
+    }
+
+    fn note(&mut self, index: usize, backend: &'static str, answer: Result<(), String>) {
+        let (name, up) = (NAMES[index], answer.is_ok());
+        let detail = answer.err().unwrap_or_default();
+        match (self.up[index], up) {
+            (Some(true) | None, false) => {
+                tracing::warn!(dependency = name, backend, detail, "a dependency does not answer; redirects go on");
+            }
+            (Some(false), true) => tracing::info!(dependency = name, backend, "a dependency answers again"),
+            _ => {}
+        }
+        self.up[index] = Some(up);
+        self.metrics.set_dependency(name, up);
+        self.status.set_dependency(name, backend, up, &detail);
+    }
+}
+
+async fn within(answer: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    tokio::time::timeout(TIMEOUT, answer).await.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}")))
+}

@@ -1,0 +1,74 @@
+//! Which parts the configuration asks for. Embedded ones are made once and shared; those that talk to a network are made
+//! once for each runtime (see [`crate::backend`]).
+
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context as _;
+
+use crate::backend::clickhouse::ClickHouseStore;
+use crate::backend::memory::MemoryDeduper;
+use crate::backend::redis::RedisDeduper;
+use crate::backend::sqlite_catalog::SqliteCatalog;
+use crate::backend::sqlite_clicks::SqliteClicks;
+use crate::catalog::LinkStore;
+use crate::clock::Clock;
+use crate::config::{Config, DedupBackend, StoreBackend};
+use crate::pipeline::{Deduper, Store};
+
+/// Makes backends.
+pub(super) struct Backends {
+    config: Config,
+    sqlite: OnceLock<Arc<SqliteClicks>>,
+    memory: Arc<MemoryDeduper>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Backends {
+    pub(super) fn new(config: &Config, clock: Arc<dyn Clock>) -> Self {
+        let entries = match config.dedup.backend {
+            DedupBackend::Memory => config.dedup.entries_max,
+            DedupBackend::Redis => 1,
+        };
+        let memory = Arc::new(MemoryDeduper::new(entries, config.dedup.window));
+        Self { config: config.clone(), sqlite: OnceLock::new(), memory, clock }
+    }
+
+    /// A store for one of `runtimes` runtimes.
+    pub(super) fn store(&self, runtimes: usize) -> anyhow::Result<Arc<dyn Store>> {
+        let settings = &self.config.store;
+        match settings.backend {
+            StoreBackend::ClickHouse => {
+                Ok(Arc::new(ClickHouseStore::new(&settings.clickhouse, settings.retention_days, runtimes)))
+            }
+            StoreBackend::Sqlite => {
+                if let Some(store) = self.sqlite.get() {
+                    return Ok(Arc::clone(store) as Arc<dyn Store>);
+                }
+                let path = self.config.data_dir.join("clicks.db");
+                let opened = SqliteClicks::open(&path, settings.retention_days)
+                    .with_context(|| format!("`{}` cannot be opened", path.display()))?;
+                Ok(Arc::clone(self.sqlite.get_or_init(|| Arc::new(opened))) as Arc<dyn Store>)
+            }
+        }
+    }
+
+    /// A deduper for one of `runtimes` runtimes.
+    pub(super) fn deduper(&self, runtimes: usize) -> anyhow::Result<Arc<dyn Deduper>> {
+        match self.config.dedup.backend {
+            DedupBackend::Memory => Ok(Arc::clone(&self.memory) as Arc<dyn Deduper>),
+            DedupBackend::Redis => {
+                let (window, lag_max) = (self.config.dedup.window, self.config.dedup.lag_max);
+                let clock = Arc::clone(&self.clock);
+                let deduper = RedisDeduper::new(&self.config.redis, window, lag_max, runtimes, clock);
+                Ok(Arc::new(deduper.map_err(|error| anyhow::anyhow!("redis.url is not usable: {error}"))?))
+            }
+        }
+    }
+
+    /// Where links are kept.
+    pub(super) fn catalog(&self) -> anyhow::Result<Arc<dyn LinkStore>> {
+        let path = self.config.data_dir.join("catalog.db");
+        let catalog = SqliteCatalog::open(&path).with_context(|| format!("`{}` cannot be opened", path.display()))?;
+        Ok(Arc::new(catalog))
+    }
+}

@@ -1,0 +1,397 @@
+//! A node's life, from the lock on its data folder to the exit.
+
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use super::folder::{self, FolderLock};
+use super::monitor::{self, Monitor};
+use super::parts::Backends;
+use crate::catalog::Links;
+use crate::catalog::agents::Agents;
+use crate::catalog::geo::Geo;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::control::{self, State, Status};
+use crate::edge::{self, Edge, Lane, Phase};
+use crate::handoff::{Follower, Orphan, Run};
+use crate::pipeline::enrich::Enricher;
+use crate::pipeline::worker::{Drain, Ended, Worker};
+use crate::telemetry::log;
+use crate::telemetry::metrics::Metrics;
+
+/// How often a drain looks whether threads have ended.
+const LOOK: Duration = Duration::from_millis(10);
+/// What threads get to end after the deadline or a second signal.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+/// The first try to make the store's tables; after it, tries go on while the node works.
+const FIRST_MIGRATION: Duration = Duration::from_secs(3);
+
+/// Runs a node until it is told to stop. Blocks.
+///
+/// # Errors
+/// What keeps it from starting, or a part that ended on its own.
+pub fn serve(config: Config) -> anyhow::Result<()> {
+    log::init(config.log);
+    let lock = folder::lock(&config.data_dir)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let signals = Signals::install()?;
+        let node = Node::start(config, &lock).await?;
+        node.run(signals).await
+    })
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}
+
+type WorkerThread = JoinHandle<std::io::Result<Ended>>;
+
+/// A running node.
+struct Node {
+    config: Config,
+    status: Arc<Status>,
+    edge: Edge,
+    run: Run,
+    workers: Vec<WorkerThread>,
+    adopting: JoinHandle<()>,
+    drain: watch::Sender<Drain>,
+    control: tokio::task::JoinHandle<()>,
+    stop_control: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+impl Node {
+    async fn start(config: Config, lock: &FolderLock) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let token = folder::secret(&config.control.token, &config.data_dir.join("control.token"))?;
+        let fingerprint_secret = folder::secret(&config.dedup.secret, &config.data_dir.join("dedup.secret"))?;
+        // One runtime for each worker, one for the journals of earlier runs, and this one.
+        let runtimes = config.edge.threads + 2;
+        let backends = Arc::new(Backends::new(&config, Arc::clone(&clock)));
+        let own = folder::own_hosts(&config, None);
+        let links = Links::open(backends.catalog()?, own, config.catalog.links_max, Arc::clone(&clock)).await?;
+        let links = Arc::new(links);
+        let facts = Facts::load()?;
+        let counted = Arc::clone(&links);
+        let metrics =
+            Metrics::new(config.edge.threads, config.queue.groups_max, &monitor::NAMES, move || counted.len())?;
+        let metrics = Arc::new(metrics);
+
+        let orphans = Orphan::find(&config.data_dir).context("the journal folder cannot be read")?;
+        let (run, doors) = Run::begin(&config, &metrics, &clock).context("the journal cannot be made")?;
+        let (listeners, edge_address) = edge::bind(config.edge.listen, config.edge.threads)
+            .with_context(|| format!("edge.listen: {} cannot be used", config.edge.listen))?;
+        let control_listener = TcpListener::bind(config.control.listen)
+            .with_context(|| format!("control.listen: {} cannot be used", config.control.listen))?;
+        let control_address = control_listener.local_addr()?;
+        links.set_own_hosts(folder::own_hosts(&config, Some(edge_address)));
+
+        let (intakes, followers): (Vec<_>, Vec<_>) = doors.into_iter().unzip();
+        let lanes = intakes
+            .into_iter()
+            .zip(listeners)
+            .enumerate()
+            .map(|(core, (intake, listener))| Lane { intake, metrics: metrics.edge(core), listener })
+            .collect();
+        let edge_parts = edge::Parts {
+            config: config.edge.clone(),
+            privacy: config.privacy.ip,
+            secret: fingerprint_secret.expose().as_bytes().into(),
+            links: Arc::clone(&links),
+            geo: Arc::clone(&facts.geo),
+            clock: Arc::clone(&clock),
+        };
+        let edge = Edge::start(&edge_parts, lanes)?;
+
+        let status = Arc::new(Status::new());
+        let (stop_control, control_stopped) = tokio::sync::oneshot::channel::<()>();
+        let store = backends.store(runtimes)?;
+        let rendered = Arc::clone(&metrics);
+        let router = control::router(control::Parts {
+            links: Arc::clone(&links),
+            store: Arc::clone(&store),
+            token,
+            status: Arc::clone(&status),
+            metrics: Arc::new(move || rendered.render()),
+            body_bytes_max: config.control.body_bytes_max,
+        });
+        let control = tokio::spawn(async move {
+            let stopped = async move {
+                let _ = control_stopped.await;
+            };
+            if let Err(error) = control::serve(control_listener, router, stopped).await {
+                tracing::error!(%error, "the control side has ended");
+            }
+        });
+
+        let deduper = backends.deduper(runtimes)?;
+        let mut monitor =
+            Monitor { links, deduper, store: Arc::clone(&store), status: Arc::clone(&status), metrics: Arc::clone(&metrics), up: [None; 3] };
+        if config.store.migrate {
+            migrate(store).await;
+        }
+        monitor.look().await;
+        tokio::spawn(monitor.run());
+
+        let (drain, _) = watch::channel(Drain::No);
+        let maker = WorkerMaker { config: config.clone(), backends, facts, clock, metrics, runtimes };
+        let workers = maker.start_all(followers, &drain)?;
+        let adopting = maker.adopt(orphans, drain.subscribe())?;
+        lock.announce(control_address, edge_address)?;
+        status.enter(State::Serving);
+        greet(&config, edge_address, control_address)?;
+        Ok(Self { config, status, edge, run, workers, adopting, drain, control, stop_control: Some(stop_control) })
+    }
+
+    /// Waits for a signal, then drains.
+    async fn run(mut self, mut signals: Signals) -> anyhow::Result<()> {
+        let lost = tokio::select! {
+            name = signals.next() => {
+                tracing::info!(signal = name, "stopping");
+                None
+            }
+            lost = lost_part(&self.edge, &self.workers, &self.control) => {
+                tracing::error!(part = lost, "a part of the node has ended on its own; stopping");
+                Some(lost)
+            }
+        };
+        self.status.enter(State::Draining);
+        let drained = tokio::select! {
+            drained = self.drain_in_order() => drained,
+            name = signals.next() => {
+                tracing::warn!(signal = name, "stopping at once; what is not stored stays in the journal");
+                false
+            }
+        };
+        self.edge.enter(Phase::Stopped);
+        self.drain.send_replace(Drain::Stop);
+        let _ = tokio::time::timeout(LAST_MOMENT, ended(|| self.threads_ended())).await;
+        self.status.enter(State::Stopped);
+        if let Some(stop) = self.stop_control.take() {
+            let _ = stop.send(());
+        }
+        let _ = tokio::time::timeout(LAST_MOMENT, &mut self.control).await;
+        let finished = drained && self.threads_ended() && self.workers.drain(..).all(is_finished);
+        if !finished {
+            tracing::info!("clicks that are not stored yet stay in the journal; the next start takes them up");
+        }
+        self.run.end(finished).context("the journal folder cannot be closed")?;
+        match lost {
+            Some(part) => anyhow::bail!("{part} ended on its own; see the log"),
+            None => Ok(()),
+        }
+    }
+
+    /// Still accepting for `drain_delay`; then the edge, then the workers, in the time that is left. Whether everything
+    /// ended in time.
+    async fn drain_in_order(&self) -> bool {
+        tokio::time::sleep(self.config.shutdown.drain_delay).await;
+        let in_order = async {
+            self.edge.enter(Phase::Closing);
+            ended(|| self.edge.is_finished()).await;
+            self.drain.send_replace(Drain::Yes);
+            ended(|| self.workers.iter().all(JoinHandle::is_finished)).await;
+        };
+        let in_time = tokio::time::timeout(self.config.shutdown.drain_deadline, in_order).await.is_ok();
+        if !in_time {
+            tracing::warn!("shutdown.drain_deadline is over; what is not stored stays in the journal");
+        }
+        in_time
+    }
+
+    fn threads_ended(&self) -> bool {
+        self.edge.is_finished() && self.workers.iter().all(JoinHandle::is_finished) && self.adopting.is_finished()
+    }
+}
+
+fn is_finished(worker: WorkerThread) -> bool {
+    matches!(worker.join(), Ok(Ok(Ended { finished: true, damaged: false })))
+}
+
+async fn ended(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits for a part to end that should not.
+async fn lost_part(edge: &Edge, workers: &[WorkerThread], control: &tokio::task::JoinHandle<()>) -> &'static str {
+    loop {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if edge.has_lost_a_thread() {
+            return "an edge thread";
+        }
+        if workers.iter().any(JoinHandle::is_finished) {
+            return "a worker";
+        }
+        if control.is_finished() {
+            return "the control side";
+        }
+    }
+}
+
+/// Makes the store's tables: waits a moment for it, then goes on trying in the background.
+async fn migrate(store: Arc<dyn crate::pipeline::Store>) {
+    let mut migration = tokio::spawn(async move {
+        let mut failures = 0_u32;
+        loop {
+            match store.migrate().await {
+                Ok(applied) if applied.is_empty() => return,
+                Ok(applied) => return tracing::info!(store = store.name(), ?applied, "tables were made"),
+                Err(error) if failures % 30 == 0 => {
+                    tracing::warn!(store = store.name(), %error, "the store's tables cannot be made yet; trying again");
+                }
+                Err(_) => {}
+            }
+            failures += 1;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+    let _ = tokio::time::timeout(FIRST_MIGRATION, &mut migration).await;
+}
+
+/// Data that all workers share.
+#[derive(Clone)]
+struct Facts {
+    agents: Arc<Agents>,
+    geo: Arc<Geo>,
+}
+
+impl Facts {
+    fn load() -> anyhow::Result<Self> {
+        let agents = Agents::new().map_err(|e| anyhow::anyhow!("the shipped crawler list: {e}"))?;
+        let geo = Geo::new().map_err(|e| anyhow::anyhow!("the shipped country file: {e}"))?;
+        Ok(Self { agents: Arc::new(agents), geo: Arc::new(geo) })
+    }
+}
+
+#[derive(Clone)]
+struct WorkerMaker {
+    config: Config,
+    backends: Arc<Backends>,
+    facts: Facts,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    runtimes: usize,
+}
+
+impl WorkerMaker {
+    /// A worker for this follower, counted in shard `index`. To be called on the thread that will run it.
+    fn make(&self, follower: Follower, index: usize) -> anyhow::Result<Worker> {
+        Ok(Worker {
+            follower,
+            enricher: Enricher::new(Arc::clone(&self.facts.agents), Arc::clone(&self.facts.geo)),
+            deduper: self.backends.deduper(self.runtimes)?,
+            store: self.backends.store(self.runtimes)?,
+            batch: self.config.batch,
+            lag_max: self.config.dedup.lag_max,
+            node: self.config.node.as_str().into(),
+            clock: Arc::clone(&self.clock),
+            metrics: self.metrics.worker(index),
+        })
+    }
+
+    fn start_all(&self, followers: Vec<Follower>, drain: &watch::Sender<Drain>) -> anyhow::Result<Vec<WorkerThread>> {
+        let start = |(index, follower)| {
+            let (maker, drain) = (self.clone(), drain.subscribe());
+            let run = move || {
+                let worker = maker.make(follower, index).map_err(std::io::Error::other)?;
+                worker.run(drain)
+            };
+            Ok(std::thread::Builder::new().name(format!("worker-{index}")).spawn(run)?)
+        };
+        followers.into_iter().enumerate().map(start).collect()
+    }
+
+    /// Brings what earlier runs left to the store, one journal after the other, on a thread of its own.
+    fn adopt(&self, orphans: Vec<Orphan>, drain: watch::Receiver<Drain>) -> anyhow::Result<JoinHandle<()>> {
+        let maker = self.clone();
+        let run = move || {
+            for orphan in orphans {
+                let folder = orphan.folder().display().to_string();
+                if let Err(error) = maker.adopt_one(orphan, &drain) {
+                    tracing::error!(%error, folder, "the journal of an earlier run stays where it is");
+                }
+            }
+        };
+        Ok(std::thread::Builder::new().name("adopt".into()).spawn(run)?)
+    }
+
+    fn adopt_one(&self, orphan: Orphan, drain: &watch::Receiver<Drain>) -> anyhow::Result<()> {
+        let index = self.config.edge.threads;
+        let metrics = self.metrics.worker(index);
+        let before = metrics.adopted.get();
+        let mut damaged = false;
+        for core in orphan.cores()? {
+            if *drain.borrow() == Drain::Stop {
+                return Ok(());
+            }
+            let follower = Follower::orphan(orphan.folder().to_owned(), core, Arc::clone(&metrics))?;
+            let ended = self.make(follower, index)?.run(drain.clone())?;
+            if !ended.finished {
+                return Ok(());
+            }
+            damaged |= ended.damaged;
+        }
+        let clicks = metrics.adopted.get() - before;
+        tracing::info!(folder = %orphan.folder().display(), clicks, "the journal of an earlier run is stored");
+        Ok(orphan.finish(damaged)?)
+    }
+}
+
+/// Says on standard output where the node listens, and what to do first.
+fn greet(config: &Config, edge: SocketAddr, control: SocketAddr) -> anyhow::Result<()> {
+    let (edge, control) = (dialled(edge), dialled(control));
+    let public = config.edge.public_hosts.first().map_or_else(|| format!("http://{edge}"), |host| format!("https://{host}"));
+    let token = config.data_dir.join("control.token");
+    let token = if config.control.token.is_empty() {
+        format!("$(cat {})", token.display())
+    } else {
+        "$TRELLIS_CONTROL__TOKEN".to_owned()
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "Trellis {} is up.\n", crate::VERSION)?;
+    writeln!(out, "edge    http://{edge}")?;
+    writeln!(out, "control http://{control}\n")?;
+    writeln!(out, "Create a link and follow it:\n")?;
+    writeln!(
+        out,
+        "  curl -s http://{control}/api/v1/links -H \"Authorization: Bearer {token}\" -H 'Content-Type: application/json' \
+         -d '{{\"slug\":\"hello\",\"url\":\"https://example.com/?id={{click_id}}\"}}'"
+    )?;
+    writeln!(out, "  curl -si {public}/hello\n")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// The address that a client on this machine dials.
+fn dialled(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        std::net::IpAddr::V4(ip) if ip.is_unspecified() => (std::net::Ipv4Addr::LOCALHOST, address.port()).into(),
+        std::net::IpAddr::V6(ip) if ip.is_unspecified() => (std::net::Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
+}
+

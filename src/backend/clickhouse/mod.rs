@@ -1,0 +1,259 @@
+//! ClickHouse as the store, over HTTP.
+//!
+//! A batch is encoded and compressed once, when it is sealed, and every try sends the same bytes under the same token
+//! (`insert_deduplication_token`), so the server recognises it. It never retries, never splits a batch and never deletes:
+//! it says what happened, and the worker decides. A click is stored when the server has answered, not before.
+//!
+//! `app` makes one of these **for each runtime** (every worker, and the control side): connections are driven by the
+//! runtime that opened them. Making one costs a few microseconds and connects to nothing. Bounds: `insert_timeout`,
+//! `query_timeout`, its share of `pool` as idle connections; the memory of a sealed batch is its caller's.
+
+mod errors;
+mod frames;
+mod queries;
+mod rowbinary;
+mod schema;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use clickhouse::{Client, Compression};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use self::rowbinary::Shared;
+use super::columns::Parameters;
+use crate::BoxFuture;
+use crate::config;
+use crate::pipeline::store::ClickCursor;
+use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
+
+/// Nobody waits longer for a connection; the insert is then known not to have arrived.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A server closes a silent connection after 3 s (older ones) or more; we are faster, so that none is lost under a batch.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A store that takes longer to say `1` is not well.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The store in ClickHouse, for one runtime.
+#[derive(Debug)]
+pub struct ClickHouseStore {
+    /// No database is set: for making it.
+    server: Client,
+    /// For questions.
+    reading: Client,
+    /// For batches.
+    writing: Client,
+    insert_sql: String,
+    database: String,
+    insert_timeout: Duration,
+    query_timeout: Duration,
+    retention_days: u32,
+}
+
+impl ClickHouseStore {
+    /// A store for one of `runtimes` runtimes, which share `config.pool` connections between them. Connects to nothing.
+    #[must_use]
+    pub fn new(config: &config::ClickHouse, retention_days: u32, runtimes: usize) -> Self {
+        let server = client(config.pool.div_ceil(runtimes.max(1)))
+            .with_url(&config.url)
+            .with_user(&config.user)
+            .with_password(config.password.expose())
+            .with_compression(Compression::None)
+            .with_product_info("trellis", crate::VERSION);
+        let of_database = server.clone().with_database(&config.database);
+        let reading = of_database
+            .clone()
+            .with_setting("max_execution_time", seconds(config.query_timeout))
+            .with_setting("cancel_http_readonly_queries_on_client_close", "1")
+            .with_setting("output_format_json_quote_64bit_integers", "0")
+            .with_setting("date_time_output_format", "iso")
+            // A click has one time, so its rows are in one month: months need not be merged with each other.
+            .with_setting("do_not_merge_across_partitions_select_final", "1");
+        let writing = of_database
+            // The body holds frames of our own making.
+            .with_setting("decompress", "1")
+            .with_setting("async_insert", "0")
+            .with_setting("insert_deduplicate", "1")
+            .with_setting("max_execution_time", seconds(config.insert_timeout));
+        Self {
+            server,
+            reading,
+            writing,
+            insert_sql: format!("INSERT INTO clicks ({}) FORMAT RowBinary", rowbinary::COLUMNS.join(", ")),
+            database: config.database.clone(),
+            insert_timeout: config.insert_timeout,
+            query_timeout: config.query_timeout,
+            retention_days,
+        }
+    }
+
+    async fn send(&self, batch: &Sealed) -> Result<(), StoreError> {
+        let Payload::Bytes(body) = &batch.payload else {
+            return Err(StoreError::Operator("the batch was sealed by another store".into()));
+        };
+        let mut insert = self
+            .writing
+            .insert_formatted_with(self.insert_sql.as_str())
+            .with_setting("insert_deduplication_token", batch.id.to_string())
+            // The first timeout never runs: the one piece that is sent has its place at once. The second covers
+            // connecting, sending and waiting, and ends the request with its connection, which dropping it would not.
+            .with_timeouts(Some(self.insert_timeout), Some(self.insert_timeout));
+        insert.send(body.clone()).await.map_err(|e| errors::of_insert(&e))?;
+        insert.end().await.map_err(|e| errors::of_insert(&e))
+    }
+
+    /// Bounds a question; dropping it closes its connection, and the server stops working on it.
+    async fn within<R>(
+        &self,
+        limit: Duration,
+        question: impl Future<Output = Result<R, clickhouse::error::Error>>,
+    ) -> Result<R, StoreError> {
+        match tokio::time::timeout(limit, question).await {
+            Ok(answer) => answer.map_err(|e| errors::of_query(&e)),
+            Err(_) => Err(StoreError::Transient(format!("ClickHouse did not answer within {limit:?}"))),
+        }
+    }
+}
+
+impl Store for ClickHouseStore {
+    fn name(&self) -> &'static str {
+        "clickhouse"
+    }
+
+    fn seal(&self, batch: Batch) -> Sealed {
+        let shared = Shared { batch_id: batch.id, node: &batch.node, retention_days: self.retention_days };
+        let body = encode(&batch, &shared);
+        Sealed { id: batch.id, rows: batch.rows.len(), payload: Payload::Bytes(body) }
+    }
+
+    fn insert<'a>(&'a self, batch: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.send(batch))
+    }
+
+    fn migrate(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        Box::pin(schema::migrate(self))
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.within(PING_TIMEOUT.min(self.query_timeout), self.reading.query("SELECT 1").execute()))
+    }
+
+    fn count<'a>(&'a self, filter: &'a ClickFilter) -> BoxFuture<'a, Result<Counts, StoreError>> {
+        Box::pin(queries::count(self, filter))
+    }
+
+    fn recent<'a>(
+        &'a self,
+        filter: &'a ClickFilter,
+        behind: Option<ClickCursor>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<StoredClick>, StoreError>> {
+        Box::pin(queries::recent(self, filter, behind, limit))
+    }
+}
+
+/// Rows to RowBinary to frames, a frame at a time, so that what is compressed was just written.
+fn encode(batch: &Batch, shared: &Shared<'_>) -> Bytes {
+    let mut content = Vec::with_capacity(frames::CONTENT_BYTES + 16 * 1024);
+    let mut body = Vec::new();
+    let mut parameters = Parameters::default();
+    for row in &batch.rows {
+        if let Err(problem) = rowbinary::append(row, shared, &mut parameters, &mut content) {
+            // The worker has decoded this very frame; no disk lies between.
+            tracing::error!(%problem, batch = %batch.id, "a click cannot be encoded and is not stored");
+        }
+        if content.len() >= frames::CONTENT_BYTES {
+            frames::append(&content, &mut body);
+            content.clear();
+        }
+    }
+    if !content.is_empty() {
+        frames::append(&content, &mut body);
+    }
+    body.shrink_to_fit();
+    body.into()
+}
+
+/// A client that connects to nothing yet and keeps at most `idle_max` connections open. Redirects are not followed.
+fn client(idle_max: usize) -> Client {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    // The end of a body is a small packet that must not wait for an acknowledgement.
+    connector.set_nodelay(true);
+    let http = legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(idle_max)
+        .build(connector);
+    Client::with_http_client(http)
+}
+
+/// A limit for the server, in whole seconds, at least one.
+fn seconds(limit: Duration) -> String {
+    limit.as_secs().max(1).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::backend::samples;
+
+    fn store(port: u16) -> ClickHouseStore {
+        let config = config::ClickHouse {
+            url: format!("http://127.0.0.1:{port}"),
+            database: "default".into(),
+            user: "default".into(),
+            password: config::Secret::new("hunter2"),
+            pool: 25,
+            insert_timeout: Duration::from_millis(100),
+            query_timeout: Duration::from_millis(100),
+        };
+        ClickHouseStore::new(&config, 30, 3)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_passes() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let store = store(port);
+        let error = store.insert(&store.seal(samples::batch(1_700_000_000_000, 10))).await.unwrap_err();
+        assert!(matches!(error, StoreError::Transient(_)), "{error}");
+        assert!(matches!(store.ping().await, Err(StoreError::Transient(_))));
+        assert!(!format!("{store:?} {error}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_leaves_the_batch_in_doubt() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let store = store(listener.local_addr().unwrap().port());
+        let error = store.insert(&store.seal(samples::batch(1_700_000_000_000, 10))).await.unwrap_err();
+        assert!(matches!(error, StoreError::Ambiguous(_)), "{error}");
+        assert!(matches!(store.ping().await, Err(StoreError::Transient(_))));
+    }
+
+    #[test]
+    fn a_sealed_batch_holds_every_row_once() {
+        let store = store(1);
+        let batch = samples::batch(1_700_000_000_000, 3000);
+        let mut expected = Vec::new();
+        let shared = Shared { batch_id: batch.id, node: &batch.node, retention_days: 30 };
+        for row in &batch.rows {
+            rowbinary::append(row, &shared, &mut Parameters::default(), &mut expected).unwrap();
+        }
+        assert!(expected.len() > 2 * frames::CONTENT_BYTES, "several frames");
+        let sealed = store.seal(batch.clone());
+        let Payload::Bytes(mut body) = sealed.payload else { panic!("bytes are sent") };
+        let mut content = Vec::new();
+        while !body.is_empty() {
+            let size = u32::from_le_bytes(body[17..21].try_into().unwrap()) as usize;
+            let content_size = u32::from_le_bytes(body[21..25].try_into().unwrap()) as usize;
+            content.extend(lz4_flex::block::decompress(&body[25..16 + size], content_size).unwrap());
+            body = body.slice(16 + size..);
+        }
+        assert_eq!((sealed.rows, sealed.id), (3000, batch.id));
+        assert!(content == expected);
+    }
+}

@@ -1,0 +1,126 @@
+//! Questions about stored clicks. Called by the operator side, never for a visitor.
+//!
+//! Values travel as escaped literals through the client's `bind`, never as text of ours. `FINAL` merges rows that were
+//! sent twice, so a click counts once. Bounds: `query_timeout`, on both ends; a page of `recent` is its caller's to limit.
+
+use clickhouse::query::Query;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::ClickHouseStore;
+use crate::backend::columns;
+use crate::pipeline::store::ClickCursor;
+use crate::pipeline::{ClickFilter, Counts, StoreError, StoredClick};
+
+const SELECT: &str = "SELECT click_id, ts, org, campaign, link, destination, status, external_click_id,
+    source, class, reasons, dedup, country, device, os, browser, language, referrer, ua, ip, query, route_version, node,
+    batch_id
+    FROM clicks FINAL";
+/// The id is compared as text, because a UUID of ClickHouse sorts by its lower half first.
+const NEWEST_FIRST: &str = "ORDER BY ts DESC, toString(click_id) DESC LIMIT ?";
+
+#[derive(Deserialize)]
+struct Group {
+    class: String,
+    dedup: String,
+    clicks: u64,
+}
+
+/// A value to bind.
+enum Literal<'a> {
+    Text(&'a str),
+    Id(String),
+    Number(u64),
+}
+
+/// See [`crate::pipeline::Store::count`].
+pub(super) async fn count(store: &ClickHouseStore, filter: &ClickFilter) -> Result<Counts, StoreError> {
+    let (condition, literals) = conditions(filter, None);
+    let sql = format!("SELECT class, dedup, count() AS clicks FROM clicks FINAL {condition} GROUP BY class, dedup");
+    let groups: Vec<Group> = rows(store, bind(store.reading.query(&sql), literals)).await?;
+    Ok(columns::counts(groups.into_iter().map(|group| (group.class, group.dedup, group.clicks))))
+}
+
+/// See [`crate::pipeline::Store::recent`].
+pub(super) async fn recent(
+    store: &ClickHouseStore,
+    filter: &ClickFilter,
+    behind: Option<ClickCursor>,
+    limit: usize,
+) -> Result<Vec<StoredClick>, StoreError> {
+    let (condition, mut literals) = conditions(filter, behind);
+    literals.push(Literal::Number(limit as u64));
+    rows(store, bind(store.reading.query(&format!("{SELECT} {condition} {NEWEST_FIRST}")), literals)).await
+}
+
+/// The answer's rows. Bytes that are no UTF-8 are shown as U+FFFD.
+pub(super) async fn rows<T: DeserializeOwned>(store: &ClickHouseStore, query: Query) -> Result<Vec<T>, StoreError> {
+    let body = store.within(store.query_timeout, async { query.fetch_bytes("JSONEachRow")?.collect().await }).await?;
+    let text = String::from_utf8_lossy(&body);
+    let rows: Result<Vec<T>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
+    rows.map_err(|e| StoreError::Operator(format!("ClickHouse answered what this program cannot read: {e}")))
+}
+
+fn bind(query: Query, literals: Vec<Literal<'_>>) -> Query {
+    literals.into_iter().fold(query, |query, literal| match literal {
+        Literal::Text(text) => query.bind(text),
+        Literal::Id(id) => query.bind(id),
+        Literal::Number(number) => query.bind(number),
+    })
+}
+
+/// The WHERE clause of a question, and its values in their order.
+fn conditions(filter: &ClickFilter, behind: Option<ClickCursor>) -> (String, Vec<Literal<'_>>) {
+    let mut parts = Vec::new();
+    let mut literals = Vec::new();
+    if let Some(link) = &filter.link {
+        parts.push("link = ?");
+        literals.push(Literal::Text(link));
+    }
+    if let Some(campaign) = &filter.campaign {
+        parts.push("campaign = ?");
+        literals.push(Literal::Text(campaign));
+    }
+    if let Some(from) = filter.from_ms {
+        parts.push("ts >= fromUnixTimestamp64Milli(toInt64(?))");
+        literals.push(Literal::Number(storable(from)));
+    }
+    if let Some(to) = filter.to_ms {
+        parts.push("ts < fromUnixTimestamp64Milli(toInt64(?))");
+        literals.push(Literal::Number(storable(to)));
+    }
+    if let Some(cursor) = behind {
+        // Said twice: the first half can leave out whole granules, the second is exact.
+        parts.push("ts <= fromUnixTimestamp64Milli(toInt64(?)) AND (ts, toString(click_id)) < (fromUnixTimestamp64Milli(toInt64(?)), ?)");
+        let unix_ms = storable(cursor.unix_ms);
+        literals.extend([Literal::Number(unix_ms), Literal::Number(unix_ms), Literal::Id(cursor.id.to_string())]);
+    }
+    (if parts.is_empty() { String::new() } else { format!("WHERE {}", parts.join(" AND ")) }, literals)
+}
+
+/// ClickHouse's DateTime64 ends with the year 2299.
+fn storable(unix_ms: u64) -> u64 {
+    unix_ms.min(10_413_791_999_999)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_escaped() {
+        let filter =
+            ClickFilter { link: Some(r"a'b\".into()), campaign: Some("? OR 1".into()), ..ClickFilter::default() };
+        let behind = ClickCursor { unix_ms: 5, id: crate::click::ClickId::new(5, &[1; 10]) };
+        let filter = ClickFilter { from_ms: Some(1), to_ms: Some(u64::MAX), ..filter };
+        let (condition, literals) = conditions(&filter, Some(behind));
+        let sql = bind(clickhouse::Client::default().query(&condition), literals).sql_display().to_string();
+        assert_eq!(
+            sql,
+            r"WHERE link = 'a\'b\\' AND campaign = '? OR 1' AND ts >= fromUnixTimestamp64Milli(toInt64(1)) AND ts < \
+              fromUnixTimestamp64Milli(toInt64(10413791999999)) AND ts <= fromUnixTimestamp64Milli(toInt64(5)) AND (ts, toString(click_id)) < \
+              (fromUnixTimestamp64Milli(toInt64(5)), '00000000-0005-7101-8101-010101010101')"
+                .replace("\\\n              ", "")
+        );
+    }
+}

@@ -1,0 +1,195 @@
+//! Rows in ClickHouse's RowBinary format. Pure; called for every click on its way to ClickHouse.
+//!
+//! ```text
+//! UUID            u64 upper half, u64 lower half
+//! DateTime64(3)   i64 milliseconds since 1970
+//! Date            u16 days since 1970
+//! String          length as varint, bytes (LowCardinality makes no difference)
+//! Array, Map      number of elements as varint, elements (a Map's: key, value)
+//! ```
+//! All numbers are little-endian. Bytes of a visitor go in as they came: ClickHouse's String is no UTF-8.
+
+use std::io::Write as _;
+
+use uuid::Uuid;
+
+use crate::backend::columns::{self, Parameters};
+use crate::click::{Click, frame::BadFrame};
+use crate::pipeline::Row;
+
+/// The columns in the order in which [`append`] writes them: the table's, without `ingested_at`, which has a default.
+pub(super) const COLUMNS: [&str; 28] = [
+    "click_id",
+    "ts",
+    "org",
+    "campaign",
+    "link",
+    "rule",
+    "variant",
+    "destination",
+    "status",
+    "external_click_id",
+    "source",
+    "class",
+    "reasons",
+    "dedup",
+    "fraud_score",
+    "country",
+    "device",
+    "os",
+    "browser",
+    "language",
+    "referrer",
+    "ua",
+    "ip",
+    "query",
+    "route_version",
+    "node",
+    "batch_id",
+    "expires",
+];
+
+/// What all rows of a batch share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shared<'a> {
+    /// Of the batch.
+    pub(super) batch_id: Uuid,
+    /// That accepted the clicks.
+    pub(super) node: &'a str,
+    /// Days that a click is kept.
+    pub(super) retention_days: u32,
+}
+
+/// Appends one row. `parameters` is only lent, for its memory.
+///
+/// # Errors
+/// The frame cannot be read; nothing was appended then.
+pub(super) fn append<'b>(
+    row: &'b Row,
+    shared: &Shared<'_>,
+    parameters: &mut Parameters<'b>,
+    out: &mut Vec<u8>,
+) -> Result<(), BadFrame> {
+    let click = Click::decode(&row.frame)?;
+    parameters.read(click.query);
+    let unix_ms = click.id.unix_ms();
+    put_uuid(click.id.as_u64_pair(), out);
+    out.extend_from_slice(&unix_ms.to_le_bytes());
+    put_text(click.org.as_bytes(), out);
+    put_text(click.campaign.as_bytes(), out);
+    put_text(click.link.as_bytes(), out);
+    // rule, variant: links have none yet
+    out.extend_from_slice(&[0, 0]);
+    put_text(click.destination, out);
+    out.extend_from_slice(&click.status.to_le_bytes());
+    put_text(parameters.get("click_id"), out);
+    put_text(parameters.get("source"), out);
+    put_text(row.class.name().as_bytes(), out);
+    put_length(row.reasons.names().count(), out);
+    for reason in row.reasons.names() {
+        put_text(reason.as_bytes(), out);
+    }
+    put_text(row.dedup.name().as_bytes(), out);
+    // fraud_score: nothing scores yet
+    out.push(0);
+    put_text(row.country.as_ref().map_or(&[], |country| country.as_slice()), out);
+    put_text(row.agent.device.as_bytes(), out);
+    put_text(row.agent.os.as_bytes(), out);
+    put_text(row.agent.browser.as_bytes(), out);
+    put_text(click.language, out);
+    put_text(click.referrer, out);
+    put_text(click.ua, out);
+    put_address(&click, out);
+    put_length(parameters.len(), out);
+    for (key, value) in parameters.iter() {
+        put_text(key, out);
+        put_text(value, out);
+    }
+    out.extend_from_slice(&click.route_version.to_le_bytes());
+    put_text(shared.node.as_bytes(), out);
+    put_uuid(shared.batch_id.as_u64_pair(), out);
+    out.extend_from_slice(&columns::expires_day(unix_ms, shared.retention_days).to_le_bytes());
+    Ok(())
+}
+
+fn put_uuid((upper, lower): (u64, u64), out: &mut Vec<u8>) {
+    out.extend_from_slice(&upper.to_le_bytes());
+    out.extend_from_slice(&lower.to_le_bytes());
+}
+
+fn put_text(text: &[u8], out: &mut Vec<u8>) {
+    put_length(text.len(), out);
+    out.extend_from_slice(text);
+}
+
+/// LEB128: seven bits a byte, the lowest first, the upper bit set on all but the last.
+fn put_length(mut length: usize, out: &mut Vec<u8>) {
+    while length >= 0x80 {
+        out.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+}
+
+fn put_address(click: &Click<'_>, out: &mut Vec<u8>) {
+    let at = out.len();
+    // The length comes first and is known last; an address has 45 characters at most: one byte.
+    out.push(0);
+    if let Some(address) = click.address {
+        // Into memory: cannot fail.
+        let _ = write!(out, "{address}");
+    }
+    out[at] = (out.len() - at - 1) as u8;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::samples;
+
+    const SHARED: Shared<'_> = Shared { batch_id: Uuid::from_u128(5), node: "node-1", retention_days: 30 };
+
+    #[test]
+    fn a_row_has_exactly_these_bytes() {
+        let mut out = Vec::new();
+        let row = samples::row(&samples::click("source=m&click_id=a%20b&source=n"));
+        append(&row, &SHARED, &mut Parameters::default(), &mut out).unwrap();
+        let mut expected: Vec<u8> = Vec::new();
+        // click_id 018bcfe5-687b-7909-8909-090909090909, ts 1_700_000_000_123
+        expected
+            .extend(b"\x09\x79\x7b\x68\xe5\xcf\x8b\x01\x09\x09\x09\x09\x09\x09\x09\x89\x7b\x68\xe5\xcf\x8b\x01\0\0");
+        expected.extend(b"\x07default\x06spring\x06summer\0\0\x16https://a.example/?x=1\x2e\x01");
+        expected.extend(b"\x03a b\x01m\x03bot\x01\x0dagent_crawler\x06unique\0\x02DE\x03bot\x05Linux\x04curl\x02de");
+        expected.extend(b"\x12https://b.example/\x06curl/8\x0b203.0.113.0\x02\x08click_id\x03a b\x06source\x01m");
+        expected.extend(b"\x07\0\0\0\0\0\0\0\x06node-1\0\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0");
+        // expires: day 19_675 + 30
+        expected.extend(19_705_u16.to_le_bytes());
+        assert_eq!(out, expected, "\n{}\n{}", out.escape_ascii(), expected.escape_ascii());
+    }
+
+    #[test]
+    fn lengths_are_varints() {
+        for (length, bytes) in [(0, &b"\0"[..]), (127, b"\x7f"), (128, b"\x80\x01"), (16_384, b"\x80\x80\x01")] {
+            let mut out = Vec::new();
+            put_length(length, &mut out);
+            assert_eq!(out, bytes);
+        }
+    }
+
+    #[test]
+    fn a_frame_that_cannot_be_read_appends_nothing() {
+        let row = Row { frame: vec![9; 40].into(), ..samples::row(&samples::click("")) };
+        let mut out = Vec::new();
+        assert!(append(&row, &SHARED, &mut Parameters::default(), &mut out).is_err());
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn the_columns_are_the_tables() {
+        let sql = include_str!("../../../schema/clickhouse/001_clicks.sql");
+        let body = sql.split_once("\n(\n").unwrap().1.split_once("INDEX").unwrap().0;
+        let names: Vec<_> = body.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(names[..names.len() - 1], COLUMNS);
+        assert_eq!(names.last(), Some(&"ingested_at"));
+    }
+}

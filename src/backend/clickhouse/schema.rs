@@ -1,0 +1,111 @@
+//! Migrations: `schema/clickhouse/NNN_*.sql` in their order, each once. Called at start and by `trellis migrate`.
+//!
+//! Statements are safe to repeat (`IF NOT EXISTS`), because ClickHouse has no transaction around them: a step that fails
+//! in its middle runs again from its beginning, and two nodes that migrate at one time do no harm. It drops nothing.
+
+use clickhouse::sql::Identifier;
+
+use super::{ClickHouseStore, queries};
+use crate::pipeline::StoreError;
+
+/// Number, name and statements of every step.
+const MIGRATIONS: [(u32, &str, &str); 1] =
+    [(1, "001_clicks", include_str!("../../../schema/clickhouse/001_clicks.sql"))];
+
+const STEPS_TABLE: &str = "CREATE TABLE IF NOT EXISTS trellis_migrations
+    (version UInt32, name String, applied_at DateTime DEFAULT now()) ENGINE = ReplacingMergeTree ORDER BY version";
+
+#[derive(serde::Deserialize)]
+struct Applied {
+    version: u32,
+}
+
+#[derive(serde::Deserialize)]
+struct Found {
+    result: u8,
+}
+
+/// Makes the database when it is missing and applies what is missing; the names of what was applied.
+///
+/// # Errors
+/// The server's; [`StoreError::Operator`] when the tables come from a newer program.
+pub(super) async fn migrate(store: &ClickHouseStore) -> Result<Vec<String>, StoreError> {
+    create_database(store).await?;
+    execute(store, STEPS_TABLE).await?;
+    let steps: Vec<Applied> =
+        queries::rows(store, store.reading.query("SELECT version FROM trellis_migrations GROUP BY version")).await?;
+    let known = MIGRATIONS[MIGRATIONS.len() - 1].0;
+    if let Some(newer) = steps.iter().map(|step| step.version).max().filter(|version| *version > known) {
+        return Err(StoreError::Operator(format!(
+            "the tables have schema version {newer}, and this program knows {known}: start a newer trellis"
+        )));
+    }
+    let mut applied = Vec::new();
+    for (version, name, sql) in MIGRATIONS {
+        if steps.iter().any(|step| step.version == version) {
+            continue;
+        }
+        for statement in statements(sql) {
+            execute(store, &statement).await?;
+        }
+        let done = store.reading.query("INSERT INTO trellis_migrations (version, name) VALUES (?, ?)");
+        store.within(store.query_timeout, done.bind(version).bind(name).execute()).await?;
+        applied.push(name.to_owned());
+    }
+    Ok(applied)
+}
+
+/// Looks first: a user without the right to make databases may have been given one.
+async fn create_database(store: &ClickHouseStore) -> Result<(), StoreError> {
+    let name = Identifier(&store.database);
+    let found: Vec<Found> = queries::rows(store, store.server.query("EXISTS DATABASE ?").bind(name)).await?;
+    if found.iter().any(|found| found.result == 1) {
+        return Ok(());
+    }
+    let create = store.server.query("CREATE DATABASE IF NOT EXISTS ?").bind(name);
+    store.within(store.query_timeout, create.execute()).await
+}
+
+async fn execute(store: &ClickHouseStore, statement: &str) -> Result<(), StoreError> {
+    store.within(store.query_timeout, store.reading.query_raw(statement).execute()).await
+}
+
+/// The statements of a file of ours: lines that begin with `--` are comments, and a `;` at the end of a line ends a
+/// statement.
+fn statements(sql: &str) -> Vec<String> {
+    let mut statements = Vec::new();
+    let mut open = String::new();
+    for line in sql.lines().filter(|line| !line.trim_start().starts_with("--")) {
+        let (text, ends) = line.trim_end().strip_suffix(';').map_or((line, false), |text| (text, true));
+        open.push_str(text);
+        open.push('\n');
+        if ends {
+            statements.push(std::mem::take(&mut open));
+        }
+    }
+    statements.push(open);
+    statements.retain(|statement| !statement.trim().is_empty());
+    statements
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_cut_into_its_statements() {
+        assert_eq!(statements("-- a;\nA (\n  -- b;\n  'c;d'\n);\n\nB;\n--\n"), ["A (\n  'c;d'\n)\n", "\nB\n"]);
+        assert_eq!(statements("A"), ["A\n"]);
+        for (_, name, sql) in MIGRATIONS {
+            assert!(statements(sql).iter().all(|s| s.trim_start().starts_with("CREATE TABLE IF NOT EXISTS")), "{name}");
+        }
+    }
+
+    #[test]
+    fn steps_are_numbered_as_their_files() {
+        for (i, (version, name, _)) in MIGRATIONS.iter().enumerate() {
+            assert_eq!(*version as usize, i + 1);
+            assert!(name.starts_with(&format!("{version:03}_")), "{name}");
+        }
+    }
+}

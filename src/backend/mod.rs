@@ -1,0 +1,28 @@
+//! L4: what implements the ports, and the only place that names Redis, ClickHouse or SQLite.
+//!
+//! [`clickhouse`] and [`sqlite_clicks`] are [`crate::pipeline::Store`]s, [`redis`] and [`memory`] are
+//! [`crate::pipeline::Deduper`]s, [`sqlite_catalog`] is a [`crate::catalog::LinkStore`]. `app` makes them and hands them
+//! on as ports; nothing else calls in here. No visitor waits for anything in here, and nothing in here decides what
+//! becomes of a click: it tells its caller what happened, cut by what the caller can do about it.
+//!
+//! # Runtimes
+//!
+//! Every worker and the control side has a current-thread runtime of its own. A network connection is driven by the
+//! runtime that opened it, and stands still when that runtime is busy or gone. So **a part that talks to the network is
+//! made once for each runtime** and never shared ([`clickhouse::ClickHouseStore`], [`redis::RedisDeduper`]); the embedded
+//! parts have threads or locks of their own and are made once and shared by all.
+//!
+//! Bounds: 64 waiting calls for each SQLite thread, `dedup.entries_max` fingerprints, `store.clickhouse.pool` and
+//! `redis.pool` connections; every call over a network has a time-out.
+
+mod columns;
+mod database_thread;
+#[cfg(test)]
+mod samples;
+mod sqlite_file;
+
+pub mod clickhouse;
+pub mod memory;
+pub mod redis;
+pub mod sqlite_catalog;
+pub mod sqlite_clicks;

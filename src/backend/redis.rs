@@ -1,0 +1,337 @@
+//! Redis as the deduper: one owner of a fingerprint for the whole fleet.
+//!
+//! Key `trellis:fp:` and the 16 bytes of the fingerprint; value the 16 bytes of the owner's click id; it expires after
+//! `dedup.window` + `dedup.lag_max`. Redis labels and never deletes: a click whose label it cannot tell is `unknown` and
+//! goes on. Redis 7.0 or newer (`SET … NX GET`).
+//!
+//! `app` makes one of these **for each worker**: pooled connections are driven by the runtime that opened them. Bounds:
+//! its share of `redis.pool`; `redis.timeout` for one pipeline, connecting and waiting for a connection included, `tries`
+//! of them; 1,000 claims a pipeline. While Redis is away, one claim list a second waits for it, once, and all others are
+//! `unknown` at once: an outage costs labels, not throughput.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use deadpool_redis::{Manager, Pool};
+use redis::{AsyncConnectionConfig, Pipeline, RedisError, RedisResult, Value};
+
+use crate::BoxFuture;
+use crate::click::{ClickId, Fingerprint};
+use crate::clock::Clock;
+use crate::config;
+use crate::pipeline::dedup::judge;
+use crate::pipeline::{Claim, Deduper, Label};
+
+/// A pipeline of this many claims is some 120 KB, and Redis works a few milliseconds on it.
+const CLAIMS_MAX: usize = 1000;
+const PREFIX: &[u8; 11] = b"trellis:fp:";
+/// Pause before the second try; it doubles from try to try.
+const PAUSE_BASE: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// After a check that failed, the next one that asks Redis comes this much later.
+const REST: Duration = Duration::from_secs(1);
+/// An outage is one log line this often.
+const LOG_EVERY: Duration = Duration::from_secs(5);
+
+/// Fingerprints and their owners in Redis, for one runtime.
+pub struct RedisDeduper {
+    pool: Pool,
+    timeout: Duration,
+    tries: u32,
+    window_ms: u64,
+    expire_s: u64,
+    clock: std::sync::Arc<dyn Clock>,
+    outage: Mutex<Option<Outage>>,
+}
+
+/// Redis did not answer, and has not answered since. Times are the clock's `now`.
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    next_try: Duration,
+    next_log: Duration,
+    unknown: u64,
+}
+
+/// Why Redis gave no answer.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    #[error("{0}")]
+    Pool(String),
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+}
+
+impl RedisDeduper {
+    /// A deduper for one of `workers` workers, which share `config.pool` connections between them (two for each at
+    /// least). Connects to nothing yet.
+    ///
+    /// # Errors
+    /// `redis.url` is no URL of Redis. The text never holds the URL: it may hold a password.
+    pub fn new(
+        config: &config::Redis,
+        window: Duration,
+        lag_max: Duration,
+        workers: usize,
+        clock: std::sync::Arc<dyn Clock>,
+    ) -> Result<Self, String> {
+        // Ours is the only clock: the crate's own limits would cut in at 500 ms and 1 s.
+        let limits = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        let manager = Manager::new_with_config(config.url.expose(), limits)
+            .map_err(|e| format!("redis.url is no address such as redis://127.0.0.1:6379: {e}"))?;
+        let connections = config.pool.div_ceil(workers.max(1)).max(2);
+        let pool = Pool::builder(manager).max_size(connections).build().map_err(|e| e.to_string())?;
+        Ok(Self {
+            pool,
+            timeout: config.timeout,
+            tries: config.tries.max(1),
+            window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
+            // Redis refuses 0, and numbers near the end of i64.
+            expire_s: (window + lag_max).as_millis().div_ceil(1000).clamp(1, 1 << 40) as u64,
+            clock,
+            outage: Mutex::new(None),
+        })
+    }
+
+    async fn labels(&self, claims: &[Claim]) -> Vec<Label> {
+        let mut labels = Vec::with_capacity(claims.len());
+        for claims in claims.chunks(CLAIMS_MAX) {
+            let Some(tries) = self.tries_left() else { break };
+            match self.try_claims(claims, tries).await {
+                Ok(found) => {
+                    labels.extend(found);
+                    self.note_answer();
+                }
+                Err(failure) => self.note_failure(&failure),
+            }
+        }
+        let untold = claims.len() - labels.len();
+        if untold > 0 {
+            self.note_unknown(untold as u64);
+            labels.resize(claims.len(), Label::Unknown);
+        }
+        labels
+    }
+
+    async fn try_claims(&self, claims: &[Claim], tries: u32) -> Result<Vec<Label>, Failure> {
+        let mut pause = PAUSE_BASE;
+        let mut tried = 1;
+        loop {
+            match self.claim(claims).await {
+                Ok(labels) => return Ok(labels),
+                Err(failure) if tried >= tries => return Err(failure),
+                Err(_) => {
+                    tokio::time::sleep(pause.mul_f64(fastrand::f64())).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    tried += 1;
+                }
+            }
+        }
+    }
+
+    /// One round: claims what is free and reads the owner of what is not; then takes over what its owner held too long
+    /// ago. Repeating it changes nothing: a click that finds itself is unique.
+    async fn claim(&self, claims: &[Claim]) -> Result<Vec<Label>, Failure> {
+        let owners = self.run(&self.set(claims.iter(), true)).await?;
+        let mut taking = Vec::new();
+        let mut labels = Vec::with_capacity(claims.len());
+        for (i, (claim, owner)) in claims.iter().zip(owners).enumerate() {
+            let verdict = owner_of(owner).map(|owner| judge(owner, claim.id, self.window_ms));
+            if verdict.is_some_and(|verdict| verdict.take_over) {
+                taking.push(i);
+            }
+            labels.push(verdict.map_or(Label::Unknown, |verdict| verdict.label));
+        }
+        if !taking.is_empty() {
+            // The answer is who held it until now: of several that take it over at one time, here or on another node, all
+            // but the first find the first.
+            let owners = self.run(&self.set(taking.iter().map(|i| &claims[*i]), false)).await?;
+            for (i, owner) in taking.into_iter().zip(owners) {
+                let verdict = owner_of(owner).map(|owner| judge(owner, claims[i].id, self.window_ms));
+                labels[i] = verdict.map_or(Label::Unknown, |verdict| verdict.label);
+            }
+        }
+        Ok(labels)
+    }
+
+    fn set<'c>(&self, claims: impl ExactSizeIterator<Item = &'c Claim>, only_free: bool) -> Pipeline {
+        let mut pipeline = Pipeline::with_capacity(claims.len());
+        // One key of a wrong type must not cost the others their answer.
+        pipeline.ignore_errors();
+        for claim in claims {
+            pipeline.cmd("SET").arg(&key(&claim.fingerprint)).arg(claim.id.as_bytes());
+            if only_free {
+                pipeline.arg("NX");
+            }
+            pipeline.arg("GET").arg("EX").arg(self.expire_s);
+        }
+        pipeline
+    }
+
+    async fn run(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
+        let answer = async {
+            let mut connection = self.pool.get().await.map_err(|e| Failure::Pool(e.to_string()))?;
+            Ok(pipeline.query_async(&mut connection).await?)
+        };
+        tokio::time::timeout(self.timeout, answer).await.unwrap_or(Err(Failure::TimedOut(self.timeout)))
+    }
+
+    /// How often Redis may be asked now: not at all while an outage rests, once at its end.
+    fn tries_left(&self) -> Option<u32> {
+        match *self.outage() {
+            None => Some(self.tries),
+            Some(outage) => (self.clock.now() >= outage.next_try).then_some(1),
+        }
+    }
+
+    fn note_answer(&self) {
+        if let Some(outage) = self.outage().take() {
+            tracing::info!(unknown = outage.unknown, "Redis answers again; clicks are labelled");
+        }
+    }
+
+    fn note_failure(&self, failure: &Failure) {
+        let now = self.clock.now();
+        let mut held = self.outage();
+        let outage = held.get_or_insert(Outage { next_try: now, next_log: now, unknown: 0 });
+        outage.next_try = now + REST;
+        if now >= outage.next_log {
+            outage.next_log = now + LOG_EVERY;
+            tracing::warn!(error = %failure, unknown = outage.unknown, "Redis gives no labels; clicks are stored as unknown");
+        }
+    }
+
+    fn note_unknown(&self, claims: u64) {
+        if let Some(outage) = &mut *self.outage() {
+            outage.unknown += claims;
+        }
+    }
+
+    fn outage(&self) -> std::sync::MutexGuard<'_, Option<Outage>> {
+        // Numbers only: nothing in it can be half done.
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Deduper for RedisDeduper {
+    fn check<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, Vec<Label>> {
+        Box::pin(self.labels(claims))
+    }
+
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), String>> {
+        let mut ping = Pipeline::with_capacity(1);
+        ping.cmd("PING");
+        Box::pin(async move {
+            match self.run(&ping).await {
+                Ok(_) => Ok(()),
+                Err(failure) => Err(failure.to_string()),
+            }
+        })
+    }
+}
+
+impl std::fmt::Debug for RedisDeduper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisDeduper")
+            .field("pool", &self.pool.status())
+            .field("outage", &*self.outage())
+            .finish_non_exhaustive()
+    }
+}
+
+fn key(fingerprint: &Fingerprint) -> [u8; PREFIX.len() + 16] {
+    let mut key = [0; PREFIX.len() + 16];
+    key[..PREFIX.len()].copy_from_slice(PREFIX);
+    key[PREFIX.len()..].copy_from_slice(&fingerprint.0);
+    key
+}
+
+/// Who held the key; `None` when the answer says nothing that we wrote.
+#[allow(clippy::option_option, reason = "no owner and no answer are two things")]
+fn owner_of(answer: RedisResult<Value>) -> Option<Option<ClickId>> {
+    match answer {
+        Ok(Value::Nil) => Some(None),
+        Ok(Value::BulkString(bytes)) => <[u8; 16]>::try_from(bytes).ok().map(|id| Some(ClickId::from_bytes(id))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Seconds(AtomicU64);
+
+    impl Clock for Seconds {
+        fn now(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::SeqCst))
+        }
+        fn wall_ms(&self) -> u64 {
+            0
+        }
+    }
+
+    fn deduper(url: &str, clock: &Arc<Seconds>) -> Result<RedisDeduper, String> {
+        let config =
+            config::Redis { url: config::Secret::new(url), pool: 4, timeout: Duration::from_millis(50), tries: 3 };
+        let day = Duration::from_secs(86_400);
+        RedisDeduper::new(&config, day, Duration::from_secs(3600), 2, Arc::<Seconds>::clone(clock))
+    }
+
+    #[test]
+    fn answers_of_every_shape_are_read() {
+        let id = ClickId::new(5, &[1; 10]);
+        assert_eq!(owner_of(Ok(Value::Nil)), Some(None));
+        assert_eq!(owner_of(Ok(Value::BulkString(id.as_bytes().to_vec()))), Some(Some(id)));
+        assert_eq!(owner_of(Ok(Value::BulkString(b"x".to_vec()))), None);
+        assert_eq!(owner_of(Ok(Value::Okay)), None);
+        assert_eq!(owner_of(Err(RedisError::from((redis::ErrorKind::Client, "no")))), None);
+    }
+
+    #[test]
+    fn a_claim_is_one_command() {
+        let deduper = deduper("redis://127.0.0.1", &Arc::default()).unwrap();
+        let claim =
+            Claim { fingerprint: Fingerprint(*b"ffffffffffffffff"), id: ClickId::from_bytes(*b"iiiiiiiiiiiiiiii") };
+        let sent = deduper.set([claim].iter(), true).get_packed_pipeline();
+        let expected = "*7\r\n$3\r\nSET\r\n$27\r\ntrellis:fp:ffffffffffffffff\r\n$16\r\niiiiiiiiiiiiiiii\r\n$2\r\nNX\r\n$3\r\nGET\r\n\
+                        $2\r\nEX\r\n$5\r\n90000\r\n";
+        assert_eq!(String::from_utf8(sent).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_bad_url_is_told_without_its_password() {
+        let error = deduper("http://user:hunter2@host", &Arc::default()).unwrap_err();
+        assert!(error.contains("redis.url") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn while_redis_is_away_it_is_asked_once_a_second() {
+        // A port that nobody listens on.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let clock = Arc::new(Seconds::default());
+        let deduper = deduper(&format!("redis://127.0.0.1:{port}"), &clock).unwrap();
+        let claims = vec![Claim { fingerprint: Fingerprint([1; 16]), id: ClickId::new(5, &[1; 10]) }; 2500];
+        assert_eq!(deduper.tries_left(), Some(3));
+        assert_eq!(deduper.check(&claims).await, vec![Label::Unknown; 2500]);
+        assert_eq!(deduper.tries_left(), None);
+        assert_eq!(deduper.check(&claims[..1]).await, [Label::Unknown]);
+        clock.0.store(1, Ordering::SeqCst);
+        assert_eq!(deduper.tries_left(), Some(1));
+        assert_eq!(deduper.check(&claims[..1]).await, [Label::Unknown]);
+        assert_eq!(
+            deduper.outage().map(|o| (o.next_try.as_secs(), o.next_log.as_secs(), o.unknown)),
+            Some((2, 5, 2502))
+        );
+        assert!(deduper.ping().await.is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! Clicks and rows for the tests of this module. Compiled for tests only.
+
+use uuid::Uuid;
+
+use crate::catalog::agents::Agent;
+use crate::click::{Class, Click, ClickId, Fingerprint, class};
+use crate::pipeline::{Batch, Label, Row, StoredClick};
+
+/// A bot's click on `spring` at 1_700_000_000_123 with this query string.
+pub(super) fn click(query: &str) -> Click<'_> {
+    Click {
+        id: ClickId::new(1_700_000_000_123, &[9; 10]),
+        fingerprint: Some(Fingerprint([3; 16])),
+        head: false,
+        prefetch: false,
+        status: 302,
+        route_version: 7,
+        address: Some([203, 0, 113, 0].into()),
+        country: None,
+        org: "default",
+        campaign: "spring",
+        link: "summer",
+        destination: b"https://a.example/?x=1",
+        referrer: b"https://b.example/",
+        ua: b"curl/8",
+        language: b"de",
+        query,
+    }
+}
+
+/// The row of this click.
+pub(super) fn row(click: &Click<'_>) -> Row {
+    let mut frame = Vec::new();
+    click.encode(&mut frame);
+    let (class, reasons) = class::classify(false, false, true, false);
+    let agent = Agent { browser: "curl", os: "Linux", device: "bot", crawler: true };
+    Row { frame: frame.into(), country: Some(*b"DE"), class, reasons, dedup: Label::Unique, agent }
+}
+
+/// What a store gives back for `row(click)` in `batch_of`; the click has the query `click_id=a%20b&source=mail&x=%22…`.
+pub(super) fn stored(click: &Click<'_>) -> StoredClick {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    StoredClick {
+        click_id: click.id.to_string(),
+        ts: "2023-11-14T22:13:20.123Z".into(),
+        org: "default".into(),
+        campaign: "spring".into(),
+        link: "summer".into(),
+        destination: text(click.destination),
+        status: 302,
+        external_click_id: "a b".into(),
+        source: "mail".into(),
+        class: Class::Bot.name().into(),
+        reasons: vec!["agent_crawler".into()],
+        dedup: "unique".into(),
+        country: "DE".into(),
+        device: "bot".into(),
+        os: "Linux".into(),
+        browser: "curl".into(),
+        language: "de".into(),
+        referrer: text(click.referrer),
+        ua: text(click.ua),
+        ip: "203.0.113.0".into(),
+        query: [("click_id", "a b"), ("source", "mail"), ("x", "\"")].map(|(k, v)| (k.into(), v.into())).into(),
+        route_version: 7,
+        node: "node-1".into(),
+        batch_id: "00000000-0000-0000-0000-000000000005".into(),
+    }
+}
+
+/// A batch of these rows.
+pub(super) fn batch_of(rows: impl IntoIterator<Item = Row>) -> Batch {
+    Batch { id: Uuid::from_u128(5), node: "node-1".into(), rows: rows.into_iter().collect() }
+}
+
+/// One click a millisecond from this time on; links l0 to l9 in turn, the even ones in the campaign `spring`, labels in
+/// turn.
+pub(super) fn batch(unix_ms: u64, rows: usize) -> Batch {
+    batch_of((0..rows).map(|i| {
+        let link = format!("l{}", i % 10);
+        let click = Click {
+            id: ClickId::new(unix_ms + i as u64, &[9; 10]),
+            link: &link,
+            campaign: if i % 2 == 0 { "spring" } else { "" },
+            ..click("a=1")
+        };
+        Row { dedup: Label::ALL[i % 3], ..row(&click) }
+    }))
+}

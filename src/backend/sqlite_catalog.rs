@@ -1,0 +1,268 @@
+//! The embedded catalog: links in one SQLite file.
+//!
+//! It keeps links and reads them back; it serves none (`catalog::links` does, from memory) and judges none: what was
+//! checked when it was saved is only parsed again. `app` opens it once; `catalog` calls it, once an edit and once at
+//! start. Bounds: one thread, 64 waiting calls, 2 MiB of page cache.
+
+use std::path::Path;
+
+use rusqlite::{Connection, ErrorCode, Row, named_params};
+
+use super::database_thread::{DatabaseThread, Gone};
+use super::sqlite_file::{self, FileError, Migration};
+use crate::BoxFuture;
+use crate::catalog::{CatalogError, LinkStore};
+use crate::click::{Link, OwnHosts, QueryMode, RawLink};
+
+const MIGRATIONS: [Migration; 1] =
+    [Migration { name: "001_links", sql: include_str!("../../schema/sqlite/catalog/001_links.sql") }];
+
+const CACHE_KIB: u32 = 2048;
+
+const SELECT: &str =
+    "SELECT slug, url, status, query, campaign, paused, tags, external_id, version, created_ms, updated_ms
+     FROM links WHERE slug > ?1 ORDER BY slug";
+const INSERT: &str =
+    "INSERT INTO links (slug, url, status, query, campaign, paused, tags, external_id, version, created_ms, updated_ms)
+     VALUES (:slug, :url, :status, :query, :campaign, :paused, :tags, :external_id, :version, :created_ms, :updated_ms)";
+const UPDATE: &str =
+    "UPDATE links SET url = :url, status = :status, query = :query, campaign = :campaign, paused = :paused,
+     tags = :tags, external_id = :external_id, version = :version, created_ms = :created_ms, updated_ms = :updated_ms
+     WHERE slug = :slug";
+
+/// Links in a SQLite file.
+#[derive(Debug)]
+pub struct SqliteCatalog {
+    database: DatabaseThread,
+}
+
+impl SqliteCatalog {
+    /// Opens the file, makes it when it is missing, and brings its table up to date. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// [`CatalogError::Unavailable`]: it cannot be opened or written, is no database, or comes from a newer program.
+    pub fn open(path: &Path) -> Result<Self, CatalogError> {
+        let open = || -> Result<DatabaseThread, FileError> {
+            let mut connection = sqlite_file::open(path, CACHE_KIB, &MIGRATIONS)?;
+            sqlite_file::migrate(&mut connection, &MIGRATIONS)?;
+            Ok(DatabaseThread::start("catalog-db", connection)?)
+        };
+        let database = open().map_err(|e| CatalogError::Unavailable(format!("{}: {e}", path.display())))?;
+        Ok(Self { database })
+    }
+
+    async fn call<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Connection) -> rusqlite::Result<R> + Send + 'static,
+    ) -> Result<R, CatalogError> {
+        Ok(self.database.call(f).await??)
+    }
+}
+
+impl LinkStore for SqliteCatalog {
+    fn load_all(&self) -> BoxFuture<'_, Result<Vec<Link>, CatalogError>> {
+        Box::pin(self.call(|c| select(c, "", usize::MAX)))
+    }
+
+    fn insert<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>> {
+        let link = link.clone();
+        Box::pin(async move { self.call(move |c| save(c, INSERT, &link)).await.map(|_| ()) })
+    }
+
+    fn update<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>> {
+        let link = link.clone();
+        Box::pin(async move {
+            match self.call(move |c| save(c, UPDATE, &link)).await? {
+                0 => Err(CatalogError::Unavailable("the link is not in the file: another program changed it".into())),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn delete<'a>(&'a self, slug: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
+        let slug = slug.to_owned();
+        Box::pin(async move {
+            self.call(move |c| c.prepare_cached("DELETE FROM links WHERE slug = ?1")?.execute([slug])).await.map(|_| ())
+        })
+    }
+
+    fn list<'a>(&'a self, after: Option<&'a str>, limit: usize) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>> {
+        // No slug is empty, so "behind the empty one" is the beginning.
+        let after = after.unwrap_or_default().to_owned();
+        Box::pin(self.call(move |c| select(c, &after, limit)))
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), CatalogError>> {
+        Box::pin(self.call(|c| c.query_row("SELECT count(*) FROM links WHERE slug = ''", [], |_| Ok(()))))
+    }
+}
+
+impl From<Gone> for CatalogError {
+    fn from(gone: Gone) -> Self {
+        Self::Unavailable(gone.to_string())
+    }
+}
+
+impl From<rusqlite::Error> for CatalogError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            // The table has no other constraint that a checked link could break.
+            Some(ErrorCode::ConstraintViolation) => Self::Taken,
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Links behind `after` in the order of their slugs, at most `limit`. One that this program cannot read is told in the
+/// log and left out: it must not keep the others from being served, and it does not count towards `limit`.
+fn select(connection: &mut Connection, after: &str, limit: usize) -> rusqlite::Result<Vec<Link>> {
+    let mut links = Vec::new();
+    let mut statement = connection.prepare_cached(SELECT)?;
+    let mut rows = statement.query([after])?;
+    while links.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        match read(row) {
+            Ok(link) => links.push(link),
+            Err(problem) => {
+                let slug: String = row.get(0)?;
+                tracing::error!(slug, problem, "a stored link cannot be read and is not served; save it again");
+            }
+        }
+    }
+    Ok(links)
+}
+
+fn read(row: &Row<'_>) -> Result<Link, String> {
+    let text = |column: &str| row.get::<_, String>(column).map_err(|e| e.to_string());
+    let number = |column: &str| -> Result<u64, String> {
+        let number = row.get::<_, i64>(column).map_err(|e| e.to_string())?;
+        u64::try_from(number).map_err(|_| format!("{column} is negative"))
+    };
+    let query = match text("query")?.as_str() {
+        "ignore" => QueryMode::Ignore,
+        "forward" => QueryMode::Forward,
+        other => return Err(format!("query: unknown mode `{other}`")),
+    };
+    let raw = RawLink {
+        slug: Some(text("slug")?),
+        url: Some(text("url")?),
+        status: Some(row.get("status").map_err(|e| e.to_string())?),
+        query: Some(query),
+        campaign: Some(text("campaign")?),
+        paused: Some(row.get("paused").map_err(|e| e.to_string())?),
+        tags: Some(serde_json::from_str(&text("tags")?).map_err(|e| format!("tags: {e}"))?),
+        external_id: Some(text("external_id")?),
+        ..RawLink::default()
+    };
+    // A host that became one of ours after the link was saved is no reason to stop serving it.
+    let link = Link::check(raw, &OwnHosts::default())
+        .map_err(|errors| errors.iter().map(|e| format!("{} {}", e.field, e.detail)).collect::<Vec<_>>().join("; "))?;
+    Ok(Link {
+        version: number("version")?,
+        created_ms: number("created_ms")?,
+        updated_ms: number("updated_ms")?,
+        ..link
+    })
+}
+
+/// Runs INSERT or UPDATE with the link; the rows that it changed.
+fn save(connection: &mut Connection, sql: &str, link: &Link) -> rusqlite::Result<usize> {
+    let query = match link.query {
+        QueryMode::Ignore => "ignore",
+        QueryMode::Forward => "forward",
+    };
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    connection.prepare_cached(sql)?.execute(named_params! {
+        ":slug": link.slug,
+        ":url": link.url,
+        ":status": link.status,
+        ":query": query,
+        ":campaign": link.campaign,
+        ":paused": link.paused,
+        ":tags": serde_json::Value::from(link.tags.as_slice()).to_string(),
+        ":external_id": link.external_id,
+        ":version": number(link.version),
+        ":created_ms": number(link.created_ms),
+        ":updated_ms": number(link.updated_ms),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(slug: &str) -> Link {
+        let raw = RawLink {
+            slug: Some(slug.into()),
+            url: Some("https://a.example/{click_id}?q={q:x}".into()),
+            status: Some(307),
+            query: Some(QueryMode::Forward),
+            campaign: Some("spring".into()),
+            paused: Some(true),
+            tags: Some(vec!["a \"b\"".into(), "ü".into()]),
+            external_id: Some("x-1".into()),
+            ..RawLink::default()
+        };
+        let link = Link::check(raw, &OwnHosts::default()).unwrap();
+        Link { version: 3, created_ms: 1_700_000_000_000, updated_ms: 1_700_000_000_001, ..link }
+    }
+
+    #[tokio::test]
+    async fn links_survive_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let catalog = SqliteCatalog::open(&path).unwrap();
+        for slug in ["b", "a", "c"] {
+            catalog.insert(&link(slug)).await.unwrap();
+        }
+        assert!(matches!(catalog.insert(&link("a")).await, Err(CatalogError::Taken)));
+        let changed = Link { paused: false, version: 4, ..link("b") };
+        catalog.update(&changed).await.unwrap();
+        assert!(matches!(catalog.update(&link("z")).await, Err(CatalogError::Unavailable(_))));
+        catalog.delete("c").await.unwrap();
+        catalog.delete("c").await.unwrap();
+        drop(catalog);
+        let catalog = SqliteCatalog::open(&path).unwrap();
+        catalog.ping().await.unwrap();
+        assert_eq!(catalog.load_all().await.unwrap(), [link("a"), changed]);
+    }
+
+    #[tokio::test]
+    async fn pages_follow_the_slugs() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = SqliteCatalog::open(&folder.path().join("catalog.db")).unwrap();
+        for slug in ["b", "B", "a", "~", "0"] {
+            catalog.insert(&link(slug)).await.unwrap();
+        }
+        let slugs = |links: Vec<Link>| links.into_iter().map(|l| l.slug).collect::<Vec<_>>();
+        assert_eq!(slugs(catalog.list(None, 2).await.unwrap()), ["0", "B"]);
+        assert_eq!(slugs(catalog.list(Some("B"), 2).await.unwrap()), ["a", "b"]);
+        assert_eq!(slugs(catalog.list(Some("b"), 2).await.unwrap()), ["~"]);
+    }
+
+    #[tokio::test]
+    async fn a_link_that_cannot_be_read_keeps_no_other_from_being_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let catalog = SqliteCatalog::open(&path).unwrap();
+        for slug in ["a", "b", "c", "d"] {
+            catalog.insert(&link(slug)).await.unwrap();
+        }
+        let other = Connection::open(&path).unwrap();
+        other.execute("UPDATE links SET url = 'mailto:a@b.example' WHERE slug = 'a'", []).unwrap();
+        other.execute("UPDATE links SET tags = '[1' WHERE slug = 'b'", []).unwrap();
+        other.execute("UPDATE links SET status = 99999999 WHERE slug = 'c'", []).unwrap();
+        assert_eq!(catalog.load_all().await.unwrap(), [link("d")]);
+        assert_eq!(catalog.list(None, 1).await.unwrap(), [link("d")]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        std::fs::write(&path, [b'x'; 5000]).unwrap();
+        let error = SqliteCatalog::open(&path).unwrap_err();
+        assert!(error.to_string().contains("catalog.db: file is not a database"), "{error}");
+    }
+}

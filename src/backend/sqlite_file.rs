@@ -1,0 +1,181 @@
+//! Opening a SQLite file for service, its migrations, and what its errors mean.
+//!
+//! It knows no table; `sqlite_catalog` and `sqlite_clicks` call in here, off the event loops. A file that a newer
+//! program has migrated is refused, never read half-understood.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+/// How long another process (a backup, a person with a shell) may hold the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One step of a schema: forward only, applied once, in one transaction with its number.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Migration {
+    /// Name of its file, without `.sql`; its place in the list is its number, counted from 1.
+    pub(super) name: &'static str,
+    /// Statements.
+    pub(super) sql: &'static str,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FileError {
+    /// SQLite's own.
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// Its schema comes from a newer program.
+    #[error(
+        "its schema has version {found}, and this program knows {known}: start a newer trellis, or restore a backup"
+    )]
+    Newer {
+        /// `user_version` of the file.
+        found: usize,
+        /// Migrations of this program.
+        known: usize,
+    },
+    /// Its thread could not start.
+    #[error("no thread for it: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl FileError {
+    /// Whether waiting may help. A full disk, a missing table, a read-only or damaged file need a person.
+    pub(super) fn passes(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => passes(error),
+            Self::Newer { .. } | Self::Thread(_) => false,
+        }
+    }
+}
+
+/// See [`FileError::passes`].
+pub(super) fn passes(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::OutOfMemory
+                | ErrorCode::OperationInterrupted
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::FileLockingProtocolFailed
+        )
+    )
+}
+
+/// Opens the file for writing, and makes it when it is missing. `cache_kib` bounds the memory of its page cache.
+///
+/// `synchronous = FULL`: a commit that returned is on the disk. The journal forgets a click when its batch is stored, and
+/// an edit of a link is answered when it is kept; neither may be undone by a power cut. One sync a commit.
+///
+/// # Errors
+/// The file cannot be opened, is no database, or comes from a newer program.
+pub(super) fn open(path: &Path, cache_kib: u32, migrations: &[Migration]) -> Result<Connection, FileError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // A checkpoint at 16 MiB of log: pages that change with every batch are copied less often than at the default of 4.
+    connection.execute_batch(&format!(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA foreign_keys = OFF;
+         PRAGMA trusted_schema = OFF;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA mmap_size = 0;
+         PRAGMA cache_size = -{cache_kib};
+         PRAGMA wal_autocheckpoint = 4096;
+         PRAGMA journal_size_limit = 67108864;"
+    ))?;
+    check_version(&connection, migrations)?;
+    Ok(connection)
+}
+
+/// Opens the file for reading only, beside the connection that writes it.
+///
+/// # Errors
+/// The file cannot be opened.
+pub(super) fn open_reader(path: &Path, cache_kib: u32) -> Result<Connection, FileError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.execute_batch(&format!(
+        "PRAGMA query_only = ON;
+         PRAGMA trusted_schema = OFF;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA mmap_size = 0;
+         PRAGMA cache_size = -{cache_kib};"
+    ))?;
+    Ok(connection)
+}
+
+/// Applies what is missing; the names of what was applied.
+///
+/// # Errors
+/// A step failed (it is undone, the ones before it stay), or the file comes from a newer program.
+pub(super) fn migrate(connection: &mut Connection, migrations: &[Migration]) -> Result<Vec<String>, FileError> {
+    let mut applied = Vec::new();
+    while check_version(connection, migrations)? < migrations.len() {
+        let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Read again under the lock: another process may have been faster.
+        let version = check_version(&step, migrations)?;
+        if let Some(migration) = migrations.get(version) {
+            step.execute_batch(migration.sql)?;
+            step.pragma_update(None, "user_version", i64::try_from(version + 1).unwrap_or(i64::MAX))?;
+            step.commit()?;
+            applied.push(migration.name.to_owned());
+        }
+    }
+    Ok(applied)
+}
+
+fn check_version(connection: &Connection, migrations: &[Migration]) -> Result<usize, FileError> {
+    let found = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
+    // A negative number is nobody's: refuse it as well.
+    let found = usize::try_from(found).unwrap_or(usize::MAX);
+    let known = migrations.len();
+    if found > known { Err(FileError::Newer { found, known }) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEPS: [Migration; 3] = [
+        Migration { name: "001_a", sql: "CREATE TABLE a (n INTEGER)" },
+        Migration { name: "002_b", sql: "CREATE TABLE b (n INTEGER); INSERT INTO a VALUES (1)" },
+        Migration { name: "003_bad", sql: "CREATE TABLE c (n INTEGER); INSERT INTO missing VALUES (1)" },
+    ];
+
+    #[test]
+    fn migrations_are_applied_once_and_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let mut connection = open(&path, 100, &STEPS).unwrap();
+        assert_eq!(migrate(&mut connection, &STEPS[..1]).unwrap(), ["001_a"]);
+        assert_eq!(migrate(&mut connection, &STEPS[..2]).unwrap(), ["002_b"]);
+        assert!(migrate(&mut connection, &STEPS[..2]).unwrap().is_empty());
+        let rows: i64 = open_reader(&path, 100).unwrap().query_row("SELECT count(*) FROM a", [], |r| r.get(0)).unwrap();
+        assert_eq!(rows, 1);
+    }
+
+    #[test]
+    fn a_step_that_fails_is_undone() {
+        let mut connection = open(Path::new(":memory:"), 100, &STEPS).unwrap();
+        let error = migrate(&mut connection, &STEPS).unwrap_err();
+        assert!(error.to_string().contains("no such table: missing") && !error.passes(), "{error}");
+        assert_eq!(check_version(&connection, &STEPS).unwrap(), 2);
+        assert!(connection.execute("INSERT INTO c VALUES (1)", []).is_err());
+    }
+
+    #[test]
+    fn a_file_of_a_newer_program_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        migrate(&mut open(&path, 100, &STEPS).unwrap(), &STEPS[..2]).unwrap();
+        let error = open(&path, 100, &STEPS[..1]).unwrap_err();
+        assert!(matches!(error, FileError::Newer { found: 2, known: 1 }), "{error}");
+    }
+}

@@ -1,0 +1,12 @@
+//! L2: what the edge may look up, always from memory.
+//!
+//! [`links`] are served from a sharded map that readers never lock; edits go to the [`LinkStore`] first and to the map
+//! then, so an edit that was answered survives a restart and is live. [`agents`] and [`geo`] say what a user agent and
+//! an address stand for. Nothing in here does I/O on a look-up. Bound: `catalog.links_max`.
+
+pub mod agents;
+mod crawlers;
+pub mod geo;
+pub mod links;
+
+pub use links::{CatalogError, Entry, LinkError, LinkStore, Links};

@@ -1,0 +1,210 @@
+//! What can be typed. Only shapes and help: what a URL, a slug or a setting may be is judged where it is used, once.
+//! Commands that are planned and not built are not listed, so that they are refused.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  trellis                                        serve with everything under ./data
+  trellis --config trellis.toml check            is the configuration good?
+  trellis link add https://example.com/ --slug spring
+  trellis clicks tail --follow
+
+Settings come from the command line, then TRELLIS_SECTION__KEY in the environment, then the file, then the defaults.
+Exit codes: 0 done, 1 failed, 64 bad usage or configuration.";
+
+/// Answers tracked links with redirects and records every click.
+#[derive(Debug, Parser)]
+#[command(name = "trellis", version, after_help = EXAMPLES, max_term_width = 120)]
+pub(super) struct Arguments {
+    /// Configuration file (TRELLIS_CONFIG names one too)
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(super) config: Option<PathBuf>,
+    /// One setting, such as edge.listen=127.0.0.1:9000; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true, value_parser = setting)]
+    pub(super) settings: Vec<(String, String)>,
+    /// Where everything on disk lives; short for --set data_dir=DIR
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(super) data_dir: Option<String>,
+    /// Without one: serve.
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a node until SIGTERM or SIGINT (the default)
+    Serve,
+    /// Check the configuration and name every mistake
+    Check,
+    /// Create and upgrade the store's tables
+    Migrate,
+    /// Add, list and remove links
+    #[command(subcommand, arg_required_else_help = true)]
+    Link(LinkCommand),
+    /// Look at recorded clicks
+    #[command(subcommand, arg_required_else_help = true)]
+    Clicks(ClicksCommand),
+    /// Ask a node whether it is ready: exit code 0 or 1
+    Healthcheck(Healthcheck),
+}
+
+/// `trellis link`
+#[derive(Debug, Subcommand)]
+pub(super) enum LinkCommand {
+    /// Add a link
+    #[command(after_help = "\
+Examples:
+  trellis link add https://example.com/
+  trellis link add 'https://example.com/?id={click_id}' --slug spring --campaign mail --tag a --tag b")]
+    Add(AddLink),
+    /// List links in the order of their slugs
+    #[command(after_help = "Each line: slug, status, campaign, url; `paused` at the end.")]
+    Ls(ListLinks),
+    /// Remove links; their clicks stay
+    Rm {
+        /// What to remove
+        #[arg(value_name = "SLUG", required = true)]
+        slugs: Vec<String>,
+    },
+}
+
+/// `trellis link add`
+#[derive(Debug, clap::Args)]
+pub(super) struct AddLink {
+    /// Destination, with macros such as {click_id} and {q:name} behind the host
+    pub(super) url: String,
+    /// Name in the path; one is made up when absent
+    #[arg(long)]
+    pub(super) slug: Option<String>,
+    /// Redirect status: 301, 302, 303, 307 or 308 [default: 302]
+    #[arg(long)]
+    pub(super) status: Option<u16>,
+    /// What happens to the visitor's query string [default: ignore]
+    #[arg(long)]
+    pub(super) query: Option<QueryWord>,
+    /// A name to count by
+    #[arg(long)]
+    pub(super) campaign: Option<String>,
+    /// A word of your own; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(super) tags: Vec<String>,
+    /// Your own id for the link
+    #[arg(long, value_name = "ID")]
+    pub(super) external_id: Option<String>,
+}
+
+/// `--query`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum QueryWord {
+    /// It is recorded, and goes no further
+    Ignore,
+    /// It is appended to the destination's own
+    Forward,
+}
+
+impl QueryWord {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ignore => "ignore",
+            Self::Forward => "forward",
+        }
+    }
+}
+
+/// `trellis link ls`
+#[derive(Debug, clap::Args)]
+pub(super) struct ListLinks {
+    /// This many at most; all when absent
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) limit: Option<u64>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `trellis clicks`
+#[derive(Debug, Subcommand)]
+pub(super) enum ClicksCommand {
+    /// Show the newest clicks, oldest of them first
+    #[command(after_help = "\
+Each line: time, click id, link, class, label, country, device, system, browser, destination.
+
+Examples:
+  trellis clicks tail -n 100 --link spring
+  trellis clicks tail --follow --json | jq .destination")]
+    Tail(Tail),
+}
+
+/// `trellis clicks tail`
+#[derive(Debug, clap::Args)]
+pub(super) struct Tail {
+    /// This many clicks
+    #[arg(short = 'n', value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(super) number: u32,
+    /// Only clicks on this link
+    #[arg(long, value_name = "SLUG")]
+    pub(super) link: Option<String>,
+    /// Go on with new clicks until Ctrl-C
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `trellis healthcheck`
+#[derive(Debug, clap::Args)]
+pub(super) struct Healthcheck {
+    /// What to ask (http only) [default: /health/ready of control.listen]
+    #[arg(long, value_parser = http_url)]
+    pub(super) url: Option<url::Url>,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
+        _ => Err("must be KEY=VALUE, such as edge.listen=127.0.0.1:9000".into()),
+    }
+}
+
+fn http_url(text: &str) -> Result<url::Url, String> {
+    match url::Url::parse(text) {
+        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(url),
+        _ => Err("must be a URL such as http://127.0.0.1:8081/health/ready".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_and_behind_the_command() {
+        for line in [
+            &["trellis", "--data-dir", "d", "--set", "a=1", "--set", "b=x=y", "link", "ls"][..],
+            &["trellis", "link", "ls", "--data-dir", "d", "--set", "a=1", "--set", "b=x=y"],
+        ] {
+            let arguments = Arguments::try_parse_from(line).unwrap();
+            let settings = [("a", "1"), ("b", "x=y")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+            assert_eq!((arguments.data_dir.as_deref(), arguments.settings), (Some("d"), settings.to_vec()));
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_is_not_there() {
+        for command in ["key", "dead-letter", "explain", "verify", "slo", "metrics", "capacity", "warden"] {
+            assert!(Arguments::try_parse_from(["trellis", command]).is_err(), "{command}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `trellis link`: add, list and remove links, each as requests to the control API.
+//!
+//! Judges no field: the API does, and says what is wrong. Bounds: pages of [`PAGE`] links, one at a time in memory.
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::arguments::{AddLink, LinkCommand, ListLinks};
+use super::client::Api;
+use super::http::dialled;
+use super::output::{Out, Stop, cell, complain};
+use crate::click::query::encode_value;
+use crate::config::Config;
+
+const PAGE: u64 = 1000;
+
+pub(super) async fn run(config: &Config, command: LinkCommand) -> Result<(), Stop> {
+    let api = Api::open(config).await?;
+    match command {
+        LinkCommand::Add(link) => add(config, &api, link).await,
+        LinkCommand::Ls(list) => ls(&api, &list).await,
+        LinkCommand::Rm { slugs } => rm(&api, &slugs).await,
+    }
+}
+
+async fn add(config: &Config, api: &Api, link: AddLink) -> Result<(), Stop> {
+    let mut body = json!({ "url": link.url });
+    let given = [
+        ("slug", link.slug.map(Value::from)),
+        ("status", link.status.map(Value::from)),
+        ("query", link.query.map(|query| query.name().into())),
+        ("campaign", link.campaign.map(Value::from)),
+        ("tags", (!link.tags.is_empty()).then(|| link.tags.into())),
+        ("external_id", link.external_id.map(Value::from)),
+    ];
+    for (field, value) in given {
+        if let Some(value) = value {
+            body[field] = value;
+        }
+    }
+    let made = api.call(Method::POST, "/links", Some(&body)).await?;
+    let (slug, url) = (text(&made, "slug"), text(&made, "url"));
+    let mut out = Out::new();
+    out.line(format_args!("{} -> {}", public(config, api, slug), cell(url)))?;
+    out.flush()
+}
+
+/// Where visitors find the link; the slug alone where the port is not known.
+fn public(config: &Config, api: &Api, slug: &str) -> String {
+    let edge = match (config.edge.public_hosts.first(), api.node()) {
+        (Some(host), _) => return format!("https://{host}/{slug}"),
+        (None, Some(node)) => node.edge.strip_prefix("http://").and_then(|address| address.parse().ok()),
+        (None, None) => Some(config.edge.listen),
+    };
+    match edge.map(dialled) {
+        Some(address) if address.port() != 0 => format!("http://{address}/{slug}"),
+        _ => slug.to_owned(),
+    }
+}
+
+async fn ls(api: &Api, list: &ListLinks) -> Result<(), Stop> {
+    let mut out = Out::new();
+    let mut left = list.limit.unwrap_or(u64::MAX);
+    let mut cursor = String::new();
+    loop {
+        let page = api.call(Method::GET, &format!("/links?limit={}{cursor}", left.min(PAGE)), None).await?;
+        let links = page["links"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for link in links {
+            if list.json { out.line(link)? } else { out.line(row(link))? }
+        }
+        left = left.saturating_sub(links.len() as u64);
+        match page["next_cursor"].as_str() {
+            Some(next) if left > 0 => cursor = format!("&cursor={}", encoded(next)),
+            _ => return out.flush(),
+        }
+    }
+}
+
+fn row(link: &Value) -> String {
+    let status = link["status"].as_u64().unwrap_or_default();
+    let cells = [text(link, "slug"), &status.to_string(), text(link, "campaign"), text(link, "url")].map(cell);
+    let paused = if link["paused"] == true { "\tpaused" } else { "" };
+    format!("{}{paused}", cells.join("\t"))
+}
+
+/// Removes what it can; a slug that is not there keeps no other from being removed.
+async fn rm(api: &Api, slugs: &[String]) -> Result<(), Stop> {
+    let mut out = Out::new();
+    let mut failed = false;
+    for slug in slugs {
+        match api.call(Method::DELETE, &format!("/links/{}", encoded(slug)), None).await {
+            Ok(_) => out.line(format_args!("removed {}", cell(slug)))?,
+            Err(error) => {
+                failed = true;
+                complain(&format!("{}: {error:#}", cell(slug)));
+            }
+        }
+        out.flush()?;
+    }
+    if failed { Err(Stop::Told) } else { Ok(()) }
+}
+
+/// As one segment of a path, or one value of a query string.
+pub(super) fn encoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    encode_value(text.as_bytes(), &mut bytes);
+    // Percent-encoding is ASCII.
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A text of an answer; empty when it is not there.
+pub(super) fn text<'a>(object: &'a Value, key: &str) -> &'a str {
+    object[key].as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_one_line() {
+        let mut link =
+            json!({ "slug": "a", "url": "https://a.example/", "status": 302, "campaign": "", "paused": false });
+        assert_eq!(row(&link), "a\t302\t-\thttps://a.example/");
+        link["paused"] = json!(true);
+        link["campaign"] = json!("mail");
+        assert_eq!(row(&link), "a\t302\tmail\thttps://a.example/\tpaused");
+    }
+}

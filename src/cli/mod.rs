@@ -1,0 +1,123 @@
+//! L5: the command line, for people and scripts.
+//!
+//! Commands that touch data are requests to the control API: that of the running node, or, when none runs, that of the
+//! data folder, locked and opened in this process. No command knows a database, and none writes to a folder that a node
+//! holds. `main` calls [`main`]. Exit codes: 0 done, 1 failed, 64 bad usage or configuration. Bounds: pages of 1000.
+
+mod arguments;
+mod clicks;
+mod client;
+mod http;
+mod links;
+mod output;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::Parser as _;
+use http_body_util::Full;
+use hyper::{Request, StatusCode};
+use url::Url;
+
+use self::arguments::{Arguments, Command, Healthcheck};
+use self::output::{Out, Stop};
+use crate::app;
+use crate::config::{Config, Sources};
+
+/// For a health check: below the 3 s that container runtimes are told to wait.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Does what the process was called for.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nobody may be reading; then there is nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() { output::usage() } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stop) => stop.tell(),
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Stop> {
+    let Arguments { config, mut settings, data_dir, command } = arguments;
+    settings.extend(data_dir.map(|data_dir| ("data_dir".to_owned(), data_dir)));
+    let config = load(config, settings)?;
+    match command.unwrap_or(Command::Serve) {
+        Command::Serve => app::serve(config).map_err(Stop::from),
+        Command::Check => {
+            let mut out = Out::new();
+            out.line("configuration is good")?;
+            out.flush()
+        }
+        Command::Migrate => on_runtime(migrate(&config)),
+        Command::Link(command) => on_runtime(links::run(&config, command)),
+        Command::Clicks(command) => on_runtime(clicks::run(&config, command)),
+        Command::Healthcheck(Healthcheck { url }) => on_runtime(healthcheck(&config, url)),
+    }
+}
+
+fn load(file: Option<PathBuf>, settings: Vec<(String, String)>) -> Result<Config, Stop> {
+    Config::load(&Sources::from_process(file, settings)).map_err(Stop::Config)
+}
+
+fn on_runtime(command: impl Future<Output = Result<(), Stop>>) -> Result<(), Stop> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("the runtime cannot be made")?.block_on(command)
+}
+
+async fn migrate(config: &Config) -> Result<(), Stop> {
+    let applied = app::migrate(config).await?;
+    let mut out = Out::new();
+    for name in &applied {
+        out.line(format_args!("applied {name}"))?;
+    }
+    if applied.is_empty() {
+        out.line("nothing to do: the tables are up to date")?;
+    }
+    out.flush()
+}
+
+async fn healthcheck(config: &Config, url: Option<Url>) -> Result<(), Stop> {
+    let url = match url {
+        Some(url) => url,
+        None => default_health_url(config)?,
+    };
+    let target = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    let request = Request::get(target).body(Full::<Bytes>::default()).context("the URL cannot be asked for")?;
+    let (status, body) = http::exchange(&url, request, HEALTH_TIMEOUT).await?;
+    if !status.is_success() {
+        return Err(anyhow::anyhow!("{url}: {}", not_ready(status, &body)).into());
+    }
+    let mut out = Out::new();
+    out.line("ready")?;
+    out.flush()
+}
+
+/// As configured; the running node is asked only where the configuration leaves the port open, because that looks at
+/// the lock of the data folder.
+fn default_health_url(config: &Config) -> anyhow::Result<Url> {
+    let listen = config.control.listen;
+    let base = if listen.port() != 0 {
+        format!("http://{}", http::dialled(listen))
+    } else {
+        app::running_node(&config.data_dir)?.context("no node is running on this data folder")?.control
+    };
+    Ok(Url::parse(&format!("{base}/health/ready"))?)
+}
+
+/// The state, where the answer names one.
+fn not_ready(status: StatusCode, body: &[u8]) -> String {
+    let answer: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    answer["state"].as_str().map_or_else(|| status.to_string(), |state| format!("not ready: {}", output::cell(state)))
+}

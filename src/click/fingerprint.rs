@@ -1,0 +1,107 @@
+//! Fingerprints: the same visitor on the same link gives the same 16 bytes all over the fleet, for one UTC day.
+
+use std::hash::Hasher as _;
+use std::net::IpAddr;
+
+use sha2::{Digest as _, Sha256};
+use siphasher::sip128::{Hasher128 as _, SipHasher24};
+
+use super::Visit;
+
+/// What two clicks of one visitor on one link have in common. Without the secret it says nothing about the visitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 16]);
+
+/// The key of one UTC day, derived from `dedup.secret`. A new day has a new key: fingerprints of two days cannot be
+/// told to belong together, and a duplicate is not recognised across midnight UTC.
+#[derive(Clone, Debug)]
+pub struct DayKey {
+    day: u64,
+    hasher: SipHasher24,
+}
+
+const DAY_MS: u64 = 86_400_000;
+
+impl DayKey {
+    /// The key for the day of this moment.
+    #[must_use]
+    pub fn new(secret: &[u8], unix_ms: u64) -> Self {
+        let day = unix_ms / DAY_MS;
+        let digest = Sha256::new()
+            .chain_update(b"trellis fingerprint 1\0")
+            .chain_update(day.to_le_bytes())
+            .chain_update(secret)
+            .finalize();
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest[..16]);
+        Self { day, hasher: SipHasher24::new_with_key(&key) }
+    }
+
+    /// Whether this is the key for the day of this moment.
+    #[must_use]
+    pub const fn covers(&self, unix_ms: u64) -> bool {
+        unix_ms / DAY_MS == self.day
+    }
+
+    /// The fingerprint of a visit to `link`: by its external click id when it has one, else by the full client address
+    /// and the user agent. HEAD and prefetch have fingerprints of their own, so that who only looks ahead does not make
+    /// a duplicate of the click that follows.
+    #[must_use]
+    pub fn fingerprint(&self, link: &str, external_click_id: &[u8], visit: &Visit<'_>) -> Fingerprint {
+        let ahead = if visit.head || visit.prefetch { 4 } else { 0 };
+        if !external_click_id.is_empty() {
+            return self.finish(link, ahead + 1, &[external_click_id]);
+        }
+        match visit.address.to_canonical() {
+            IpAddr::V4(v4) => self.finish(link, ahead + 2, &[&v4.octets(), visit.ua]),
+            IpAddr::V6(v6) => self.finish(link, ahead + 3, &[&v6.octets(), visit.ua]),
+        }
+    }
+
+    /// Lengths go in with the parts, so that no two lists of parts give one input.
+    fn finish(&self, link: &str, kind: u8, parts: &[&[u8]]) -> Fingerprint {
+        let mut hasher = self.hasher;
+        hasher.write_u8(kind);
+        hasher.write_usize(link.len());
+        hasher.write(link.as_bytes());
+        for part in parts {
+            hasher.write_usize(part.len());
+            hasher.write(part);
+        }
+        Fingerprint(hasher.finish128().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn visit<'a>(address: &str, ua: &'a [u8]) -> Visit<'a> {
+        let address = address.parse().unwrap();
+        Visit { query: "", head: false, prefetch: false, address, ua, referrer: b"", language: b"" }
+    }
+
+    #[test]
+    fn a_fingerprint_depends_on_link_visitor_day_and_secret_alone() {
+        let key = DayKey::new(b"s", 1_000);
+        let of = |key: &DayKey, link, visit: &Visit<'_>| key.fingerprint(link, b"", visit);
+        let same = of(&key, "a", &visit("192.0.2.1", b"ua"));
+        assert_eq!(same, of(&DayKey::new(b"s", DAY_MS - 1), "a", &visit("192.0.2.1", b"ua")));
+        assert_eq!(same, of(&key, "a", &visit("::ffff:192.0.2.1", b"ua")));
+        assert_ne!(same, of(&key, "b", &visit("192.0.2.1", b"ua")));
+        assert_ne!(same, of(&key, "a", &visit("192.0.2.1", b"ub")));
+        assert_ne!(same, of(&key, "a", &visit("192.0.2.2", b"ua")));
+        assert_ne!(same, of(&key, "a", &Visit { head: true, ..visit("192.0.2.1", b"ua") }));
+        assert_ne!(same, of(&DayKey::new(b"s", DAY_MS), "a", &visit("192.0.2.1", b"ua")));
+        assert_ne!(same, of(&DayKey::new(b"t", 1_000), "a", &visit("192.0.2.1", b"ua")));
+        assert!(key.covers(0) && !key.covers(DAY_MS));
+    }
+
+    #[test]
+    fn an_external_id_goes_before_the_visitor() {
+        let key = DayKey::new(b"s", 1_000);
+        let (one, other) = (visit("192.0.2.1", b"ua"), visit("192.0.2.2", b"ub"));
+        assert_eq!(key.fingerprint("a", b"x", &one), key.fingerprint("a", b"x", &other));
+        assert_ne!(key.fingerprint("a", b"bc", &one), key.fingerprint("ab", b"c", &one));
+    }
+}

@@ -1,0 +1,254 @@
+//! The one encoding of a click, from the edge through journal and queue to the worker.
+//!
+//! ```text
+//! offset  size  field
+//!      0     1  version (1)
+//!      1     1  flags: 1 HEAD, 2 prefetch, 4 fingerprint, 8 IPv4, 16 IPv6, 32 country
+//!      2     2  status of the answer
+//!      4     8  route_version
+//!     12    16  click_id
+//!             16  fingerprint, if flag 4
+//!         4 or 16  address after privacy, if flag 8 or 16
+//!              2  country, if flag 32 (found on the edge because privacy leaves no address)
+//!    then 8 times: length u16, bytes: org, campaign, link, destination, referrer, ua, language, query
+//! ```
+//! All numbers are little-endian. What a reader can derive again (external click id, parameters, agent) is not in it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{ClickId, Fingerprint};
+
+/// Bytes kept of a user agent, and of an Accept-Language.
+pub const UA_BYTES_MAX: usize = 512;
+/// Bytes kept of a Referer.
+pub const REFERRER_BYTES_MAX: usize = 1024;
+/// The longest frame: the fixed part and eight texts of 65,535 bytes.
+pub const FRAME_BYTES_MAX: usize = 64 + 8 * (2 + u16::MAX as usize);
+
+const VERSION: u8 = 1;
+const HEAD: u8 = 1;
+const PREFETCH: u8 = 2;
+const FINGERPRINT: u8 = 4;
+const IPV4: u8 = 8;
+const IPV6: u8 = 16;
+const COUNTRY: u8 = 32;
+
+/// One recorded visit to a link, borrowed: on the edge from the request, in the worker from the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Click<'a> {
+    /// Ours; carries the time.
+    pub id: ClickId,
+    /// What the deduper compares; absent where privacy forbids it.
+    pub fingerprint: Option<Fingerprint>,
+    /// The method was HEAD.
+    pub head: bool,
+    /// Fetched ahead of a click.
+    pub prefetch: bool,
+    /// Status of the answer.
+    pub status: u16,
+    /// Version of the link that decided.
+    pub route_version: u64,
+    /// What privacy leaves of the address.
+    pub address: Option<IpAddr>,
+    /// ISO 3166-1 alpha-2, only where privacy leaves no address to look it up by.
+    pub country: Option<[u8; 2]>,
+    /// Organisation.
+    pub org: &'a str,
+    /// Campaign of the link; may be empty.
+    pub campaign: &'a str,
+    /// Slug.
+    pub link: &'a str,
+    /// Where the visitor was sent.
+    pub destination: &'a [u8],
+    /// `Referer`, cut to [`REFERRER_BYTES_MAX`].
+    pub referrer: &'a [u8],
+    /// `User-Agent`, cut to [`UA_BYTES_MAX`].
+    pub ua: &'a [u8],
+    /// `Accept-Language`, cut to [`UA_BYTES_MAX`].
+    pub language: &'a [u8],
+    /// Query string as received.
+    pub query: &'a str,
+}
+
+impl<'a> Click<'a> {
+    /// Appends the frame. A text over 65,535 bytes is cut there; the edge's limits lie far below.
+    pub fn encode(&self, out: &mut impl bytes::BufMut) {
+        let flag = |holds: bool, bit: u8| if holds { bit } else { 0 };
+        let flags = flag(self.head, HEAD)
+            | flag(self.prefetch, PREFETCH)
+            | flag(self.fingerprint.is_some(), FINGERPRINT)
+            | flag(matches!(self.address, Some(IpAddr::V4(_))), IPV4)
+            | flag(matches!(self.address, Some(IpAddr::V6(_))), IPV6)
+            | flag(self.country.is_some(), COUNTRY);
+        out.put_u8(VERSION);
+        out.put_u8(flags);
+        out.put_u16_le(self.status);
+        out.put_u64_le(self.route_version);
+        out.put_slice(self.id.as_bytes());
+        if let Some(fingerprint) = &self.fingerprint {
+            out.put_slice(&fingerprint.0);
+        }
+        match self.address {
+            Some(IpAddr::V4(v4)) => out.put_slice(&v4.octets()),
+            Some(IpAddr::V6(v6)) => out.put_slice(&v6.octets()),
+            None => {}
+        }
+        if let Some(country) = &self.country {
+            out.put_slice(country);
+        }
+        for (text, most) in [
+            (self.org.as_bytes(), usize::MAX),
+            (self.campaign.as_bytes(), usize::MAX),
+            (self.link.as_bytes(), usize::MAX),
+            (self.destination, usize::MAX),
+            (self.referrer, REFERRER_BYTES_MAX),
+            (self.ua, UA_BYTES_MAX),
+            (self.language, UA_BYTES_MAX),
+            (self.query.as_bytes(), usize::MAX),
+        ] {
+            let length = text.len().min(most).min(usize::from(u16::MAX));
+            out.put_u16_le(u16::try_from(length).unwrap_or(u16::MAX));
+            out.put_slice(&text[..length]);
+        }
+    }
+
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// What does not fit: an unknown version, a frame that ends early or late, a name that is not UTF-8.
+    pub fn decode(frame: &'a [u8]) -> Result<Self, BadFrame> {
+        let mut rest = frame;
+        let [version, flags] = take(&mut rest)?;
+        if version != VERSION {
+            return Err(BadFrame::Version(version));
+        }
+        let status = u16::from_le_bytes(take(&mut rest)?);
+        let route_version = u64::from_le_bytes(take(&mut rest)?);
+        let id = ClickId::from_bytes(take(&mut rest)?);
+        let has = |bit: u8| flags & bit != 0;
+        let fingerprint = if has(FINGERPRINT) { Some(Fingerprint(take(&mut rest)?)) } else { None };
+        let address = if has(IPV4) {
+            Some(IpAddr::V4(Ipv4Addr::from(take::<4>(&mut rest)?)))
+        } else if has(IPV6) {
+            Some(IpAddr::V6(Ipv6Addr::from(take::<16>(&mut rest)?)))
+        } else {
+            None
+        };
+        let country = if has(COUNTRY) { Some(take(&mut rest)?) } else { None };
+        let click = Self {
+            id,
+            fingerprint,
+            head: has(HEAD),
+            prefetch: has(PREFETCH),
+            status,
+            route_version,
+            address,
+            country,
+            org: name(&mut rest)?,
+            campaign: name(&mut rest)?,
+            link: name(&mut rest)?,
+            destination: text(&mut rest)?,
+            referrer: text(&mut rest)?,
+            ua: text(&mut rest)?,
+            language: text(&mut rest)?,
+            query: name(&mut rest)?,
+        };
+        if rest.is_empty() { Ok(click) } else { Err(BadFrame::Length) }
+    }
+
+    /// The advertiser's id: the decoded `click_id` parameter; empty when there is none.
+    #[must_use]
+    pub fn external_click_id(&self) -> std::borrow::Cow<'a, [u8]> {
+        super::query::find(self.query, "click_id").unwrap_or_default()
+    }
+}
+
+/// Why bytes are no frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadFrame {
+    /// A version that this program does not know.
+    #[error("frame version {0} is unknown")]
+    Version(u8),
+    /// It ends before or behind its last field.
+    #[error("frame has the wrong length")]
+    Length,
+    /// A name is not UTF-8.
+    #[error("frame holds a name that is not UTF-8")]
+    Text,
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BadFrame> {
+    let (head, tail) = rest.split_first_chunk::<N>().ok_or(BadFrame::Length)?;
+    *rest = tail;
+    Ok(*head)
+}
+
+fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], BadFrame> {
+    let length = usize::from(u16::from_le_bytes(take(rest)?));
+    let (head, tail) = rest.split_at_checked(length).ok_or(BadFrame::Length)?;
+    *rest = tail;
+    Ok(head)
+}
+
+fn name<'a>(rest: &mut &'a [u8]) -> Result<&'a str, BadFrame> {
+    std::str::from_utf8(text(rest)?).map_err(|_| BadFrame::Text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn click<'a>(ua: &'a [u8], query: &'a str, address: Option<IpAddr>) -> Click<'a> {
+        Click {
+            id: ClickId::new(1_700_000_000_000, &[9; 10]),
+            fingerprint: Some(Fingerprint([3; 16])),
+            head: true,
+            prefetch: false,
+            status: 302,
+            route_version: 4,
+            address,
+            country: None,
+            org: "default",
+            campaign: "",
+            link: "spring",
+            destination: b"https://a.example/",
+            referrer: b"\xff",
+            ua,
+            language: b"de",
+            query,
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_cut_anywhere_is_refused() {
+        let mut frame = Vec::new();
+        click(b"ua", "a=1", None).encode(&mut frame);
+        for end in 0..frame.len() {
+            assert!(Click::decode(&frame[..end]).is_err(), "cut at {end}");
+        }
+        frame.push(0);
+        assert_eq!(Click::decode(&frame), Err(BadFrame::Length));
+        frame[0] = 2;
+        assert_eq!(Click::decode(&frame), Err(BadFrame::Version(2)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_was_encoded_decodes_to_itself(ua in proptest::collection::vec(0_u8.., 0..600), query in ".{0,80}", v4: bool, v6: bool) {
+            let address = match (v4, v6) {
+                (true, _) => Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 0))),
+                (_, true) => Some(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+                _ => None,
+            };
+            let click = Click { country: address.is_none().then_some(*b"DE"), ..click(&ua, &query, address) };
+            let mut frame = Vec::new();
+            click.encode(&mut frame);
+            proptest::prop_assert_eq!(Click::decode(&frame).unwrap(), Click { ua: &ua[..ua.len().min(UA_BYTES_MAX)], ..click });
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = Click::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Links: what an operator sends ([`RawLink`]) and what the edge serves ([`Link`]).
+
+use serde::{Deserialize, Serialize};
+
+use super::Template;
+
+/// Bytes of a destination, macros included.
+pub const URL_BYTES_MAX: usize = 4096;
+/// Characters of a slug.
+pub const SLUG_BYTES_MAX: usize = 128;
+/// Tags of a link, and characters of a tag, a campaign or an external id.
+pub const TAGS_MAX: usize = 32;
+/// See [`TAGS_MAX`].
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// First path segments that mean something else on the edge.
+pub const RESERVED_SLUGS: [&str; 6] = ["in", "robots.txt", "favicon.ico", "health", "metrics", ".well-known"];
+
+/// What happens to the visitor's query string.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueryMode {
+    /// It is recorded, and goes no further.
+    #[default]
+    Ignore,
+    /// It is appended to the destination's own.
+    Forward,
+}
+
+/// A link as sent: unchecked.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawLink {
+    /// Absent: one is made.
+    pub slug: Option<String>,
+    /// Required when a link is made.
+    pub url: Option<String>,
+    /// 301, 302, 303, 307 or 308; 302 when absent.
+    pub status: Option<u16>,
+    /// `ignore` when absent.
+    pub query: Option<QueryMode>,
+    /// A name to count by; empty when absent.
+    pub campaign: Option<String>,
+    /// A paused link answers like an unknown one.
+    pub paused: Option<bool>,
+    /// Words of the operator.
+    pub tags: Option<Vec<String>>,
+    /// The operator's own id for this link.
+    pub external_id: Option<String>,
+    /// Not built yet: refused.
+    pub domain: Option<serde_json::Value>,
+    /// Not built yet: refused.
+    pub starts_at: Option<serde_json::Value>,
+    /// Not built yet: refused.
+    pub expires_at: Option<serde_json::Value>,
+    /// Not built yet: refused.
+    pub expired_url: Option<serde_json::Value>,
+}
+
+/// A checked link, ready to be followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name in the path; unique.
+    pub slug: String,
+    /// The destination as the operator wrote it.
+    pub url: String,
+    /// The destination, parsed.
+    pub target: Template,
+    /// Status of the answer.
+    pub status: u16,
+    /// What happens to the visitor's query.
+    pub query: QueryMode,
+    /// A name to count by; may be empty.
+    pub campaign: String,
+    /// Answers like an unknown link.
+    pub paused: bool,
+    /// Words of the operator.
+    pub tags: Vec<String>,
+    /// The operator's own id; may be empty.
+    pub external_id: String,
+    /// Grows by one with every change; stored with each click.
+    pub version: u64,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+    /// Unix milliseconds.
+    pub updated_ms: u64,
+}
+
+/// One field that is wrong, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// Name of the field.
+    pub field: &'static str,
+    /// What is wrong and how to mend it.
+    pub detail: String,
+}
+
+impl FieldError {
+    fn new(field: &'static str, detail: impl Into<String>) -> Self {
+        Self { field, detail: detail.into() }
+    }
+}
+
+/// The names under which this service is reached: a link that points here would be a loop.
+#[derive(Clone, Debug, Default)]
+pub struct OwnHosts {
+    /// Host names, on any port, in lower case.
+    pub hosts: Vec<String>,
+    /// `host:port` pairs, in lower case.
+    pub sockets: Vec<String>,
+}
+
+impl OwnHosts {
+    fn holds(&self, url: &url::Url) -> bool {
+        let host = url.host_str().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
+        let socket = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
+        self.hosts.contains(&host) || self.sockets.contains(&socket)
+    }
+}
+
+impl Link {
+    /// Checks a link as sent. `version` and the times are the caller's to set.
+    ///
+    /// # Errors
+    /// Every field that is wrong.
+    pub fn check(raw: RawLink, own: &OwnHosts) -> Result<Self, Vec<FieldError>> {
+        let mut errors = not_built(&raw);
+        let slug = raw.slug.unwrap_or_default();
+        errors.extend(check_slug(&slug).err().map(|e| FieldError::new("slug", e)));
+        let url = raw.url.unwrap_or_default();
+        let target = check_url(&url, own).map_err(|e| errors.push(FieldError::new("url", e))).ok();
+        let status = raw.status.unwrap_or(302);
+        if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+            errors.push(FieldError::new("status", format!("{status} is no redirect; use 301, 302, 303, 307 or 308")));
+        }
+        let tags = raw.tags.unwrap_or_default();
+        if tags.len() > TAGS_MAX {
+            errors.push(FieldError::new("tags", format!("{} tags; {TAGS_MAX} at most", tags.len())));
+        }
+        let campaign = raw.campaign.unwrap_or_default();
+        let external_id = raw.external_id.unwrap_or_default();
+        for (field, text) in [("campaign", &campaign), ("external_id", &external_id)]
+            .into_iter()
+            .chain(tags.iter().take(TAGS_MAX).map(|t| ("tags", t)))
+        {
+            if text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
+                errors.push(FieldError::new(field, format!("over {NAME_BYTES_MAX} bytes, or holds a control character")));
+            }
+        }
+        match target {
+            Some(target) if errors.is_empty() => Ok(Self {
+                slug,
+                url,
+                target,
+                status,
+                query: raw.query.unwrap_or_default(),
+                campaign,
+                paused: raw.paused.unwrap_or_default(),
+                tags,
+                external_id,
+                version: 0,
+                created_ms: 0,
+                updated_ms: 0,
+            }),
+            _ => Err(errors),
+        }
+    }
+
+    /// The link with the fields that `change` names replaced; the slug stays.
+    ///
+    /// # Errors
+    /// Every field that is wrong.
+    pub fn changed(&self, change: RawLink, own: &OwnHosts) -> Result<Self, Vec<FieldError>> {
+        if change.slug.as_ref().is_some_and(|slug| *slug != self.slug) {
+            return Err(vec![FieldError::new("slug", "cannot be changed; create a new link")]);
+        }
+        let merged = RawLink {
+            slug: Some(self.slug.clone()),
+            url: Some(change.url.unwrap_or_else(|| self.url.clone())),
+            status: Some(change.status.unwrap_or(self.status)),
+            query: Some(change.query.unwrap_or(self.query)),
+            campaign: Some(change.campaign.unwrap_or_else(|| self.campaign.clone())),
+            paused: Some(change.paused.unwrap_or(self.paused)),
+            tags: Some(change.tags.unwrap_or_else(|| self.tags.clone())),
+            external_id: Some(change.external_id.unwrap_or_else(|| self.external_id.clone())),
+            domain: change.domain,
+            starts_at: change.starts_at,
+            expires_at: change.expires_at,
+            expired_url: change.expired_url,
+        };
+        let link = Self::check(merged, own)?;
+        Ok(Self { version: self.version, created_ms: self.created_ms, updated_ms: self.updated_ms, ..link })
+    }
+}
+
+/// Whether the slug may name a link.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn check_slug(slug: &str) -> Result<(), String> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
+    if slug.is_empty() || slug.len() > SLUG_BYTES_MAX || !slug.bytes().all(fits) {
+        Err(format!("must be 1 to {SLUG_BYTES_MAX} of the characters A-Z a-z 0-9 - _ . ~"))
+    } else if matches!(slug, "." | "..") || RESERVED_SLUGS.contains(&slug) {
+        Err(format!("`{slug}` is taken by the service itself"))
+    } else {
+        Ok(())
+    }
+}
+
+fn check_url(url: &str, own: &OwnHosts) -> Result<Template, String> {
+    if url.is_empty() {
+        return Err("is missing; give an absolute http or https URL".into());
+    }
+    if url.len() > URL_BYTES_MAX {
+        return Err(format!("has {} bytes; {URL_BYTES_MAX} at most", url.len()));
+    }
+    let (template, parsed) = Template::parse(url)?;
+    if own.holds(&parsed) {
+        return Err(format!("points at this service itself ({}): a loop", parsed.host_str().unwrap_or_default()));
+    }
+    Ok(template)
+}
+
+fn not_built(raw: &RawLink) -> Vec<FieldError> {
+    [
+        ("domain", &raw.domain),
+        ("starts_at", &raw.starts_at),
+        ("expires_at", &raw.expires_at),
+        ("expired_url", &raw.expired_url),
+    ]
+    .into_iter()
+    .filter(|(_, value)| value.is_some())
+    .map(|(field, _)| FieldError::new(field, "is not built yet; leave it out"))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> OwnHosts {
+        OwnHosts { hosts: vec!["go.example".into()], sockets: vec!["127.0.0.1:8080".into()] }
+    }
+
+    fn raw(slug: &str, url: &str) -> RawLink {
+        RawLink { slug: Some(slug.into()), url: Some(url.into()), ..RawLink::default() }
+    }
+
+    #[test]
+    fn a_plain_link_gets_the_defaults() {
+        let link = Link::check(raw("spring", "https://a.example/"), &own()).unwrap();
+        assert_eq!((link.status, link.query, link.paused), (302, QueryMode::Ignore, false));
+    }
+
+    #[test]
+    fn all_wrong_fields_are_named_at_once() {
+        let link = RawLink {
+            status: Some(200),
+            tags: Some(vec!["x".repeat(129)]),
+            expires_at: Some(serde_json::Value::Null),
+            domain: Some(serde_json::json!("a.example")),
+            ..raw("in", "mailto:a@b.example")
+        };
+        let fields: Vec<_> = Link::check(link, &own()).unwrap_err().into_iter().map(|e| e.field).collect();
+        assert_eq!(fields, ["domain", "expires_at", "slug", "url", "status", "tags"]);
+    }
+
+    #[test]
+    fn own_hosts_and_long_urls_are_refused() {
+        for url in ["https://go.example/x", "https://GO.example.:99/", "http://127.0.0.1:8080/a"] {
+            let error = Link::check(raw("a", url), &own()).unwrap_err();
+            assert!(error[0].detail.contains("loop"), "{url}");
+        }
+        assert!(Link::check(raw("a", "http://127.0.0.1:8081/"), &own()).is_ok());
+        let long = format!("https://a.example/{}", "x".repeat(URL_BYTES_MAX));
+        assert!(Link::check(raw("a", &long), &own()).unwrap_err()[0].detail.contains("4096 at most"));
+    }
+
+    #[test]
+    fn a_change_keeps_what_it_does_not_name() {
+        let link = Link::check(RawLink { campaign: Some("c".into()), ..raw("a", "https://a.example/") }, &own()).unwrap();
+        let change = RawLink { url: Some("https://b.example/".into()), ..RawLink::default() };
+        let changed = link.changed(change, &own()).unwrap();
+        assert_eq!((changed.url.as_str(), changed.campaign.as_str()), ("https://b.example/", "c"));
+        assert!(link.changed(raw("b", "https://b.example/"), &own()).is_err());
+    }
+}

@@ -1,0 +1,25 @@
+//! L0: what a click *is*. Pure: no async, no I/O, no clock, no metrics, no log.
+//!
+//! [`Visit`] is the request as links may see it; [`Link`] says where it goes ([`Template`] spells the destination);
+//! [`Click`] is what is kept of it, and [`frame`] is its one encoding, from the edge to the store. [`Class`] says who
+//! clicked; [`Fate`] is the one end of a click. Everything above calls in here; nothing in here calls out.
+
+pub mod address;
+pub mod class;
+pub mod fate;
+pub mod fingerprint;
+pub mod frame;
+pub mod id;
+pub mod link;
+pub mod query;
+pub mod template;
+pub mod visit;
+
+pub use class::{Class, Reasons};
+pub use fate::Fate;
+pub use fingerprint::{DayKey, Fingerprint};
+pub use frame::Click;
+pub use id::{ClickId, IdSource};
+pub use link::{FieldError, Link, OwnHosts, QueryMode, RawLink};
+pub use template::Template;
+pub use visit::Visit;

@@ -1,0 +1,102 @@
+//! Query strings: reading parameters and writing values so that they stay values.
+
+use std::borrow::Cow;
+
+/// Calls for each `key=value` of a query string as received, in order; a part without `=` has an empty value and empty
+/// parts are skipped.
+pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query.split('&').filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or((part, "")))
+}
+
+/// The decoded value of the first parameter with this name (compared after decoding), if there is one.
+#[must_use]
+pub fn find<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
+    pairs(query).find(|(key, _)| decode(key).as_ref() == name.as_bytes()).map(|(_, value)| decode(value))
+}
+
+/// Percent-decodes and turns `+` into a space. A `%` without two hex digits stays as it is.
+#[must_use]
+pub fn decode(text: &str) -> Cow<'_, [u8]> {
+    let bytes = text.as_bytes();
+    if !bytes.iter().any(|b| matches!(b, b'%' | b'+')) {
+        return Cow::Borrowed(bytes);
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        let escaped = match bytes[i] {
+            b'%' => bytes.get(i + 1).zip(bytes.get(i + 2)).and_then(|(h, l)| Some(hex(*h)? << 4 | hex(*l)?)),
+            _ => None,
+        };
+        match escaped {
+            Some(byte) => {
+                out.push(byte);
+                i += 3;
+            }
+            None => {
+                out.push(if bytes[i] == b'+' { b' ' } else { bytes[i] });
+                i += 1;
+            }
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Appends the value percent-encoded: only RFC 3986's unreserved characters stay as they are, so a value can end no
+/// parameter, no path segment and no header.
+pub fn encode_value(value: &[u8], out: &mut Vec<u8>) {
+    for &byte in value {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
+            _ => push_escaped(byte, out),
+        }
+    }
+}
+
+/// Appends a whole received query string, parameters and separators as they are; what may not stand in a URL or a
+/// header (controls, spaces, quotes, brackets, `#`, `\`, anything beyond ASCII) is percent-encoded.
+pub fn append_query(query: &str, out: &mut Vec<u8>) {
+    for &byte in query.as_bytes() {
+        match byte {
+            0..=0x20 | 0x7f.. | b'"' | b'<' | b'>' | b'#' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => {
+                push_escaped(byte, out);
+            }
+            _ => out.push(byte),
+        }
+    }
+}
+
+fn push_escaped(byte: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_parameter_of_a_name_is_found_and_decoded() {
+        assert_eq!(find("a=1&click_id=x%2By+z&click_id=2", "click_id").as_deref(), Some(&b"x+y z"[..]));
+        assert_eq!(find("click%5Fid=7", "click_id").as_deref(), Some(&b"7"[..]));
+        assert_eq!(find("a&&b=", "a").as_deref(), Some(&b""[..]));
+        assert_eq!(find("a=1", "b"), None);
+        assert_eq!(decode("100%&%zz%4").as_ref(), b"100%&%zz%4");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_was_encoded_decodes_to_itself(value: Vec<u8>) {
+            let mut out = Vec::new();
+            encode_value(&value, &mut out);
+            let text = std::str::from_utf8(&out).unwrap();
+            proptest::prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%".contains(&b)));
+            let decoded = decode(text);
+            proptest::prop_assert_eq!(decoded.as_ref(), value.as_slice());
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Every key with its range, and the relations between keys: from layered values to a [`Config`].
+//!
+//! Never stops at the first mistake, never guesses: a value out of its range is refused, not bent. A key that failed
+//! counts as its default until the end, when the problems are told instead; relations leave it out. What is planned
+//! and not built is refused by name. The limits of the whole program are the ranges below.
+
+use std::time::Duration;
+
+use super::layers::Layers;
+use super::units::{
+    GIB, KIB, MIB, Secret, Value, boolean, clickhouse_url, folder, header_text, host, identifier, journal_sync, list,
+    meet, node_name, number, redis_url, show_size, show_time, size, socket, text, time, token, word,
+};
+use super::{
+    Batch, Catalog, ClickHouse, Config, Control, Dedup, DedupBackend, Edge, IpPrivacy, Journal, Log, LogFormat,
+    LogLevel, Origin, Privacy, Problems, Queue, Redis, Shutdown, Store, StoreBackend,
+};
+
+/// Threads on a machine with more cores, unless a number is set: each has a worker beside it, and the default queues and
+/// batches keep within [`QUEUES_BYTES_MAX`] and [`ROWS_MAX`] up to 50.
+const THREADS_FOUND_MAX: usize = 48;
+/// Bytes of all queues together: the program promises to stay below 1 GB.
+const QUEUES_BYTES_MAX: u64 = GIB;
+/// Clicks of all open batches together: they are in memory.
+const ROWS_MAX: u64 = 4_000_000;
+
+/// What is taken from the machine where the settings leave it open.
+pub(super) struct Machine {
+    /// Cores that this process may use.
+    pub(super) cores: usize,
+    /// Host name.
+    pub(super) name: String,
+}
+
+impl Machine {
+    /// Asks the system.
+    pub(super) fn this() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { cores, name: rustix::system::uname().nodename().to_string_lossy().into_owned() }
+    }
+}
+
+/// Reads every key.
+///
+/// # Errors
+/// Everything that is wrong.
+pub(super) fn check(layers: Layers, machine: &Machine) -> Result<Config, Problems> {
+    let mut keys = Keys { layers, read: Vec::new() };
+    let config = keys.config(machine);
+    match Problems::of(keys.layers.problems) {
+        Some(problems) => Err(problems),
+        None => Ok(config),
+    }
+}
+
+struct Keys {
+    layers: Layers,
+    /// For the test that every key is read, once.
+    read: Vec<&'static str>,
+}
+
+impl Keys {
+    /// The value of a key; the default's when it cannot be parsed, which is noted.
+    fn get<T>(&mut self, key: &'static str, parse: impl Fn(&Value) -> Result<T, String>) -> T {
+        self.read.push(key);
+        let setting = self.layers.settings.get(key).expect("the key stands in default.toml: a test reads them all");
+        let error = match parse(&setting.value) {
+            Ok(value) => return value,
+            Err(error) => error,
+        };
+        let (value, origin) = (setting.value.clone(), setting.origin.clone());
+        let fallback = parse(&setting.default).expect("the default is in range: a test reads them all");
+        self.layers.problem(key, Some(&value), origin, error);
+        self.layers.bad.insert(key.to_owned());
+        fallback
+    }
+
+    /// A relation between keys. It is told of the first key that was written by people, and not at all when one of the
+    /// keys is wrong in itself.
+    fn relation(&mut self, keys: &[&str], holds: bool, message: impl FnOnce() -> String) {
+        if holds || keys.iter().any(|key| self.layers.bad.contains(*key)) {
+            return;
+        }
+        let written = |key: &&&str| self.layers.settings.get(**key).is_some_and(|s| s.origin != Origin::Default);
+        let key = keys.iter().find(written).unwrap_or(&keys[0]);
+        if let Some(setting) = self.layers.settings.get(*key) {
+            let (value, origin) = (setting.value.clone(), setting.origin.clone());
+            self.layers.problem(key, Some(&value), origin, message());
+        }
+    }
+
+    fn config(&mut self, machine: &Machine) -> Config {
+        // "postgres" is planned; until then there is nothing to choose.
+        self.get("catalog.source", word(&[("sqlite", ())], &["postgres"]));
+        let config = Config {
+            data_dir: self.get("data_dir", text(folder)),
+            node: self.node(machine),
+            edge: self.edge(machine),
+            control: self.control(),
+            shutdown: Shutdown {
+                drain_delay: self.get("shutdown.drain_delay", time(ms(0)..=minutes(10))),
+                // With no time at all every stop would leave clicks to the next start.
+                drain_deadline: self.get("shutdown.drain_deadline", time(ms(1)..=minutes(60))),
+            },
+            journal: Journal {
+                sync: self.get("journal.sync", text(journal_sync)),
+                // Above the largest group; offsets in a segment are u32.
+                segment_bytes: self.get("journal.segment_bytes", size(MIB..=GIB)),
+            },
+            queue: Queue {
+                groups_max: self.get("queue.groups_max", number(1..=1_000_000)),
+                bytes_max: self.get("queue.bytes_max", size(4 * KIB..=GIB)),
+            },
+            dedup: self.dedup(),
+            redis: self.redis(),
+            batch: self.batch(),
+            store: self.store(),
+            // All of them are in memory.
+            catalog: Catalog { links_max: self.get("catalog.links_max", number(1..=10_000_000)) },
+            privacy: Privacy {
+                ip: self.get(
+                    "privacy.ip",
+                    word(&[("truncate", IpPrivacy::Truncate), ("none", IpPrivacy::None)], &["hmac"]),
+                ),
+            },
+            log: self.log(),
+        };
+        self.relations(&config);
+        config
+    }
+
+    fn node(&mut self, machine: &Machine) -> String {
+        let node = self.get("node", text(|text| if text.is_empty() { Ok(String::new()) } else { node_name(text) }));
+        if !node.is_empty() {
+            return node;
+        }
+        node_name(&machine.name).unwrap_or_else(|error| {
+            let message = format!("is empty, and the host name {:?} cannot stand in: it {error}", machine.name);
+            self.relation(&["node"], false, || message);
+            String::new()
+        })
+    }
+
+    fn edge(&mut self, machine: &Machine) -> Edge {
+        let threads = match self.get("edge.threads", number(0..=1024)) {
+            0 => machine.cores.clamp(1, THREADS_FOUND_MAX),
+            threads => threads,
+        };
+        Edge {
+            listen: self.get("edge.listen", text(socket)),
+            threads,
+            // A descriptor each; Linux grants about a million.
+            connections_max: self.get("edge.connections_max", number(1..=1_000_000)),
+            // hyper refuses a target above 65,534 bytes by itself; a slug with a query needs some room.
+            uri_bytes_max: self.get("edge.uri_bytes_max", size(64..=64 * KIB)),
+            // hyper's smallest buffer is 8 KiB; each connection may hold one.
+            head_bytes_max: self.get("edge.head_bytes_max", size(8 * KIB..=MIB)),
+            // Below 8 a browser would be refused.
+            headers_max: self.get("edge.headers_max", number(8..=1000)),
+            // Connections are looked at every 50 ms.
+            head_timeout: self.get("edge.head_timeout", time(ms(50)..=minutes(60))),
+            idle_timeout: self.get("edge.idle_timeout", time(ms(50)..=hours(24))),
+            trusted_proxies: self.get("edge.trusted_proxies", list(str::parse)),
+            public_hosts: self.get("edge.public_hosts", list(host)),
+        }
+    }
+
+    fn control(&mut self) -> Control {
+        Control {
+            listen: self.get("control.listen", text(socket)),
+            token: self.get("control.token", text(token)),
+            // A body is held in memory.
+            body_bytes_max: self.get("control.body_bytes_max", size(KIB..=64 * MIB)),
+        }
+    }
+
+    fn dedup(&mut self) -> Dedup {
+        let backends = [("memory", DedupBackend::Memory), ("redis", DedupBackend::Redis)];
+        Dedup {
+            backend: self.get("dedup.backend", word(&backends, &[])),
+            // Fingerprints are keyed by the UTC day: none is met again after 24 h.
+            window: self.get("dedup.window", time(ms(1000)..=hours(24))),
+            // A mark stays in Redis for window + lag_max.
+            lag_max: self.get("dedup.lag_max", time(ms(1000)..=hours(7 * 24))),
+            secret: self.get("dedup.secret", text(token)),
+            // All of them are in memory.
+            entries_max: self.get("dedup.entries_max", number(1..=10_000_000)),
+        }
+    }
+
+    fn redis(&mut self) -> Redis {
+        Redis {
+            url: self.get("redis.url", text(redis_url)),
+            // Redis takes 10,000 clients unless told otherwise.
+            pool: self.get("redis.pool", number(1..=10_000)),
+            // A worker waits for timeout x tries at most, and its clicks with it.
+            timeout: self.get("redis.timeout", time(ms(1)..=ms(10_000))),
+            tries: self.get("redis.tries", number(1..=100)),
+        }
+    }
+
+    fn batch(&mut self) -> Batch {
+        Batch {
+            rows_max: self.get("batch.rows_max", number(1..=1_000_000)),
+            age_max: self.get("batch.age_max", time(ms(1)..=minutes(10))),
+            in_flight_max: self.get("batch.in_flight_max", number(1..=64)),
+            // With no pause a store that is down would be asked without end.
+            retry_base: self.get("batch.retry_base", time(ms(1)..=minutes(60))),
+            retry_max: self.get("batch.retry_max", time(ms(1)..=minutes(60))),
+        }
+    }
+
+    fn store(&mut self) -> Store {
+        let backends = [("sqlite", StoreBackend::Sqlite), ("clickhouse", StoreBackend::ClickHouse)];
+        Store {
+            backend: self.get("store.backend", word(&backends, &[])),
+            migrate: self.get("store.migrate", boolean),
+            // 100 years: ClickHouse's dates end in 2149.
+            retention_days: self.get("store.retention_days", number(1..=36_500)),
+            clickhouse: ClickHouse {
+                url: self.get("store.clickhouse.url", text(clickhouse_url)),
+                database: self.get("store.clickhouse.database", text(identifier)),
+                user: self.get("store.clickhouse.user", text(header_text)),
+                password: self.get("store.clickhouse.password", text(|text| header_text(text).map(Secret::new))),
+                pool: self.get("store.clickhouse.pool", number(1..=10_000)),
+                insert_timeout: self.get("store.clickhouse.insert_timeout", time(ms(1)..=minutes(60))),
+                query_timeout: self.get("store.clickhouse.query_timeout", time(ms(1)..=minutes(60))),
+            },
+        }
+    }
+
+    fn log(&mut self) -> Log {
+        let levels = [
+            ("error", LogLevel::Error),
+            ("warn", LogLevel::Warn),
+            ("info", LogLevel::Info),
+            ("debug", LogLevel::Debug),
+            ("trace", LogLevel::Trace),
+        ];
+        Log {
+            level: self.get("log.level", word(&levels, &[])),
+            format: self.get("log.format", word(&[("text", LogFormat::Text), ("json", LogFormat::Json)], &[])),
+        }
+    }
+
+    fn relations(&mut self, config: &Config) {
+        let Config { edge, control, queue, batch, .. } = config;
+        let (uri, head) = (show_size(edge.uri_bytes_max as u64), show_size(edge.head_bytes_max as u64));
+        self.relation(&["edge.head_bytes_max", "edge.uri_bytes_max"], edge.uri_bytes_max < edge.head_bytes_max, || {
+            format!("edge.head_bytes_max ({head}) must be more than edge.uri_bytes_max ({uri}), which it holds")
+        });
+        self.relation(&["edge.listen", "control.listen"], !meet(edge.listen, control.listen), || {
+            format!("edge.listen ({}) and control.listen ({}) need different ports", edge.listen, control.listen)
+        });
+        let (base, max) = (show_time(batch.retry_base), show_time(batch.retry_max));
+        self.relation(&["batch.retry_base", "batch.retry_max"], batch.retry_base <= batch.retry_max, || {
+            format!("batch.retry_base ({base}) must be at most batch.retry_max ({max})")
+        });
+        let threads = edge.threads;
+        let bytes = (threads as u64).saturating_mul(queue.bytes_max as u64);
+        self.relation(&["queue.bytes_max", "edge.threads"], bytes <= QUEUES_BYTES_MAX, || {
+            let (each, most) = (show_size(queue.bytes_max as u64), show_size(QUEUES_BYTES_MAX));
+            format!("queue.bytes_max ({each}) x edge.threads ({threads}) must be at most {most} of memory")
+        });
+        let rows = (threads as u64).saturating_mul(batch.rows_max as u64).saturating_mul(batch.in_flight_max as u64);
+        self.relation(&["batch.rows_max", "batch.in_flight_max", "edge.threads"], rows <= ROWS_MAX, || {
+            format!(
+                "batch.rows_max ({}) x batch.in_flight_max ({}) x edge.threads ({threads}) must be at most {ROWS_MAX} \
+                 clicks in memory",
+                batch.rows_max, batch.in_flight_max
+            )
+        });
+    }
+}
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(minutes * 60)
+}
+
+const fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    fn machine() -> Machine {
+        Machine { cores: 4, name: "host-1".into() }
+    }
+
+    fn check_text(text: &str) -> Result<Config, Problems> {
+        check(Layers::new(&Sources::default(), text)?, &machine())
+    }
+
+    /// The problems of a file, without its name.
+    fn problems(text: &str) -> Vec<String> {
+        let problems = check_text(text).unwrap_err();
+        problems.as_slice().iter().map(|problem| problem.to_string().replacen("config:", "", 1)).collect()
+    }
+
+    #[test]
+    fn every_default_is_read_once_and_holds_on_any_machine() {
+        for cores in [1, 4, 1000] {
+            let mut keys = Keys { layers: Layers::new(&Sources::default(), "").unwrap(), read: Vec::new() };
+            let config = keys.config(&Machine { cores, ..machine() });
+            assert_eq!(Problems::of(keys.layers.problems), None);
+            keys.read.sort_unstable();
+            assert_eq!(
+                keys.read,
+                keys.layers.settings.keys().collect::<Vec<_>>(),
+                "read by check, and in default.toml"
+            );
+            assert_eq!((config.edge.threads, &*config.node), (cores.min(THREADS_FOUND_MAX), "host-1"));
+        }
+    }
+
+    #[test]
+    fn values_that_are_planned_but_not_built_are_refused_by_name() {
+        for (section, key, value) in [
+            ("journal", "sync", "always"),
+            ("catalog", "source", "postgres"),
+            ("privacy", "ip", "hmac"),
+            ("store.clickhouse", "url", "https://store:8443"),
+            ("redis", "url", "rediss://me:hunter2@host"),
+        ] {
+            let told = problems(&format!("[{section}]\n{key} = {value:?}"));
+            assert!(told.len() == 1 && told[0].contains("not built yet; use"), "{told:?}");
+            assert!(told[0].starts_with(&format!("2: {section}.{key} = ")) && !told[0].contains("hunter2"), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn values_outside_their_range_are_refused_with_the_range() {
+        for (section, setting, message) in [
+            ("edge", "uri_bytes_max = \"65KiB\"", "must be 64B to 64KiB"),
+            ("edge", "threads = 1025", "must be 0 to 1024"),
+            ("edge", "threads = \"4\"", "must be a whole number, 0 to 1024, without quotes"),
+            ("edge", "idle_timeout = 30", "must be text in quotes"),
+            (
+                "edge",
+                "public_hosts = [\"go.example:80\"]",
+                "\"go.example:80\" is not a host name alone, such as go.example",
+            ),
+            ("edge", "trusted_proxies = [\"ten/8\"]", "`ten/8` is not a network such as 10.0.0.0/8"),
+            ("control", "token = \"short\"", "must be 16 to 256 ASCII characters without spaces, or empty"),
+            ("shutdown", "drain_deadline = \"0s\"", "must be 1ms to 1h"),
+            ("journal", "sync = \"interval:11s\"", "the interval must be 1ms to 10s"),
+            ("dedup", "window = \"25h\"", "must be 1s to 1d"),
+            ("store", "migrate = \"yes\"", "must be true or false, without quotes"),
+            ("store", "backend = \"mysql\"", "must be \"sqlite\" or \"clickhouse\""),
+            ("store.clickhouse", "url = \"http://me:pw@store\"", "holds a user or password"),
+            ("store.clickhouse", "database = \"a-b\"", "must be 1 to 64 letters, digits or _"),
+        ] {
+            let told = problems(&format!("[{section}]\n{setting}"));
+            assert!(told.len() == 1 && told[0].contains(&format!(": {message}")), "{setting}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn relations_between_keys_are_told_at_the_key_that_was_written() {
+        let told = problems(
+            "edge.uri_bytes_max = \"16KiB\"\ncontrol.listen = \"127.0.0.1:8080\"\nbatch.retry_base = \"6s\"\n\
+             queue.bytes_max = \"300MiB\"\nbatch.rows_max = 300000\n",
+        );
+        let starts = [
+            "1: edge.uri_bytes_max = \"16KiB\": edge.head_bytes_max (16KiB) must be more than",
+            "2: control.listen = \"127.0.0.1:8080\": edge.listen (0.0.0.0:8080) and control.listen",
+            "3: batch.retry_base = \"6s\": batch.retry_base (6s) must be at most batch.retry_max (5s)",
+            "4: queue.bytes_max = \"300MiB\": queue.bytes_max (300MiB) x edge.threads (4) must be at most 1GiB",
+            "5: batch.rows_max = 300000: batch.rows_max (300000) x batch.in_flight_max (4) x edge.threads (4)",
+        ];
+        assert!(told.len() == 5 && told.iter().zip(starts).all(|(told, start)| told.starts_with(start)), "{told:#?}");
+        let one = problems("edge.uri_bytes_max = \"16KiB\"\nedge.head_bytes_max = \"1KiB\"");
+        assert_eq!(one, ["2: edge.head_bytes_max = \"1KiB\": must be 8KiB to 1MiB"], "no relation with a wrong value");
+    }
+
+    #[test]
+    fn what_is_checked_is_in_its_plain_form() {
+        let config = check_text(
+            "node = \"edge-1\"\nedge.public_hosts = [\"Go.Example.\", \"bücher.example\"]\n\
+             edge.listen = \"[::]:0\"\nstore.clickhouse.url = \"HTTP://Store:8123/\"",
+        );
+        let config = config.unwrap();
+        assert_eq!(config.edge.public_hosts, ["go.example", "xn--bcher-kva.example"]);
+        assert_eq!((&*config.node, &*config.store.clickhouse.url), ("edge-1", "http://store:8123"));
+        let bad = Machine { name: "two words".into(), ..machine() };
+        let told = check(Layers::new(&Sources::default(), "").unwrap(), &bad).unwrap_err().to_string();
+        assert!(told.starts_with("default: node = \"\": is empty, and the host name \"two words\" cannot"), "{told}");
+    }
+}

@@ -1,0 +1,159 @@
+//! `/api/v1/links`: make, list, read, change and remove links.
+//!
+//! Judges nothing itself: `click::link` checks, `catalog::links` keeps, and an edit is live when it is answered. Behind
+//! the token. Bounds: [`LIMIT_MAX`] links a page.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Parts;
+use super::extract::{Fields, NoParameters, Query, limit};
+use super::problem::{Code, Problem, Wrong};
+use crate::catalog::LinkError;
+use crate::click::link::check_slug;
+use crate::click::{Link, QueryMode, RawLink};
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+/// The form of a cursor, so that a later form can be told from this one.
+const CURSOR: &str = "l1.";
+
+/// A link as the API shows it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    slug: &'a str,
+    url: &'a str,
+    status: u16,
+    query: QueryMode,
+    campaign: &'a str,
+    paused: bool,
+    tags: &'a [String],
+    external_id: &'a str,
+    version: u64,
+    created_at: String,
+    updated_at: String,
+}
+
+impl<'a> Shown<'a> {
+    fn new(link: &'a Link) -> Self {
+        Self {
+            slug: &link.slug,
+            url: &link.url,
+            status: link.status,
+            query: link.query,
+            campaign: &link.campaign,
+            paused: link.paused,
+            tags: &link.tags,
+            external_id: &link.external_id,
+            version: link.version,
+            created_at: rfc_3339(link.created_ms),
+            updated_at: rfc_3339(link.updated_ms),
+        }
+    }
+}
+
+/// UTC, with milliseconds; empty beyond the year 9999, where our clock never was.
+fn rfc_3339(unix_ms: u64) -> String {
+    let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(String::new, |time| format!("{time:.3}"))
+}
+
+pub(super) async fn create(
+    State(parts): State<Parts>,
+    Query(NoParameters {}): Query<NoParameters>,
+    body: Fields<RawLink>,
+) -> Result<Response, Problem> {
+    let entry = parts.links.create(body.value).await?;
+    let place = format!("/api/v1/links/{}", entry.link.slug);
+    Ok((StatusCode::CREATED, [(LOCATION, place)], Json(Shown::new(&entry.link))).into_response())
+}
+
+/// What `GET /links` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
+    let limit = limit(page.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
+    let after = page.cursor.as_deref().map(read_cursor).transpose()?;
+    // One more than asked for: it tells whether there is another page.
+    let mut links = parts.links.list(after, limit + 1).await?;
+    let more = links.len() > limit;
+    links.truncate(limit);
+    let next = links.last().filter(|_| more).map(|link| format!("{CURSOR}{}", link.slug));
+    let links: Vec<_> = links.iter().map(Shown::new).collect();
+    Ok(Json(json!({ "links": links, "next_cursor": next })))
+}
+
+fn read_cursor(text: &str) -> Result<&str, Problem> {
+    let slug = text.strip_prefix(CURSOR).filter(|slug| check_slug(slug).is_ok());
+    slug.ok_or_else(|| Problem::new(Code::InvalidCursor, "the cursor is none of ours; send `next_cursor` as it came"))
+}
+
+type Slug = Result<Path<String>, PathRejection>;
+
+/// A slug that is no UTF-8 names no link.
+fn known(slug: Slug) -> Result<String, Problem> {
+    slug.map(|Path(slug)| slug).map_err(|_| LinkError::Unknown.into())
+}
+
+pub(super) async fn read(
+    State(parts): State<Parts>,
+    slug: Slug,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> Result<Response, Problem> {
+    let entry = parts.links.get(&known(slug)?).ok_or(LinkError::Unknown)?;
+    Ok(Json(Shown::new(&entry.link)).into_response())
+}
+
+pub(super) async fn change(
+    State(parts): State<Parts>,
+    slug: Slug,
+    Query(NoParameters {}): Query<NoParameters>,
+    body: Fields<RawLink>,
+) -> Result<Response, Problem> {
+    if !body.nulls.is_empty() {
+        let wrong =
+            body.nulls.into_iter().map(|field| Wrong::new(field, "is null; leave it out, or give the new value"));
+        return Err(Problem::fields(wrong));
+    }
+    let entry = parts.links.change(&known(slug)?, body.value).await?;
+    Ok(Json(Shown::new(&entry.link)).into_response())
+}
+
+pub(super) async fn remove(
+    State(parts): State<Parts>,
+    slug: Slug,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> Result<StatusCode, Problem> {
+    parts.links.remove(&known(slug)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_in_utc_with_milliseconds() {
+        assert_eq!(rfc_3339(1_700_000_000_120), "2023-11-14T22:13:20.120Z");
+        assert_eq!(rfc_3339(u64::MAX), "");
+    }
+
+    #[test]
+    fn a_cursor_is_taken_only_as_it_was_given() {
+        assert_eq!(read_cursor("l1.spring").unwrap(), "spring");
+        for bad in ["", "spring", "l1.", "l1.a b", "l1.in", "l2.spring", "L1.spring", "l1.a/b"] {
+            assert!(read_cursor(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! L4: the operator side, on a listener of its own: health, metrics, and the API for links and clicks.
+//!
+//! It never meets a visitor, never touches the journal, and a click passes through here only as an answer of the store.
+//! Nothing that the edge does waits for it. `app` makes the [`router`] and [`serve`]s it; the command line calls the same
+//! router in-process when no node is running.
+//!
+//! ```text
+//! /health  /health/ready  /metrics            open
+//! /api/v1/links  /api/v1/links/{slug}         bearer token
+//! /api/v1/clicks  /api/v1/clicks/count        bearer token
+//! ```
+//! Errors are `application/problem+json` (RFC 9457) with a stable `code`, also for unknown paths and methods. What is
+//! planned and not built answers 501 and says so.
+//!
+//! Bounds: `control.body_bytes_max`; [`CONNECTIONS_MAX`] connections; [`DEADLINE`] for a request; 1000 items a page.
+
+mod auth;
+mod clicks;
+mod extract;
+mod links;
+mod problem;
+mod serve;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State as With};
+use axum::http::Method;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+
+pub use problem::{Code, Problem};
+pub use serve::{CONNECTIONS_MAX, serve};
+pub use status::{State, Status};
+
+use crate::catalog::Links;
+use crate::config::Secret;
+use crate::pipeline::Store;
+
+/// From a request's head to its answer; above every time-out of the parts behind it at their defaults.
+pub const DEADLINE: Duration = Duration::from_secs(35);
+
+/// Planned under `/api/v1`, so that nobody takes their absence for a wrong path.
+const NOT_BUILT: [&str; 8] = [
+    "/campaigns",
+    "/campaigns/{*rest}",
+    "/keys",
+    "/keys/{*rest}",
+    "/ledger",
+    "/dead-letters",
+    "/explain",
+    "/openapi.json",
+];
+
+/// What the operator side works with.
+#[derive(Clone)]
+pub struct Parts {
+    /// Links of this node.
+    pub links: Arc<Links>,
+    /// Where clicks are kept.
+    pub store: Arc<dyn Store>,
+    /// Bearer token of the API. Empty: nobody is let in.
+    pub token: Secret,
+    /// State of the node and of what it depends on.
+    pub status: Arc<Status>,
+    /// Renders the metrics as Prometheus text.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Length of a request body.
+    pub body_bytes_max: usize,
+}
+
+/// The operator side as a service, with everything but the sockets.
+pub fn router(parts: Parts) -> Router {
+    router_within(parts, DEADLINE)
+}
+
+fn router_within(parts: Parts, deadline: Duration) -> Router {
+    let api = Router::new()
+        .route("/links", get(links::list).post(links::create))
+        .route("/links/{slug}", get(links::read).patch(links::change).delete(links::remove))
+        .route("/clicks", get(clicks::list))
+        .route("/clicks/count", get(clicks::count));
+    let api = NOT_BUILT.iter().fold(api, |api, path| api.route(path, any(not_built)));
+    let api = api
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(parts.body_bytes_max))
+        // The outermost of the API: who may not come in learns nothing about what is inside.
+        .layer(from_fn_with_state(Arc::new(auth::Token::new(&parts.token)), auth::check));
+    Router::new()
+        .route("/health", get(status::alive))
+        .route("/health/ready", get(status::ready))
+        .route("/metrics", get(metrics))
+        .route("/slo", any(not_built))
+        .nest("/api/v1", api)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(deadline, finish))
+        .with_state(parts)
+}
+
+/// Around every request: the deadline, and the headers that every answer has.
+async fn finish(With(deadline): With<Duration>, request: Request, next: Next) -> Response {
+    let mut answer = match tokio::time::timeout(deadline, next.run(request)).await {
+        Ok(answer) => answer,
+        Err(_) => Problem::new(Code::Timeout, format!("there was no answer within {deadline:?}")).into_response(),
+    };
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+async fn metrics(With(parts): With<Parts>) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (parts.metrics)()).into_response()
+}
+
+async fn not_built(request: Request) -> Problem {
+    Problem::new(Code::NotBuilt, format!("{} is planned and not built yet", request.uri().path()))
+}
+
+async fn unknown_path() -> Problem {
+    Problem::new(Code::NotFound, "there is nothing at this path")
+}
+
+/// axum adds the `Allow` header. `bulk` is a good slug, so the path of the planned `POST /links/bulk` is that of a link.
+async fn wrong_method(request: Request) -> Problem {
+    if request.method() == Method::POST && request.uri().path() == "/links/bulk" {
+        return not_built(request).await;
+    }
+    Problem::new(Code::MethodNotAllowed, "this path does not take this method; see the Allow header")
+}

@@ -1,0 +1,187 @@
+//! Errors as `application/problem+json` (RFC 9457).
+//!
+//! `type` is `about:blank`, so `title` is the status in words; machines read `code`, which stays what it is, and people
+//! `detail`. Never says what a token or a secret was. Every handler and extractor of `control` answers errors with this.
+//! Bounds: [`ERRORS_MAX`] fields.
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+
+use crate::catalog::{CatalogError, LinkError};
+use crate::click::FieldError;
+use crate::pipeline::StoreError;
+
+/// Fields told of in one answer.
+pub(super) const ERRORS_MAX: usize = 64;
+
+/// What went wrong, for machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// 401: no token, or a wrong one.
+    Unauthorized,
+    /// 404: nothing at this path.
+    NotFound,
+    /// 404: no link of this slug.
+    UnknownLink,
+    /// 405: the path is right, the method is not.
+    MethodNotAllowed,
+    /// 409: there is a link of this slug.
+    SlugTaken,
+    /// 400: the body is no JSON.
+    InvalidJson,
+    /// 400: the cursor is none of ours.
+    InvalidCursor,
+    /// 400: a query parameter is unknown or has no usable value.
+    InvalidParameter,
+    /// 413: the body is longer than `control.body_bytes_max`.
+    BodyTooLarge,
+    /// 415: the body is not declared as JSON.
+    UnsupportedMediaType,
+    /// 422: fields of the body are wrong; `errors` names them.
+    InvalidFields,
+    /// 501: planned.
+    NotBuilt,
+    /// 503: the catalog did not answer.
+    CatalogUnavailable,
+    /// 503: the store did not answer.
+    StoreUnavailable,
+    /// 503: the answer took too long.
+    Timeout,
+    /// 507: `catalog.links_max` is reached.
+    CatalogFull,
+}
+
+impl Code {
+    const fn parts(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::UnknownLink => (StatusCode::NOT_FOUND, "unknown_link"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::SlugTaken => (StatusCode::CONFLICT, "slug_taken"),
+            Self::InvalidJson => (StatusCode::BAD_REQUEST, "invalid_json"),
+            Self::InvalidCursor => (StatusCode::BAD_REQUEST, "invalid_cursor"),
+            Self::InvalidParameter => (StatusCode::BAD_REQUEST, "invalid_parameter"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::InvalidFields => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields"),
+            Self::NotBuilt => (StatusCode::NOT_IMPLEMENTED, "not_built"),
+            Self::CatalogUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "catalog_unavailable"),
+            Self::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
+            Self::CatalogFull => (StatusCode::INSUFFICIENT_STORAGE, "catalog_full"),
+        }
+    }
+
+    /// The word in the answer.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.parts().1
+    }
+
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        self.parts().0
+    }
+}
+
+/// A field, or a parameter, that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub(super) struct Wrong {
+    pub(super) field: String,
+    pub(super) detail: String,
+}
+
+impl Wrong {
+    pub(super) fn new(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { field: field.into(), detail: detail.into() }
+    }
+}
+
+impl From<FieldError> for Wrong {
+    fn from(error: FieldError) -> Self {
+        Self::new(error.field, error.detail)
+    }
+}
+
+/// An answer that says what went wrong.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    code: Code,
+    detail: String,
+    errors: Vec<Wrong>,
+}
+
+impl Problem {
+    /// With a sentence for people.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new() }
+    }
+
+    /// What the body has wrong, field by field.
+    pub(super) fn fields(errors: impl IntoIterator<Item = impl Into<Wrong>>) -> Self {
+        let errors = errors.into_iter().take(ERRORS_MAX).map(Into::into).collect();
+        Self { errors, ..Self::new(Code::InvalidFields, "fields of the body are wrong; nothing was changed") }
+    }
+
+    /// The one query parameter that is wrong.
+    pub(super) fn parameter(name: &str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        let sentence = format!("the parameter `{name}` {detail}");
+        Self { errors: vec![Wrong::new(name, detail)], ..Self::new(Code::InvalidParameter, sentence) }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        let (status, code) = self.code.parts();
+        let mut body = json!({
+            "type": "about:blank",
+            "title": status.canonical_reason(),
+            "status": status.as_u16(),
+            "code": code,
+            "detail": self.detail,
+        });
+        if !self.errors.is_empty() {
+            body["errors"] = json!(self.errors);
+        }
+        let mut answer = Response::new(Body::from(Value::to_string(&body)));
+        *answer.status_mut() = status;
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.code == Code::Unauthorized {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        answer
+    }
+}
+
+impl From<LinkError> for Problem {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Fields(errors) => Self::fields(errors),
+            LinkError::Unknown => Self::new(Code::UnknownLink, error.to_string()),
+            LinkError::Full(_) => Self::new(Code::CatalogFull, error.to_string()),
+            LinkError::Catalog(error) => error.into(),
+        }
+    }
+}
+
+impl From<CatalogError> for Problem {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::Taken => Self::new(Code::SlugTaken, "there is a link with this slug already"),
+            CatalogError::Unavailable(_) => Self::new(Code::CatalogUnavailable, error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::new(Code::StoreUnavailable, format!("the store does not answer: {error}"))
+    }
+}

@@ -1,0 +1,99 @@
+//! The sockets of the operator side.
+//!
+//! An accept loop of its own, because `axum::serve` limits neither the time of a request head nor the number of
+//! connections. Serves HTTP/1.1 without TLS: the listener is meant for the loopback interface or a private network. `app`
+//! calls it, with the listener and the end in its hands. Bounds: [`CONNECTIONS_MAX`] connections (more wait in the
+//! system's queue), [`HEAD_TIMEOUT`] for a head and for an idle connection, [`HEAD_BYTES_MAX`] of head. A client that
+//! reads its answer slowly keeps its connection.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::DEADLINE;
+
+/// Connections at one time.
+pub const CONNECTIONS_MAX: u32 = 512;
+
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// After an accept that failed: most often the process is out of descriptors, and some time must pass.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `shutdown` is there, then lets requests in flight finish, within [`DEADLINE`] at most. To be called on
+/// a tokio runtime.
+///
+/// # Errors
+/// The listener cannot be used on this runtime.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+    let (stop, stopping) = watch::channel(());
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let (stream, permit) = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &free) => accepted,
+        };
+        tokio::spawn(connection(stream, router.clone(), stopping.clone(), permit));
+    }
+    drop((listener, stop));
+    // All permits are back when all connections are closed.
+    let _ = tokio::time::timeout(DEADLINE, free.acquire_many(CONNECTIONS_MAX)).await;
+    Ok(())
+}
+
+async fn accept(listener: &TcpListener, free: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    let permit = Arc::clone(free).acquire_owned().await.expect("nobody closes the semaphore");
+    let mut told = false;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, permit),
+            Err(error) => {
+                if !told {
+                    tracing::warn!(%error, "the control side cannot accept a connection; trying again");
+                }
+                told = true;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    mut stopping: watch::Receiver<()>,
+    _permit: OwnedSemaphorePermit,
+) {
+    // Answers are small and whole: waiting for more of them would only delay them.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut router = router.clone();
+        tower_service::Service::call(&mut router, request)
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    // A connection that breaks concerns nobody but its client.
+    let _ = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = stopping.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+}

@@ -1,0 +1,150 @@
+//! What stands behind the router in its tests: a clock that stands still, and stores in memory that can be away or silent.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::BoxFuture;
+use crate::catalog::{CatalogError, LinkStore};
+use crate::click::{ClickId, Link};
+use crate::clock::Clock;
+use crate::pipeline::store::ClickCursor;
+use crate::pipeline::{Batch, ClickFilter, Counts, Sealed, Store, StoreError, StoredClick};
+
+/// Always the same moment.
+#[derive(Debug)]
+pub(super) struct Noon;
+
+impl Clock for Noon {
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn wall_ms(&self) -> u64 {
+        1_700_000_000_000
+    }
+}
+
+/// Links and clicks.
+#[derive(Default)]
+pub(super) struct Fake {
+    pub(super) away: AtomicBool,
+    pub(super) silent: AtomicBool,
+    pub(super) links: Mutex<BTreeMap<String, Link>>,
+    pub(super) asked: Mutex<Vec<ClickFilter>>,
+}
+
+impl Fake {
+    fn links(&self) -> Result<std::sync::MutexGuard<'_, BTreeMap<String, Link>>, CatalogError> {
+        match self.away.load(Ordering::Relaxed) {
+            true => Err(CatalogError::Unavailable("the disk is gone".into())),
+            false => Ok(self.links.lock().unwrap()),
+        }
+    }
+}
+
+impl LinkStore for Fake {
+    fn load_all(&self) -> BoxFuture<'_, Result<Vec<Link>, CatalogError>> {
+        Box::pin(async { Ok(self.links()?.values().cloned().collect()) })
+    }
+
+    fn insert<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>> {
+        Box::pin(async {
+            let mut links = self.links()?;
+            if links.contains_key(&link.slug) {
+                return Err(CatalogError::Taken);
+            }
+            links.insert(link.slug.clone(), link.clone());
+            Ok(())
+        })
+    }
+
+    fn update<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>> {
+        Box::pin(async { self.links().map(|mut links| drop(links.insert(link.slug.clone(), link.clone()))) })
+    }
+
+    fn delete<'a>(&'a self, slug: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
+        Box::pin(async { self.links().map(|mut links| drop(links.remove(slug))) })
+    }
+
+    fn list<'a>(&'a self, after: Option<&'a str>, limit: usize) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>> {
+        Box::pin(async move {
+            let behind = |link: &&Link| after.is_none_or(|after| link.slug.as_str() > after);
+            Ok(self.links()?.values().filter(behind).take(limit).cloned().collect())
+        })
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), CatalogError>> {
+        Box::pin(async { self.links().map(drop) })
+    }
+}
+
+/// Five clicks, a millisecond apart.
+pub(super) fn clicks() -> Vec<StoredClick> {
+    let click = |n: u64| {
+        let id = ClickId::new(1_700_000_000_000 + n, &[7; 10]).to_string();
+        let click = json!({
+            "click_id": id, "ts": "2023-11-14T22:13:20.000Z", "org": "default", "campaign": "", "link": "a",
+            "destination": "https://a.example/", "status": 302, "external_click_id": "", "source": "",
+            "class": "human", "reasons": [], "dedup": "unique", "country": "", "device": "", "os": "", "browser": "",
+            "language": "", "referrer": "", "ua": "", "ip": "", "query": {}, "route_version": 1, "node": "n",
+            "batch_id": "",
+        });
+        serde_json::from_value(click).unwrap()
+    };
+    (0..5).rev().map(click).collect()
+}
+
+impl Store for Fake {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn seal(&self, _: Batch) -> Sealed {
+        unreachable!("the operator side stores nothing")
+    }
+
+    fn insert<'a>(&'a self, _: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>> {
+        unreachable!("the operator side stores nothing")
+    }
+
+    fn migrate(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        unreachable!("app migrates")
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        unreachable!("app pings")
+    }
+
+    fn count<'a>(&'a self, filter: &'a ClickFilter) -> BoxFuture<'a, Result<Counts, StoreError>> {
+        self.asked.lock().unwrap().push(filter.clone());
+        Box::pin(async {
+            if self.silent.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            if self.away.load(Ordering::Relaxed) {
+                return Err(StoreError::Transient("connection refused".into()));
+            }
+            Ok(Counts { total: 5, unique: 5, by_class: BTreeMap::from([("human".into(), 5)]), ..Counts::default() })
+        })
+    }
+
+    fn recent<'a>(
+        &'a self,
+        filter: &'a ClickFilter,
+        behind: Option<ClickCursor>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<StoredClick>, StoreError>> {
+        self.asked.lock().unwrap().push(filter.clone());
+        Box::pin(async move {
+            if self.away.load(Ordering::Relaxed) {
+                return Err(StoreError::Transient("connection refused".into()));
+            }
+            let older = |click: &StoredClick| behind.is_none_or(|b| click.click_id < b.id.to_string());
+            Ok(clicks().into_iter().filter(older).take(limit).collect())
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! One edge thread: its event loop and what it owns.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::watch;
+
+use super::connection::Connections;
+use super::{Lane, Parts, Phase, accept};
+use crate::click::{DayKey, IdSource};
+use crate::handoff::Intake;
+use crate::telemetry::metrics::EdgeShard;
+
+/// What all connections of one thread share. Nothing in it is ever touched by another thread.
+pub(super) struct Core {
+    pub(super) parts: Parts,
+    pub(super) intake: Rc<RefCell<Intake>>,
+    pub(super) metrics: Arc<EdgeShard>,
+    pub(super) connections: Connections,
+    pub(super) connections_max: usize,
+    /// Wall time of this turn of the event loop; read once a turn.
+    pub(super) turn_ms: Cell<u64>,
+    pub(super) ids: RefCell<IdSource>,
+    pub(super) day_key: RefCell<DayKey>,
+    /// Where destinations are spliced.
+    pub(super) scratch: RefCell<Vec<u8>>,
+}
+
+/// Runs an edge thread until its phase is `Stopped`, or `Closing` and the last connection is gone.
+pub(super) fn run(parts: Parts, lane: Lane, connections_max: usize, phase: watch::Receiver<Phase>) {
+    let runtime = match Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default()) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "an edge thread could not start its event loop");
+            return;
+        }
+    };
+    let now_ms = parts.clock.wall_ms();
+    let core = Rc::new(Core {
+        intake: Rc::new(RefCell::new((lane.intake)())),
+        metrics: lane.metrics,
+        connections: Connections::new(parts.config.head_timeout, parts.config.idle_timeout),
+        connections_max,
+        turn_ms: Cell::new(now_ms),
+        ids: RefCell::new(IdSource::new(fastrand::u64(..))),
+        day_key: RefCell::new(DayKey::new(&parts.secret, now_ms)),
+        scratch: RefCell::new(Vec::with_capacity(4096)),
+        parts,
+    });
+    runtime.block_on(serve(Rc::clone(&core), lane.listener, phase));
+    core.intake.borrow_mut().close();
+}
+
+async fn serve(core: Rc<Core>, listener: std::net::TcpListener, mut phase: watch::Receiver<Phase>) {
+    tokio::task::spawn_local(Intake::flush_every_turn(Rc::clone(&core.intake)));
+    let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&core)));
+    accept::accept_until_closing(&core, listener, &mut phase).await;
+    core.connections.close_gracefully();
+    loop {
+        let stopped = *phase.borrow_and_update() == Phase::Stopped;
+        if stopped || core.connections.is_empty() {
+            break;
+        }
+        tokio::select! {
+            _ = phase.changed() => {}
+            () = core.connections.emptied() => {}
+        }
+    }
+    sweeper.abort();
+}
+
+/// Closes connections whose time is over; one look a quarter of the shorter time-out, at most once in 50 ms.
+async fn sweep(core: Rc<Core>) {
+    let shorter = core.parts.config.head_timeout.min(core.parts.config.idle_timeout);
+    let mut tick = tokio::time::interval((shorter / 4).clamp(Duration::from_millis(50), Duration::from_secs(1)));
+    loop {
+        tick.tick().await;
+        let closed = core.connections.sweep(core.parts.clock.now());
+        core.metrics.connections_timed_out.add(closed);
+    }
+}

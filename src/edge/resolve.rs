@@ -1,0 +1,141 @@
+//! From a request to what is to be answered: one look-up in memory, and the click handed over.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use hyper::header::{ACCEPT_LANGUAGE, HeaderName, HeaderValue, REFERER, USER_AGENT};
+use hyper::{Method, Request};
+
+use super::client;
+use super::core::Core;
+use crate::catalog::Entry;
+use crate::click::address::truncate;
+use crate::click::template::Values;
+use crate::click::{Click, ClickId, DayKey, QueryMode, Visit, query};
+use crate::config::IpPrivacy;
+use crate::handoff::Ticket;
+
+static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
+static PURPOSE: HeaderName = HeaderName::from_static("purpose");
+
+/// The organisation of every link, until there are several.
+const ORG: &str = "default";
+
+/// What is to be answered.
+pub(super) enum Resolved {
+    /// A redirect, when the click is in the journal or could not be.
+    Redirect {
+        ticket: Ticket,
+        id: ClickId,
+        status: u16,
+        location: HeaderValue,
+    },
+    UnknownLink,
+    MethodNotAllowed,
+    UriTooLong,
+    Robots,
+    /// `/in`, which is not built yet.
+    NotBuilt,
+}
+
+pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: &Request<B>) -> Resolved {
+    let head = match *request.method() {
+        Method::GET => false,
+        Method::HEAD => true,
+        _ => return Resolved::MethodNotAllowed,
+    };
+    let uri = request.uri();
+    let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+    if path.len() + query.len() >= core.parts.config.uri_bytes_max {
+        return Resolved::UriTooLong;
+    }
+    let slug = path.strip_prefix('/').unwrap_or(path);
+    match slug {
+        "robots.txt" => return Resolved::Robots,
+        "in" => return Resolved::NotBuilt,
+        _ => {}
+    }
+    let headers = request.headers();
+    let text = |name: &HeaderName| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+    let address = if trusted { client::address(peer, headers, &core.parts.config.trusted_proxies) } else { peer };
+    let visit = Visit {
+        query,
+        head,
+        prefetch: looks_ahead(text(&SEC_PURPOSE)) || looks_ahead(text(&PURPOSE)),
+        address,
+        ua: text(&USER_AGENT),
+        referrer: text(&REFERER),
+        language: text(&ACCEPT_LANGUAGE),
+    };
+    core.parts.links.with(slug, |entry| match entry {
+        Some(entry) if !entry.link.paused => hand_over(core, entry, &visit),
+        _ => Resolved::UnknownLink,
+    })
+}
+
+fn looks_ahead(purpose: &[u8]) -> bool {
+    let holds = |word: &[u8]| purpose.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    !purpose.is_empty() && (holds(b"prefetch") || holds(b"prerender"))
+}
+
+/// Spells the destination, names the click and gives it to the journal.
+fn hand_over(core: &Rc<Core>, entry: &Entry, visit: &Visit<'_>) -> Resolved {
+    let mut intake = core.intake.borrow_mut();
+    if intake.is_empty() {
+        begin_turn(core);
+    }
+    let unix_ms = core.turn_ms.get();
+    let id = core.ids.borrow_mut().next(unix_ms);
+    let link = &entry.link;
+    let external_click_id = query::find(visit.query, "click_id").unwrap_or_default();
+    let forward = link.query == QueryMode::Forward;
+    let location = match &entry.location {
+        Some(location) if !forward || visit.query.is_empty() => location.clone(),
+        _ => {
+            let values =
+                Values { click_id: Some(id), external_click_id: &external_click_id, slug: &link.slug, unix_ms, visit };
+            let mut scratch = core.scratch.borrow_mut();
+            scratch.clear();
+            link.target.splice(&values, forward, &mut scratch);
+            match HeaderValue::from_bytes(&scratch) {
+                Ok(location) => location,
+                // Templates yield ASCII without controls; a property test holds them to it.
+                Err(_) => return Resolved::UnknownLink,
+            }
+        }
+    };
+    let (address, country) = match core.parts.privacy {
+        IpPrivacy::Truncate => (Some(truncate(visit.address)), None),
+        IpPrivacy::None => (None, core.parts.geo.country(visit.address)),
+    };
+    let fingerprint = core.day_key.borrow().fingerprint(&link.slug, &external_click_id, visit);
+    let ticket = intake.push(&Click {
+        id,
+        fingerprint: Some(fingerprint),
+        head: visit.head,
+        prefetch: visit.prefetch,
+        status: link.status,
+        route_version: link.version,
+        address,
+        country,
+        org: ORG,
+        campaign: &link.campaign,
+        link: &link.slug,
+        destination: location.as_bytes(),
+        referrer: visit.referrer,
+        ua: visit.ua,
+        language: visit.language,
+        query: visit.query,
+    });
+    Resolved::Redirect { ticket, id, status: link.status, location }
+}
+
+/// Reads the wall clock, once for all clicks of this turn of the event loop.
+fn begin_turn(core: &Core) {
+    let now_ms = core.parts.clock.wall_ms();
+    core.turn_ms.set(now_ms);
+    let mut key = core.day_key.borrow_mut();
+    if !key.covers(now_ms) {
+        *key = DayKey::new(&core.parts.secret, now_ms);
+    }
+}

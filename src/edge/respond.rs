@@ -1,0 +1,132 @@
+//! From what is to be answered to the answer.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
+};
+use hyper::{Response, StatusCode};
+
+use super::core::Core;
+use super::resolve::Resolved;
+use crate::click::ClickId;
+use crate::telemetry::metrics::Outcome;
+
+pub(super) type Body = Full<Bytes>;
+pub(super) type Answer = Response<Body>;
+
+static X_CLICK_ID: HeaderName = HeaderName::from_static("x-click-id");
+static X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
+
+/// What a connection over the cap gets.
+pub(super) const OVERLOADED: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\
+    content-type: application/problem+json\r\ncontent-length: 97\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Too many connections\",\"status\":503,\"code\":\"too_many_connections\"}\n";
+
+const UNKNOWN_LINK: &str = "{\"type\":\"about:blank\",\"title\":\"There is no such link\",\"status\":404,\
+    \"code\":\"unknown_link\"}\n";
+const METHOD_NOT_ALLOWED: &str = "{\"type\":\"about:blank\",\"title\":\"Links are followed with GET or HEAD\",\
+    \"status\":405,\"code\":\"method_not_allowed\"}\n";
+const URI_TOO_LONG: &str = "{\"type\":\"about:blank\",\"title\":\"The request target is too long\",\"status\":414,\
+    \"code\":\"uri_too_long\"}\n";
+const NOT_BUILT: &str = "{\"type\":\"about:blank\",\"title\":\"The ingress endpoint /in is not built yet\",\
+    \"status\":501,\"code\":\"not_built\"}\n";
+/// Nobody needs to index redirects; links are for people who were given them.
+const ROBOTS: &str = "User-agent: *\nDisallow: /\n";
+
+/// Waits for the journal, where there is something to wait for, and builds the answer. `began` is the clock when the head
+/// was complete.
+pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration) -> Answer {
+    match resolved {
+        Resolved::Redirect { ticket, id, status, location } => {
+            let kept = ticket.await;
+            core.metrics.count(if kept { Outcome::Redirected } else { Outcome::Untracked });
+            let written = core.intake.borrow().last_written();
+            core.metrics.redirect_duration.observe_duration(written.saturating_sub(began));
+            redirect(status, location, id, kept)
+        }
+        Resolved::UnknownLink => problem(core, Outcome::UnknownLink, StatusCode::NOT_FOUND, UNKNOWN_LINK),
+        Resolved::MethodNotAllowed => {
+            let mut answer = problem(core, Outcome::Refused, StatusCode::METHOD_NOT_ALLOWED, METHOD_NOT_ALLOWED);
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            answer
+        }
+        Resolved::UriTooLong => problem(core, Outcome::Refused, StatusCode::URI_TOO_LONG, URI_TOO_LONG),
+        Resolved::NotBuilt => problem(core, Outcome::Refused, StatusCode::NOT_IMPLEMENTED, NOT_BUILT),
+        Resolved::Robots => {
+            core.metrics.count(Outcome::Other);
+            text(StatusCode::OK, "text/plain; charset=utf-8", "public, max-age=86400", ROBOTS)
+        }
+    }
+}
+
+fn redirect(status: u16, location: HeaderValue, id: ClickId, kept: bool) -> Answer {
+    let mut answer = Response::new(Body::default());
+    // Links are checked to have one of the redirect statuses.
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
+    let headers = answer.headers_mut();
+    headers.reserve(8);
+    let mut buffer = [0; 36];
+    let id = id.hyphenated(&mut buffer);
+    if kept {
+        headers.insert(LOCATION, location);
+        if let Ok(id) = HeaderValue::from_str(id) {
+            headers.insert(&X_CLICK_ID, id);
+        }
+    } else {
+        headers.insert(LOCATION, without_id(location, id));
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What browsers do by default, said aloud: the destination learns the site that the visitor came from, not the page.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
+    headers.insert(&X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
+    answer
+}
+
+/// The destination must not carry the id of a click that was not kept.
+fn without_id(location: HeaderValue, id: &str) -> HeaderValue {
+    let spelled = location.to_str().ok().filter(|text| text.contains(id)).map(|text| text.replace(id, ""));
+    spelled.and_then(|text| HeaderValue::try_from(text).ok()).unwrap_or(location)
+}
+
+fn problem(core: &Core, outcome: Outcome, status: StatusCode, body: &'static str) -> Answer {
+    core.metrics.count(outcome);
+    text(status, "application/problem+json", "no-store", body)
+}
+
+fn text(status: StatusCode, kind: &'static str, cache: &'static str, body: &'static str) -> Answer {
+    let mut answer = Response::new(Body::from(body));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+    answer.headers_mut().insert(&X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fixed_answers_are_valid() {
+        for body in [UNKNOWN_LINK, METHOD_NOT_ALLOWED, URI_TOO_LONG, NOT_BUILT] {
+            let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert!(problem["code"].is_string() && problem["status"].is_number());
+        }
+        let (head, body) = OVERLOADED.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+        serde_json::from_str::<serde_json::Value>(body).unwrap();
+    }
+
+    #[test]
+    fn an_untracked_redirect_carries_no_id_at_all() {
+        let id = ClickId::new(5, &[1; 10]);
+        let location = HeaderValue::try_from(format!("https://a.example/?id={id}&x=1")).unwrap();
+        let answer = redirect(302, location, id, false);
+        assert_eq!(answer.headers()[LOCATION], "https://a.example/?id=&x=1");
+        assert!(!answer.headers().contains_key("x-click-id"));
+    }
+}

@@ -1,0 +1,294 @@
+//! The worker's side of the door: one cursor over one core's journal, fed by the queue where it continues the cursor and
+//! by the disk where it does not.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use crossbeam_channel::Receiver;
+
+use super::run::OrphanCore;
+use super::{Checkpoint, Group, Shared};
+use crate::segment::{self, Next, Position, RECORD_HEADER_BYTES, Reader, file_name};
+use crate::telemetry::metrics::WorkerShard;
+
+/// One click and where its record ends in the journal.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Its frame.
+    pub frame: Bytes,
+    /// When everything up to here is finished, so is this click.
+    pub end: Position,
+}
+
+/// What a look at the door brings.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Clicks were appended.
+    Clicks,
+    /// Nothing now.
+    Idle,
+    /// Nothing ever again.
+    Finished,
+}
+
+/// Reads one core's journal, each click once, in order.
+#[derive(Debug)]
+pub struct Follower {
+    folder: PathBuf,
+    core: u32,
+    source: Source,
+    /// The next click's place: everything below was handed on.
+    next: Position,
+    reader: Option<Reader>,
+    checkpoint: Checkpoint,
+    /// Segments below this one were removed.
+    first_seq: u32,
+    metrics: Arc<WorkerShard>,
+    damaged: bool,
+}
+
+#[derive(Debug)]
+enum Source {
+    Live {
+        shared: Arc<Shared>,
+        queue: Receiver<Group>,
+        /// Taken from the queue, ahead of the cursor.
+        held: Option<Group>,
+    },
+    /// A journal of an earlier run: it ends with its last segment.
+    Orphan { last_seq: u32 },
+}
+
+impl Follower {
+    pub(super) fn live(
+        shared: Arc<Shared>,
+        queue: Receiver<Group>,
+        checkpoint: Checkpoint,
+        metrics: Arc<WorkerShard>,
+    ) -> Self {
+        Self {
+            folder: shared.folder.clone(),
+            core: shared.core,
+            source: Source::Live { shared, queue, held: None },
+            next: checkpoint.position(),
+            reader: None,
+            first_seq: checkpoint.position().seq,
+            checkpoint,
+            metrics,
+            damaged: false,
+        }
+    }
+
+    /// Follows one core's journal of an earlier run, from its checkpoint on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn orphan(folder: PathBuf, of: OrphanCore, metrics: Arc<WorkerShard>) -> io::Result<Self> {
+        let checkpoint = Checkpoint::open(&folder, of.core, Position::start_of(of.first_seq))?;
+        Ok(Self {
+            folder,
+            core: of.core,
+            source: Source::Orphan { last_seq: of.last_seq },
+            next: checkpoint.position().max(Position::start_of(of.first_seq)),
+            reader: None,
+            first_seq: of.first_seq,
+            checkpoint,
+            metrics,
+            damaged: false,
+        })
+    }
+
+    /// Where the cursor stands.
+    #[must_use]
+    pub const fn next_position(&self) -> Position {
+        self.next
+    }
+
+    /// Whether part of the journal could not be read.
+    #[must_use]
+    pub const fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// Appends the next clicks to `out`: a group of the queue, or at most `most` clicks of the journal. Never waits for a
+    /// click; reading the journal blocks for as long as the disk takes.
+    ///
+    /// # Errors
+    /// The system's, from reading the journal; the cursor stays, and the next call tries again.
+    pub fn poll(&mut self, most: usize, out: &mut Vec<Item>) -> io::Result<Step> {
+        let before = out.len();
+        let step = self.advance(most, out);
+        let clicks = &out[before..];
+        match self.source {
+            Source::Live { .. } => {
+                self.metrics.claimed.add(clicks.len() as u64);
+                let bytes: usize = clicks.iter().map(|item| item.frame.len() + RECORD_HEADER_BYTES).sum();
+                self.metrics.claimed_bytes.add(bytes as u64);
+            }
+            Source::Orphan { .. } => self.metrics.adopted.add(clicks.len() as u64),
+        }
+        step
+    }
+
+    fn advance(&mut self, most: usize, out: &mut Vec<Item>) -> io::Result<Step> {
+        let (limit, closed) = match &mut self.source {
+            Source::Orphan { .. } => return self.read_journal(None, most, out),
+            Source::Live { shared, queue, held } => {
+                if let Some(step) = take_group(shared, queue, held, &mut self.next, &self.metrics, out) {
+                    // The reader, if any, stands behind the cursor now.
+                    self.reader = None;
+                    return Ok(step);
+                }
+                // In this order: what was written before `closed` is seen after it.
+                let closed = shared.closed.load(Ordering::Acquire);
+                let written = Position::from_u64(shared.written.load(Ordering::Acquire));
+                // A group is offered before `written` moves over it: a second look tells whether it came.
+                if let Some(step) = take_group(shared, queue, held, &mut self.next, &self.metrics, out) {
+                    self.reader = None;
+                    return Ok(step);
+                }
+                (held.as_ref().map_or(written, |group| group.after), closed)
+            }
+        };
+        if self.next >= limit {
+            return Ok(if closed { Step::Finished } else { Step::Idle });
+        }
+        self.read_journal(Some(limit), most, out)
+    }
+
+    /// Reads up to `limit`, or, without one, to the end of the last segment.
+    fn read_journal(&mut self, limit: Option<Position>, most: usize, out: &mut Vec<Item>) -> io::Result<Step> {
+        let before = out.len();
+        while out.len() - before < most && limit.is_none_or(|limit| self.next < limit) {
+            let reader = match &mut self.reader {
+                Some(reader) => reader,
+                None => {
+                    let path = self.folder.join(file_name(self.core, self.next.seq));
+                    match Reader::open(&path, self.core, self.next) {
+                        Ok(reader) => self.reader.insert(reader),
+                        Err(error) if self.is_gone(&error) => {
+                            if !self.leave_segment(limit, true, &error.to_string()) {
+                                return Ok(Step::Finished);
+                            }
+                            continue;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            };
+            match reader.next()? {
+                Next::Click(frame, end) => {
+                    self.next = end;
+                    out.push(Item { frame, end });
+                }
+                Next::Sealed => self.go_to_segment(self.next.seq + 1),
+                Next::Invalid { dirty } => {
+                    if !self.leave_segment(limit, dirty, "a record is not valid") {
+                        return Ok(if out.len() > before { self.read(out.len() - before) } else { Step::Finished });
+                    }
+                }
+            }
+        }
+        let count = out.len() - before;
+        Ok(if count > 0 { self.read(count) } else { Step::Idle })
+    }
+
+    fn read(&self, clicks: usize) -> Step {
+        self.metrics.via_journal.add(clicks as u64);
+        Step::Clicks
+    }
+
+    fn is_gone(&self, error: &io::Error) -> bool {
+        matches!(self.source, Source::Orphan { .. })
+            && matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+    }
+
+    /// Goes on behind a place where no valid record stands; false when there is nothing behind it. The torn end of the
+    /// last segment is how a killed process leaves it, and nothing in it was acknowledged. Anywhere else it is damage.
+    fn leave_segment(&mut self, limit: Option<Position>, dirty: bool, why: &str) -> bool {
+        let last_seq = match (&self.source, limit) {
+            (Source::Orphan { last_seq }, _) => *last_seq,
+            (Source::Live { .. }, Some(limit)) => limit.seq,
+            (Source::Live { .. }, None) => self.next.seq,
+        };
+        let expected_more = matches!(self.source, Source::Live { .. }) && limit.is_some_and(|l| l.seq == self.next.seq);
+        if (dirty && self.next.seq < last_seq) || expected_more {
+            self.damaged = true;
+            self.metrics.unreadable.add(1);
+            let (seq, offset) = (self.next.seq, self.next.offset);
+            tracing::error!(core = self.core, seq, offset, why, "part of the journal cannot be read and is skipped");
+        }
+        if expected_more {
+            // Nothing but damage in memory or on the disk leads here: what was written cannot be read back.
+            self.next = limit.unwrap_or(self.next);
+            self.reader = None;
+            return true;
+        }
+        if self.next.seq >= last_seq {
+            return false;
+        }
+        self.go_to_segment(self.next.seq + 1);
+        true
+    }
+
+    fn go_to_segment(&mut self, seq: u32) {
+        self.next = Position::start_of(seq);
+        self.reader = None;
+    }
+
+    /// Notes that everything before `end` is finished, and removes segments that lie wholly below. Blocks.
+    ///
+    /// # Errors
+    /// The system's; nothing is removed then.
+    pub fn finish_up_to(&mut self, end: Position) -> io::Result<()> {
+        let removes = end.seq > self.first_seq;
+        self.checkpoint.advance(end, removes)?;
+        while self.first_seq < end.seq {
+            match std::fs::remove_file(self.folder.join(file_name(self.core, self.first_seq))) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            self.first_seq += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Takes the group that continues the cursor from the queue, skipping those below it; `None` when there is none: the
+/// queue is empty, or what it has lies ahead (then it is held).
+fn take_group(
+    shared: &Shared,
+    queue: &Receiver<Group>,
+    held: &mut Option<Group>,
+    next: &mut Position,
+    metrics: &WorkerShard,
+    out: &mut Vec<Item>,
+) -> Option<Step> {
+    loop {
+        let group = match held.take() {
+            Some(group) => group,
+            None => {
+                let group = queue.try_recv().ok()?;
+                metrics.groups_received.add(1);
+                shared.queued_bytes.fetch_sub(group.records.len() as u64, Ordering::Relaxed);
+                group
+            }
+        };
+        if group.end <= *next {
+            continue;
+        }
+        if group.after != *next && group.start != *next {
+            *held = Some(group);
+            return None;
+        }
+        let before = out.len();
+        out.extend(segment::records(&group.records, group.start).map(|(frame, end)| Item { frame, end }));
+        metrics.via_queue.add((out.len() - before) as u64);
+        *next = group.end;
+        return Some(Step::Clicks);
+    }
+}

@@ -1,0 +1,134 @@
+//! The keeper: one thread that does for the journals what a request thread must not: it makes the next segments and
+//! forces the disk.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::Shared;
+use crate::clock::Clock;
+use crate::config::JournalSync;
+use crate::segment::{Header, Writer, create};
+
+/// How often the next segment is looked after when nothing is forced.
+const TICK: Duration = Duration::from_millis(50);
+/// Pause after a segment could not be made.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// The running keeper; stops, after a last sync, when dropped.
+#[derive(Debug)]
+pub struct Keeper {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One core's journal as the keeper sees it.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) shared: Arc<Shared>,
+    pub(super) prepared: Sender<Writer>,
+    pub(super) next_seq: u32,
+    /// The file and the watermark of the last sync.
+    pub(super) synced: (Arc<File>, u64),
+}
+
+/// What the keeper needs to make segments.
+#[derive(Debug)]
+pub(super) struct Maker {
+    pub(super) folder: PathBuf,
+    pub(super) node: String,
+    pub(super) segment_bytes: u32,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Maker {
+    pub(super) fn make(&self, core: u32, seq: u32) -> std::io::Result<Writer> {
+        let header = Header { core, seq, created_ms: self.clock.wall_ms(), node: self.node.clone() };
+        create(&self.folder, &header, self.segment_bytes)
+    }
+}
+
+impl Keeper {
+    pub(super) fn start(maker: Maker, mut kept: Vec<Kept>, sync: JournalSync) -> std::io::Result<Self> {
+        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || run(&maker, &mut kept, sync, &stopped))?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // Dropping the sender ends the thread's wait.
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(maker: &Maker, kept: &mut [Kept], sync: JournalSync, stopped: &Receiver<()>) {
+    let interval = match sync {
+        JournalSync::Interval(interval) => interval,
+        JournalSync::Process => TICK,
+    };
+    let mut failed = false;
+    loop {
+        let pause = if failed { PAUSE_AFTER_FAILURE.max(interval) } else { interval };
+        let stopping = stopped.recv_timeout(pause) != Err(crossbeam_channel::RecvTimeoutError::Timeout);
+        if sync != JournalSync::Process {
+            kept.iter_mut().for_each(force);
+        }
+        if stopping {
+            return;
+        }
+        // After the sync: a core can change its segment once between two syncs at most, so no file is missed.
+        failed = kept.iter_mut().map(|kept| prepare(maker, kept, failed)).fold(false, |a, b| a | b);
+    }
+}
+
+/// Forces what was written since the last time. A file that was left in between is forced once more.
+fn force(kept: &mut Kept) {
+    let current = kept.shared.current.load_full();
+    let written = kept.shared.written.load(Ordering::Acquire);
+    let (last_file, last_written) = &kept.synced;
+    if *last_written == written {
+        return;
+    }
+    if !Arc::ptr_eq(last_file, &current) {
+        report(last_file.sync_data());
+    }
+    report(current.sync_data());
+    kept.synced = (current, written);
+}
+
+fn report(result: std::io::Result<()>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "the journal could not be forced to the disk; a power cut may lose clicks");
+    }
+}
+
+/// Makes the next segment if the last one was taken; true when that failed.
+fn prepare(maker: &Maker, kept: &mut Kept, failed_before: bool) -> bool {
+    if kept.prepared.is_full() {
+        return false;
+    }
+    match maker.make(kept.shared.core, kept.next_seq) {
+        Ok(writer) => {
+            kept.next_seq += 1;
+            // The only sender, and there was room.
+            let _ = kept.prepared.try_send(writer);
+            false
+        }
+        Err(error) => {
+            if !failed_before {
+                tracing::error!(%error, core = kept.shared.core, "no next journal segment; the current one goes on");
+            }
+            true
+        }
+    }
+}

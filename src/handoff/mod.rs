@@ -1,0 +1,71 @@
+//! L2: the door between the visitor who waits and the visitor who is gone. The only place where `edge` and `pipeline`
+//! meet.
+//!
+//! ```text
+//!  edge thread                                          worker thread
+//!  Intake: push(click) -> Ticket                        Follower: poll() -> clicks, in order, each once
+//!     | one write a turn of the event loop                 ^            ^
+//!     +--> journal (segments on disk) --- read when behind +            |
+//!     +--> bounded queue (the same bytes) ------------------------------+
+//!  Keeper thread: makes the next segment, forces the disk
+//! ```
+//!
+//! The rules:
+//! - A click is kept when its whole record lies before `written`. Its [`Ticket`] says so, and only then does the visitor
+//!   get an `X-Click-Id`.
+//! - A group is offered to the queue *before* `written` moves over it. So a follower that finds the queue empty after it
+//!   read `written` knows that what is missing will not come that way, and reads the journal.
+//! - The follower's cursor only moves forwards: what lies below it is skipped, what continues it is used, anything else
+//!   means reading the journal. There is no flag and no mode.
+//! - The edge thread never opens, forces or removes a file. It writes.
+//!
+//! Bounds: `queue.groups_max`, `queue.bytes_max`; the journal's size is bounded by the disk alone until its caps are built.
+
+mod checkpoint;
+mod follower;
+mod intake;
+mod keeper;
+mod run;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+
+pub use checkpoint::Checkpoint;
+pub use follower::{Follower, Item, Step};
+pub use intake::{Intake, Ticket};
+pub use keeper::Keeper;
+pub use run::{Doors, IntakeMaker, Orphan, OrphanCore, Run};
+
+use crate::segment::Position;
+
+/// What one turn of an edge thread's event loop accepted: one write, one entry in the queue.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Where the group before it ended; in an earlier segment when this one begins a new one.
+    after: Position,
+    /// Where it stands.
+    start: Position,
+    /// Where it ends.
+    end: Position,
+    /// Its records.
+    records: Bytes,
+}
+
+/// What the two sides of one core's journal share, and its keeper.
+#[derive(Debug)]
+struct Shared {
+    core: u32,
+    folder: PathBuf,
+    /// End of the last record that counts, as [`Position::to_u64`].
+    written: AtomicU64,
+    /// Bytes in the queue.
+    queued_bytes: AtomicU64,
+    /// The edge thread has written its last group.
+    closed: AtomicBool,
+    /// The file being written, for the keeper.
+    current: ArcSwap<File>,
+}

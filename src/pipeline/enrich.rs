@@ -1,0 +1,61 @@
+//! What a worker finds out about a click: who clicked, with what, and where.
+
+use std::sync::Arc;
+
+use quick_cache::unsync::Cache;
+
+use crate::catalog::agents::{Agent, Agents};
+use crate::catalog::geo::Geo;
+use crate::click::{Class, Click, Reasons, class};
+
+/// User agents remembered by each worker: at some 200 bytes an entry about 2 MB. Real traffic has a few thousand.
+const MEMO_ENTRIES: usize = 10_000;
+
+/// Enriches clicks; one for each worker, so that its memo needs no lock.
+pub struct Enricher {
+    agents: Arc<Agents>,
+    geo: Arc<Geo>,
+    memo: Cache<Box<[u8]>, Agent>,
+}
+
+/// See [`Enricher::enrich`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enriched {
+    /// Where the address is.
+    pub country: Option<[u8; 2]>,
+    /// Who clicked.
+    pub class: Class,
+    /// Why.
+    pub reasons: Reasons,
+    /// With what.
+    pub agent: Agent,
+}
+
+impl Enricher {
+    /// With shared data and a memo of its own.
+    #[must_use]
+    pub fn new(agents: Arc<Agents>, geo: Arc<Geo>) -> Self {
+        Self { agents, geo, memo: Cache::new(MEMO_ENTRIES) }
+    }
+
+    /// What is known of this click. Derived from its frame and the shipped data alone.
+    pub fn enrich(&mut self, click: &Click<'_>) -> Enriched {
+        let agent = match self.memo.get(click.ua) {
+            Some(agent) => *agent,
+            None => {
+                let agent = self.agents.read(click.ua);
+                self.memo.insert(click.ua.into(), agent);
+                agent
+            }
+        };
+        let (class, reasons) = class::classify(click.head, click.prefetch, agent.crawler, click.ua.is_empty());
+        let country = click.country.or_else(|| click.address.and_then(|address| self.geo.country(address)));
+        Enriched { country, class, reasons, agent }
+    }
+}
+
+impl std::fmt::Debug for Enricher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Enricher").field("memo", &self.memo.len()).finish_non_exhaustive()
+    }
+}

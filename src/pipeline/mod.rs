@@ -1,0 +1,15 @@
+//! L3: the visitor is gone. Workers take clicks from the handoff, enrich, label and batch them, and bring them to the
+//! store.
+//!
+//! It never drops a click, never blocks an edge thread, and never names a database: [`Deduper`] and [`Store`] are the
+//! ports, and `backend` has what implements them. `app` calls in here. Bounds: `queue.*`, `batch.*`.
+
+pub mod batch;
+pub mod dedup;
+pub mod enrich;
+pub mod store;
+pub mod worker;
+
+pub use batch::{Batch, Row};
+pub use dedup::{Claim, Deduper, Label};
+pub use store::{ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};

@@ -1,0 +1,171 @@
+//! The port to the store, and the questions that the operator side asks it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{Batch, Row};
+use crate::BoxFuture;
+
+/// A batch in the form in which a store takes it, made once and kept for every retry.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    /// The batch's id: the insert token.
+    pub id: Uuid,
+    /// Clicks in it.
+    pub rows: usize,
+    /// What is sent.
+    pub payload: Payload,
+}
+
+/// What is sent to a store.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// Encoded and compressed.
+    Bytes(Bytes),
+    /// As rows, for an embedded store.
+    Rows(Arc<Batch>),
+}
+
+/// Why a store did not take a batch, cut by what the caller does: 2/5 of the road wait, the rest tell a person.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It will pass: network, overload, restart. Send again.
+    #[error("{0}")]
+    Transient(String),
+    /// It is not known whether the batch was stored. Send again, under the same token.
+    #[error("no answer in time: {0}")]
+    Ambiguous(String),
+    /// Nothing passes until a person changes something: a missing table, a wrong password. Send again, rarely.
+    #[error("{0}")]
+    Operator(String),
+}
+
+/// Which clicks a question is about; an empty filter means all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClickFilter {
+    /// Slug.
+    pub link: Option<String>,
+    /// Campaign.
+    pub campaign: Option<String>,
+    /// Unix milliseconds, inclusive.
+    pub from_ms: Option<u64>,
+    /// Unix milliseconds, exclusive.
+    pub to_ms: Option<u64>,
+}
+
+/// The answer of `clicks/count`. Each click counts once, however often its row was sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// All clicks.
+    pub total: u64,
+    /// Labelled unique.
+    pub unique: u64,
+    /// Labelled duplicate.
+    pub duplicate: u64,
+    /// Labelled unknown.
+    pub unknown: u64,
+    /// By class; classes without a click are left out.
+    pub by_class: BTreeMap<String, u64>,
+}
+
+/// A click as the store gives it back. Same names as the columns.
+#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+#[allow(missing_docs, reason = "the columns of schema/clickhouse/001_clicks.sql, described there")]
+pub struct StoredClick {
+    pub click_id: String,
+    /// RFC 3339, milliseconds, UTC.
+    pub ts: String,
+    pub org: String,
+    pub campaign: String,
+    pub link: String,
+    pub destination: String,
+    pub status: u16,
+    pub external_click_id: String,
+    pub source: String,
+    pub class: String,
+    pub reasons: Vec<String>,
+    pub dedup: String,
+    pub country: String,
+    pub device: String,
+    pub os: String,
+    pub browser: String,
+    pub language: String,
+    pub referrer: String,
+    pub ua: String,
+    pub ip: String,
+    pub query: BTreeMap<String, String>,
+    pub route_version: u64,
+    pub node: String,
+    pub batch_id: String,
+}
+
+/// Where a page of clicks goes on: behind this click, towards older ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClickCursor {
+    /// Time of the last click of the page before.
+    pub unix_ms: u64,
+    /// Its id.
+    pub id: crate::click::ClickId,
+}
+
+/// The port: where clicks are kept.
+pub trait Store: Send + Sync {
+    /// Its name in health and metrics: `sqlite` or `clickhouse`.
+    fn name(&self) -> &'static str;
+
+    /// Encodes a batch. Costs CPU, does no I/O.
+    fn seal(&self, batch: Batch) -> Sealed;
+
+    /// Stores a sealed batch, whole or not at all. Sending one batch twice stores it once.
+    fn insert<'a>(&'a self, batch: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Creates and upgrades the tables; the names of what was applied now. Safe to repeat.
+    fn migrate(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;
+
+    /// Whether it answers.
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Counts clicks.
+    fn count<'a>(&'a self, filter: &'a ClickFilter) -> BoxFuture<'a, Result<Counts, StoreError>>;
+
+    /// Clicks, newest first, at most `limit`, behind the cursor.
+    fn recent<'a>(
+        &'a self,
+        filter: &'a ClickFilter,
+        behind: Option<ClickCursor>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<StoredClick>, StoreError>>;
+}
+
+/// The columns that a worker derives from a row's query string, so that every store derives them alike.
+pub fn query_columns(row: &Row) -> Result<QueryColumns, crate::click::frame::BadFrame> {
+    let click = crate::click::Click::decode(&row.frame)?;
+    let mut columns = QueryColumns::default();
+    for (key, value) in crate::click::query::pairs(click.query) {
+        let decode = |t| String::from_utf8_lossy(&crate::click::query::decode(t)).into_owned();
+        let (key, value) = (decode(key), decode(value));
+        match key.as_str() {
+            "click_id" if columns.external_click_id.is_empty() => columns.external_click_id.clone_from(&value),
+            "source" if columns.source.is_empty() => columns.source.clone_from(&value),
+            _ => {}
+        }
+        // The first of a repeated key stays, as in the macros.
+        columns.query.entry(key).or_insert(value);
+    }
+    Ok(columns)
+}
+
+/// See [`query_columns`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueryColumns {
+    /// First `click_id` parameter.
+    pub external_click_id: String,
+    /// First `source` parameter.
+    pub source: String,
+    /// All parameters, decoded; the first of each name.
+    pub query: BTreeMap<String, String>,
+}

@@ -1,0 +1,8 @@
+//! L1: what Trellis says of itself. [`metrics`] declares every metric; [`log`] sets up the log lines.
+//!
+//! It never decides anything and knows no part of the program; parts write their own shard of counters, and a scrape adds
+//! the shards up. Bound: the number of series is fixed at start.
+
+pub mod log;
+pub mod metrics;
+pub mod shard;

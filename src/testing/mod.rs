@@ -1,0 +1,13 @@
+//! L4: parts for tests, behind the feature `testing`: a clock that is set by hand, a store and a deduper that follow a
+//! script.
+//!
+//! Never part of a service. Tests in `tests/` make them and hand them to `app` or to a worker in the place of the real
+//! ones. Bound: a [`ScriptedStore`] keeps everything it was given.
+
+mod clock;
+mod deduper;
+mod store;
+
+pub use clock::ManualClock;
+pub use deduper::ScriptedDeduper;
+pub use store::{Outcome, ScriptedStore};

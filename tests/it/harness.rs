@@ -1,0 +1,357 @@
+//! One Trellis process for a test: started on free ports with a folder of its own, driven over sockets, and ended with
+//! the test. A WARN or ERROR line that the test did not expect fails it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a condition may take before a test gives up; generous, because these machines are shared.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_trellis");
+
+/// A running node.
+pub(crate) struct Trellis {
+    child: Child,
+    folder: Arc<tempfile::TempDir>,
+    settings: Vec<(String, String)>,
+    edge: SocketAddr,
+    control: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
+    expected: Mutex<Vec<String>>,
+    stopped: bool,
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|e| panic!("no JSON ({e}): {} {}", self.status, String::from_utf8_lossy(&self.body)))
+    }
+
+    fn parse(bytes: &[u8]) -> Self {
+        let split = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or_else(|| {
+            panic!("no HTTP answer: {:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(200)]));
+        });
+        let head = String::from_utf8_lossy(&bytes[..split]).into_owned();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok()).expect("a status line");
+        let headers = lines.filter_map(|l| l.split_once(": ")).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        Self { status, headers, body: bytes[split + 4..].to_vec() }
+    }
+}
+
+impl Trellis {
+    /// With embedded parts.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With these settings on top of port 0 and a folder of its own.
+    pub(crate) fn start_with(settings: &[(&str, &str)]) -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        Self::start_in(folder, settings)
+    }
+
+    /// In this folder, which an earlier node may have left.
+    pub(crate) fn start_in(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)]) -> Self {
+        let settings: Vec<_> = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut child = command(folder.path(), &settings)
+            .arg("serve")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (lines, stderr) = (Arc::clone(&log), child.stderr.take().expect("a pipe"));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().expect("no panic under the lock").push(line);
+            }
+        });
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (mut edge, mut control, mut line) = (None, None, String::new());
+        while edge.is_none() || control.is_none() {
+            line.clear();
+            if stdout.read_line(&mut line).unwrap_or(0) == 0 {
+                let _ = child.wait();
+                panic!("trellis did not start:\n{}", log.lock().expect("no panic under the lock").join("\n"));
+            }
+            let address = |word| line.strip_prefix(word)?.trim().strip_prefix("http://")?.parse().ok();
+            edge = edge.or_else(|| address("edge "));
+            control = control.or_else(|| address("control "));
+        }
+        // Whatever it prints from here on must not block it.
+        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+        Self {
+            child,
+            folder,
+            settings,
+            edge: edge.expect("found above"),
+            control: control.expect("found above"),
+            log,
+            expected: Mutex::default(),
+            stopped: false,
+        }
+    }
+
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn folder(&self) -> Arc<tempfile::TempDir> {
+        Arc::clone(&self.folder)
+    }
+
+    pub(crate) fn edge(&self) -> SocketAddr {
+        self.edge
+    }
+
+    pub(crate) fn control(&self) -> SocketAddr {
+        self.control
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn token(&self) -> String {
+        std::fs::read_to_string(self.data_dir().join("control.token")).expect("the token file").trim().to_owned()
+    }
+
+    /// GET on the edge.
+    pub(crate) fn get(&self, path: &str) -> Response {
+        self.edge_request("GET", path, &[])
+    }
+
+    /// Any request on the edge.
+    pub(crate) fn edge_request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
+        request(self.edge, method, path, headers, b"")
+    }
+
+    /// A request to the control API, with its token.
+    pub(crate) fn api(&self, method: &str, path: &str, body: Option<&str>) -> Response {
+        let token = format!("Bearer {}", self.token());
+        let mut headers = vec![("Authorization", token.as_str())];
+        if body.is_some() {
+            headers.push(("Content-Type", "application/json"));
+        }
+        request(self.control, method, path, &headers, body.unwrap_or_default().as_bytes())
+    }
+
+    /// A request to the control side with nothing added.
+    pub(crate) fn api_raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        request(self.control, method, path, headers, body)
+    }
+
+    /// Creates a link that must be accepted.
+    pub(crate) fn link(&self, slug: &str, url: &str) {
+        let body = serde_json::json!({ "slug": slug, "url": url }).to_string();
+        let answer = self.api("POST", "/api/v1/links", Some(&body));
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+
+    /// `clicks/count` with this query string.
+    pub(crate) fn count(&self, query: &str) -> serde_json::Value {
+        let answer = self.api("GET", &format!("/api/v1/clicks/count?{query}"), None);
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        answer.json()
+    }
+
+    /// Waits until so many clicks are stored.
+    pub(crate) fn wait_stored(&self, total: u64) {
+        eventually(&format!("{total} clicks are stored"), || self.count("")["total"] == total);
+    }
+
+    /// The newest clicks.
+    pub(crate) fn clicks(&self) -> Vec<serde_json::Value> {
+        let answer = self.api("GET", "/api/v1/clicks?limit=1000", None);
+        answer.json()["clicks"].as_array().expect("a list").clone()
+    }
+
+    /// The value of a metric line, named with its labels.
+    pub(crate) fn metric(&self, line: &str) -> f64 {
+        let text = self.api_raw("GET", "/metrics", &[], b"");
+        let text = String::from_utf8_lossy(&text.body).into_owned();
+        text.lines()
+            .find_map(|l| l.strip_prefix(line)?.strip_prefix(' ')?.parse().ok())
+            .unwrap_or_else(|| panic!("no metric {line} in\n{text}"))
+    }
+
+    /// Runs a command of the binary on this node's folder.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
+        command(self.folder.path(), &self.settings).args(arguments).stdin(Stdio::null()).output().expect("the binary runs")
+    }
+
+    /// A WARN or ERROR line that holds this text is expected in this test.
+    pub(crate) fn expect_log(&self, text: &str) {
+        self.expected.lock().expect("no panic under the lock").push(text.to_owned());
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no panic under the lock").clone()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id")).expect("not zero");
+        kill_process(pid, signal).expect("the process is there");
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.wait();
+    }
+
+    /// Waits for the end, however it comes.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("trellis has ended", || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        });
+        self.stopped = true;
+        status.expect("it has ended")
+    }
+}
+
+impl Drop for Trellis {
+    fn drop(&mut self) {
+        if !self.stopped {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        let log = self.log();
+        let expected = self.expected.lock().map(|e| e.clone()).unwrap_or_default();
+        let bad: Vec<_> = log
+            .iter()
+            .filter(|line| line.contains(" WARN ") || line.contains("ERROR ") || line.contains("panicked"))
+            .filter(|line| !expected.iter().any(|text| line.contains(text.as_str())))
+            .collect();
+        if std::thread::panicking() {
+            eprintln!("trellis's log:\n{}", log.join("\n"));
+        } else {
+            assert!(bad.is_empty(), "unexpected log lines: {bad:#?}");
+        }
+    }
+}
+
+fn command(data_dir: &Path, settings: &[(String, String)]) -> Command {
+    let mut command = Command::new(BINARY);
+    // Nothing from the developer's own environment.
+    for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("TRELLIS_")) {
+        command.env_remove(key);
+    }
+    command.env("NO_COLOR", "1");
+    command.arg("--data-dir").arg(data_dir);
+    let mut set = |key: &str, value: &str| {
+        command.arg("--set").arg(format!("{key}={value}"));
+    };
+    set("edge.listen", "127.0.0.1:0");
+    set("control.listen", "127.0.0.1:0");
+    set("edge.threads", "2");
+    set("journal.segment_bytes", "1MiB");
+    set("batch.age_max", "20ms");
+    for (key, value) in settings {
+        set(key, value);
+    }
+    command
+}
+
+/// One request on a connection of its own.
+pub(crate) fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !body.is_empty() {
+        text.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    text.push_str("\r\n");
+    let mut bytes = text.into_bytes();
+    bytes.extend_from_slice(body);
+    Response::parse(&exchange(to, &bytes))
+}
+
+/// Sends bytes as they are and reads to the end.
+pub(crate) fn exchange(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = connect(to);
+    // A server may answer and close before it has read everything.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    answer
+}
+
+pub(crate) fn connect(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    stream
+}
+
+/// Reads one answer without a body from an open connection.
+pub(crate) fn read_head(stream: &mut TcpStream) -> Response {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while !bytes.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).expect("an answer");
+        bytes.push(byte[0]);
+    }
+    Response::parse(&bytes)
+}
+
+/// Waits for a condition, looking at it every few milliseconds, and fails the test if it does not come true.
+#[allow(clippy::disallowed_methods, reason = "the one place where tests look at a clock and wait")]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The URL of a service that `tests/services up` started; without one the test is skipped, and that is said where it
+/// can be seen: not through `eprintln!`, which a passing test would swallow.
+#[allow(clippy::disallowed_methods, reason = "tests are not configured")]
+pub(crate) fn service(variable: &str, test: &str) -> Option<String> {
+    let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
+    if url.is_none() {
+        skipped(test, &format!("set {variable}, as tests/services up prints it"));
+    }
+    url
+}
+
+/// Says loudly that a test did not run.
+pub(crate) fn skipped(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED ({why}): {test}");
+}

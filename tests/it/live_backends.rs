@@ -1,0 +1,313 @@
+//! The backends against a real Redis and a real ClickHouse engine.
+//!
+//! A test runs when the URL of its service is in the environment (`tests/services up` prints both) and says SKIPPED
+//! otherwise. Every test has a database, or fingerprints, of its own, so they run side by side and again.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use trellis::backend::clickhouse::ClickHouseStore;
+use trellis::backend::redis::RedisDeduper;
+use trellis::catalog::agents::Agent;
+use trellis::click::{Class, Click, ClickId, Fingerprint, Reasons};
+use trellis::config;
+use trellis::pipeline::store::ClickCursor;
+use trellis::pipeline::{Batch, Claim, ClickFilter, Deduper, Label, Row, Store, StoreError};
+use trellis::testing::ManualClock;
+use uuid::Uuid;
+
+const REDIS: &str = "TRELLIS_TEST_REDIS_URL";
+const CLICKHOUSE: &str = "TRELLIS_TEST_CLICKHOUSE_URL";
+
+/// 2026-02-03T04:05:06.000Z; rows of the tests are not past their retention.
+const T0: u64 = 1_770_091_506_000;
+
+#[allow(clippy::disallowed_methods, reason = "tests are not configured")]
+#[allow(clippy::print_stderr, reason = "a test that did not run must be seen")]
+fn service(variable: &str, test: &str) -> Option<String> {
+    let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
+    if url.is_none() {
+        eprintln!("SKIPPED (set {variable}): {test}");
+    }
+    url
+}
+
+fn random() -> [u8; 10] {
+    let mut random = [0; 10];
+    fastrand::fill(&mut random);
+    random
+}
+
+// --- ClickHouse --------------------------------------------------------------------------------------------------------
+
+/// A database of one test, dropped with it.
+struct Database {
+    store: ClickHouseStore,
+    raw: clickhouse::Client,
+    name: String,
+}
+
+impl Database {
+    /// `None` when there is no server.
+    fn new(test: &str) -> Option<Self> {
+        let url = service(CLICKHOUSE, test)?;
+        let name = format!("trellis_test_{:016x}", fastrand::u64(..));
+        let config = config::ClickHouse {
+            url: url.clone(),
+            database: name.clone(),
+            user: "default".into(),
+            password: config::Secret::new(""),
+            pool: 4,
+            insert_timeout: Duration::from_secs(30),
+            query_timeout: Duration::from_secs(30),
+        };
+        let raw = clickhouse::Client::default().with_url(url).with_compression(clickhouse::Compression::None);
+        Some(Self { store: ClickHouseStore::new(&config, 2557, 1), raw, name })
+    }
+
+    async fn migrated(test: &str) -> Option<Self> {
+        let database = Self::new(test)?;
+        database.store.migrate().await.unwrap();
+        Some(database)
+    }
+
+    async fn raw(&self, sql: &str) -> String {
+        let sql = sql.replace("{db}", &self.name);
+        let bytes = self.raw.query_raw(&sql).fetch_bytes("TabSeparated").unwrap().collect().await.unwrap();
+        String::from_utf8_lossy(&bytes).trim_end().to_owned()
+    }
+
+    async fn drop(self) {
+        self.raw("DROP DATABASE IF EXISTS {db}").await;
+    }
+}
+
+fn click<'a>(unix_ms: u64, link: &'a str, query: &'a str) -> Click<'a> {
+    Click {
+        id: ClickId::new(unix_ms, &random()),
+        fingerprint: None,
+        head: false,
+        prefetch: false,
+        status: 302,
+        route_version: u64::MAX,
+        address: Some("2001:db8:aaaa::".parse().unwrap()),
+        country: None,
+        org: "default",
+        campaign: if link.len().is_multiple_of(2) { "spring" } else { "" },
+        link,
+        destination: b"https://a.example/?x=1",
+        referrer: b"https://b.example/",
+        ua: b"curl/8 \xff",
+        language: b"de",
+        query,
+    }
+}
+
+fn row(click: &Click<'_>, dedup: Label) -> Row {
+    let mut frame = Vec::new();
+    click.encode(&mut frame);
+    let agent = Agent { browser: "Other", os: "Other", device: "bot", crawler: true };
+    let reasons = Reasons::AGENT_CRAWLER;
+    Row { frame: frame.into(), country: Some(*b"DE"), class: Class::Bot, reasons, dedup, agent }
+}
+
+fn batch(rows: Vec<Row>) -> Batch {
+    Batch { id: Uuid::from_u128(fastrand::u128(..)), node: "node-1".into(), rows }
+}
+
+fn filter(link: &str) -> ClickFilter {
+    ClickFilter { link: Some(link.into()), ..ClickFilter::default() }
+}
+
+#[tokio::test]
+async fn clickhouse_migrations_make_database_and_table_once() {
+    let Some(database) = Database::new("clickhouse_migrations_make_database_and_table_once") else { return };
+    let sealed = database.store.seal(batch(vec![row(&click(T0, "a", ""), Label::Unique)]));
+    let error = database.store.insert(&sealed).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Operator(text) if text.contains("Code: 81.")), "{error}");
+    assert_eq!(database.store.migrate().await.unwrap(), ["001_clicks"]);
+    assert!(database.store.migrate().await.unwrap().is_empty());
+    database.store.ping().await.unwrap();
+    database.raw("DROP TABLE {db}.clicks").await;
+    let error = database.store.insert(&sealed).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Operator(text) if text.contains("Code: 60.")), "{error}");
+    let error = database.store.count(&ClickFilter::default()).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Operator(text) if text.contains("Code: 60.")), "{error}");
+    database.raw("INSERT INTO {db}.trellis_migrations (version, name) VALUES (999, 'later')").await;
+    let error = database.store.migrate().await.unwrap_err();
+    assert!(matches!(&error, StoreError::Operator(text) if text.contains("newer trellis")), "{error}");
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_batch_sent_to_clickhouse_again_is_stored_once() {
+    let Some(database) = Database::migrated("a_batch_sent_to_clickhouse_again_is_stored_once").await else { return };
+    let rows: Vec<_> = (0..5_000).map(|i| row(&click(T0 + i, "a", "b=1"), Label::ALL[i as usize % 3])).collect();
+    let sealed = database.store.seal(batch(rows.clone()));
+    for _ in 0..3 {
+        database.store.insert(&sealed).await.unwrap();
+    }
+    assert_eq!(database.raw("SELECT count(), uniqExact(click_id) FROM {db}.clicks").await, "5000\t5000");
+    // The same clicks in a batch of another id, as after a crash between the insert and its checkpoint.
+    database.store.insert(&database.store.seal(batch(rows))).await.unwrap();
+    assert_eq!(database.raw("SELECT count() FROM {db}.clicks FINAL").await, "5000");
+    let counts = database.store.count(&filter("a")).await.unwrap();
+    assert_eq!((counts.total, counts.unique, counts.duplicate, counts.unknown), (5000, 1667, 1667, 1666));
+    assert_eq!(counts.by_class.get("bot"), Some(&5000));
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_click_comes_back_from_clickhouse_as_it_was() {
+    let Some(database) = Database::migrated("a_click_comes_back_from_clickhouse_as_it_was").await else { return };
+    let click = click(T0 + 7, r"a'b\c?", "click_id=x%20%22y&source=m&click_id=z&k=%ff%00");
+    let sealed = database.store.seal(batch(vec![row(&click, Label::Duplicate)]));
+    database.store.insert(&sealed).await.unwrap();
+    let [stored] = &database.store.recent(&filter(click.link), None, 10).await.unwrap()[..] else {
+        panic!("one click")
+    };
+    assert_eq!(
+        (stored.click_id.as_str(), stored.ts.as_str()),
+        (click.id.to_string().as_str(), "2026-02-03T04:05:06.007Z")
+    );
+    let texts = [&stored.org, &stored.campaign, &stored.link, &stored.destination, &stored.external_click_id];
+    assert_eq!(texts, ["default", "spring", r"a'b\c?", "https://a.example/?x=1", "x \"y"]);
+    let texts = [&stored.source, &stored.class, &stored.dedup, &stored.country, &stored.device, &stored.os];
+    assert_eq!(texts, ["m", "bot", "duplicate", "DE", "bot", "Other"]);
+    let texts = [&stored.browser, &stored.language, &stored.referrer, &stored.ua, &stored.ip, &stored.node];
+    assert_eq!(texts, ["Other", "de", "https://b.example/", "curl/8 \u{fffd}", "2001:db8:aaaa::", "node-1"]);
+    assert_eq!((stored.status, stored.route_version), (302, u64::MAX));
+    assert_eq!((&stored.reasons[..], &stored.batch_id), (&["agent_crawler".to_owned()][..], &sealed.id.to_string()));
+    let query: Vec<_> = stored.query.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(query, [("click_id", "x \"y"), ("k", "\u{fffd}\0"), ("source", "m")]);
+    // In the table, the visitor's bytes are as they came, and a row goes seven years later.
+    let raw = database.raw("SELECT hex(ua), hex(query['k']), expires, rule, fraud_score FROM {db}.clicks").await;
+    assert_eq!(raw, "6375726C2F3820FF\tFF00\t2033-02-03\t\t0");
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn counts_from_clickhouse_keep_to_link_campaign_and_time() {
+    let Some(database) = Database::migrated("counts_from_clickhouse_keep_to_link_campaign_and_time").await else {
+        return;
+    };
+    let links = ["a", "bb"];
+    let rows = (0..100).map(|i| row(&click(T0 + i, links[i as usize % 2], ""), Label::Unique)).collect();
+    database.store.insert(&database.store.seal(batch(rows))).await.unwrap();
+    let total = async |filter: ClickFilter| database.store.count(&filter).await.unwrap().total;
+    assert_eq!(total(filter("a")).await, 50);
+    assert_eq!(total(filter("a' OR '1'='1")).await, 0);
+    assert_eq!(total(ClickFilter { campaign: Some("spring".into()), ..ClickFilter::default() }).await, 50);
+    let times = |from: u64, to: u64| ClickFilter { from_ms: Some(from), to_ms: Some(to), ..ClickFilter::default() };
+    assert_eq!(total(times(T0 + 10, T0 + 20)).await, 10);
+    assert_eq!(total(times(0, u64::MAX)).await, 100);
+    assert_eq!(total(ClickFilter { to_ms: Some(T0 + 3), ..filter("a") }).await, 2);
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn pages_of_clicks_from_clickhouse_go_on_without_a_gap() {
+    let Some(database) = Database::migrated("pages_of_clicks_from_clickhouse_go_on_without_a_gap").await else {
+        return;
+    };
+    // Three clicks in each millisecond, so that a page ends inside one.
+    let clicks: Vec<_> = (0..30).map(|i| click(T0 + i / 3, "a", "")).collect();
+    let rows = clicks.iter().map(|click| row(click, Label::Unique)).collect();
+    database.store.insert(&database.store.seal(batch(rows))).await.unwrap();
+    let (mut seen, mut behind) = (Vec::new(), None);
+    loop {
+        let page = database.store.recent(&ClickFilter::default(), behind, 4).await.unwrap();
+        let Some(last) = page.last() else { break };
+        let id: ClickId = last.click_id.parse().unwrap();
+        behind = Some(ClickCursor { unix_ms: id.unix_ms(), id });
+        seen.extend(page.into_iter().map(|click| click.click_id));
+    }
+    let mut expected: Vec<_> = clicks.iter().map(|click| click.id.to_string()).collect();
+    expected.sort_unstable_by(|a, b| b.cmp(a));
+    assert_eq!(seen, expected);
+    database.drop().await;
+}
+
+// --- Redis -------------------------------------------------------------------------------------------------------------
+
+fn deduper(url: &str, window_s: u64) -> RedisDeduper {
+    // Longer than in service: a busy machine must not make a label unknown here.
+    let config = config::Redis { url: config::Secret::new(url), pool: 4, timeout: Duration::from_secs(10), tries: 5 };
+    let clock = Arc::new(ManualClock::new(T0));
+    RedisDeduper::new(&config, Duration::from_secs(window_s), Duration::from_secs(60), 1, clock).unwrap()
+}
+
+fn claim(fingerprint: Fingerprint, unix_ms: u64) -> Claim {
+    Claim { fingerprint, id: ClickId::new(unix_ms, &random()) }
+}
+
+fn fingerprint() -> Fingerprint {
+    Fingerprint(fastrand::u128(..).to_le_bytes())
+}
+
+#[tokio::test]
+async fn redis_calls_one_click_of_a_visitor_unique() {
+    let Some(url) = service(REDIS, "redis_calls_one_click_of_a_visitor_unique") else { return };
+    let (here, there) = (deduper(&url, 10), deduper(&url, 10));
+    let (a, b) = (fingerprint(), fingerprint());
+    let claims = [claim(a, 5_000), claim(a, 5_001), claim(b, 5_001), claim(a, 14_999)];
+    let labels = here.check(&claims).await;
+    assert_eq!(labels, [Label::Unique, Label::Duplicate, Label::Unique, Label::Duplicate]);
+    assert_eq!(there.check(&claims).await, labels, "asked again by another node, the same answers");
+    assert_eq!(there.check(&[claim(a, 4_990)]).await, [Label::Duplicate], "the earlier click came later");
+    here.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn after_the_window_a_visitor_is_unique_in_redis_once_more() {
+    let Some(url) = service(REDIS, "after_the_window_a_visitor_is_unique_in_redis_once_more") else { return };
+    let deduper = deduper(&url, 10);
+    let visitor = fingerprint();
+    assert_eq!(deduper.check(&[claim(visitor, 5_000)]).await, [Label::Unique]);
+    let later = [claim(visitor, 15_000), claim(visitor, 15_001)];
+    assert_eq!(deduper.check(&later).await, [Label::Unique, Label::Duplicate], "two of one call take it over");
+    assert_eq!(deduper.check(&[claim(visitor, 16_000)]).await, [Label::Duplicate]);
+    assert_eq!(deduper.check(&[claim(visitor, 5_001)]).await, [Label::Unique], "a late replay");
+    assert_eq!(deduper.check(&[claim(visitor, 17_000)]).await, [Label::Duplicate], "which took nothing over");
+}
+
+#[tokio::test]
+async fn of_claims_that_race_in_redis_one_is_unique() {
+    let Some(url) = service(REDIS, "of_claims_that_race_in_redis_one_is_unique") else { return };
+    let dedupers: Vec<_> = (0..4).map(|_| deduper(&url, 10)).collect();
+    let visitors: Vec<_> = (0..500).map(|_| fingerprint()).collect();
+    // The first round claims, the second takes over.
+    for round in 0..2 {
+        let lists: Vec<Vec<Claim>> =
+            (0..4).map(|i| visitors.iter().map(|v| claim(*v, 1_000 + round * 60_000 + i)).collect()).collect();
+        let (a, b, c, d) = tokio::join!(
+            dedupers[0].check(&lists[0]),
+            dedupers[1].check(&lists[1]),
+            dedupers[2].check(&lists[2]),
+            dedupers[3].check(&lists[3])
+        );
+        for i in 0..visitors.len() {
+            let labels = [a[i], b[i], c[i], d[i]];
+            let count = |label| labels.iter().filter(|l| **l == label).count();
+            assert_eq!((count(Label::Unique), count(Label::Duplicate)), (1, 3), "round {round}: {labels:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_a_wrong_type_in_redis_costs_one_label_only() {
+    let Some(url) = service(REDIS, "a_key_of_a_wrong_type_in_redis_costs_one_label_only") else { return };
+    let mut raw = redis::Client::open(url.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let (list, short, free) = (fingerprint(), fingerprint(), fingerprint());
+    let key = |fingerprint: &Fingerprint| [&b"trellis:fp:"[..], &fingerprint.0].concat();
+    let () = redis::cmd("LPUSH").arg(key(&list)).arg("x").query_async(&mut raw).await.unwrap();
+    let () = redis::cmd("SET").arg(key(&short)).arg("x").query_async(&mut raw).await.unwrap();
+    let claims = [claim(list, 5_000), claim(free, 5_000), claim(short, 5_000)];
+    let labels = deduper(&url, 10).check(&claims).await;
+    assert_eq!(labels, [Label::Unknown, Label::Unique, Label::Unknown]);
+    let left: i64 = redis::cmd("TTL").arg(key(&free)).query_async(&mut raw).await.unwrap();
+    assert!((60..=70).contains(&left), "window and lag: {left}");
+    let () = redis::cmd("DEL").arg(key(&list)).arg(key(&short)).query_async(&mut raw).await.unwrap();
+}

@@ -1,0 +1,15 @@
+//! Integration tests: the real binary on port 0, driven from outside. `tests/run` gives them a real Redis and a real
+//! ClickHouse engine; without those the live ones say loudly that they are skipped.
+
+mod api;
+mod cli;
+mod clicks;
+mod config;
+mod edge;
+mod harness;
+mod lifecycle;
+mod live;
+mod live_backends;
+mod pipeline;
+mod readme;
+mod tidy;

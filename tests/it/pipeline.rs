@@ -1,0 +1,274 @@
+//! The handoff and the worker in this process, against a store that follows a script.
+
+#![cfg(feature = "testing")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use trellis::catalog::agents::Agents;
+use trellis::catalog::geo::Geo;
+use trellis::click::{Click, ClickId, Fingerprint};
+use trellis::clock::{Clock, SystemClock};
+use trellis::config::{Config, Sources};
+use trellis::handoff::{Doors, Follower, IntakeMaker, Orphan, Run};
+use trellis::pipeline::enrich::Enricher;
+use trellis::pipeline::worker::{Drain, Ended, Worker};
+use trellis::pipeline::{Deduper, Label};
+use trellis::telemetry::metrics::Metrics;
+use trellis::testing::{Outcome, ScriptedDeduper, ScriptedStore};
+
+use crate::harness::eventually;
+
+/// 2026-01-31T23:59:59.500Z
+const END_OF_JANUARY_MS: u64 = 1_769_903_999_500;
+
+struct Bench {
+    folder: tempfile::TempDir,
+    config: Config,
+    metrics: Metrics,
+    clock: Arc<dyn Clock>,
+    store: Arc<ScriptedStore>,
+    deduper: Arc<ScriptedDeduper>,
+}
+
+type WorkerThread = std::thread::JoinHandle<std::io::Result<Ended>>;
+
+impl Bench {
+    fn new(store: ScriptedStore, settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data_dir = folder.path().display().to_string();
+        let fixed = [
+            ("data_dir", data_dir.as_str()),
+            ("edge.threads", "1"),
+            ("journal.segment_bytes", "1MiB"),
+            ("batch.age_max", "20ms"),
+            ("batch.retry_base", "1ms"),
+            ("batch.retry_max", "5ms"),
+        ];
+        let flags = fixed.iter().chain(settings).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let config = Config::load(&Sources { flags, ..Sources::default() }).expect("a good config");
+        let metrics = Metrics::new(1, config.queue.groups_max, &[], || 0).expect("metrics");
+        Self {
+            folder,
+            config,
+            metrics,
+            clock: Arc::new(SystemClock::new()),
+            store: Arc::new(store),
+            deduper: Arc::new(ScriptedDeduper::new([], Label::Unique)),
+        }
+    }
+
+    fn begin(&self) -> (Run, IntakeMaker, Follower) {
+        let (run, mut doors): (Run, Doors) = Run::begin(&self.config, &self.metrics, &self.clock).expect("a run");
+        let (intake, follower) = doors.pop().expect("one core");
+        (run, intake, follower)
+    }
+
+    fn start(&self, follower: Follower, shard: usize) -> (WorkerThread, watch::Sender<Drain>) {
+        let (agents, geo) = (Agents::new().expect("agents"), Geo::new().expect("countries"));
+        let worker = Worker {
+            follower,
+            enricher: Enricher::new(Arc::new(agents), Arc::new(geo)),
+            deduper: Arc::clone(&self.deduper) as Arc<dyn Deduper>,
+            store: self.store.clone(),
+            batch: self.config.batch,
+            lag_max: self.config.dedup.lag_max,
+            node: "n".into(),
+            clock: Arc::clone(&self.clock),
+            metrics: self.metrics.worker(shard),
+        };
+        let (drain, word) = watch::channel(Drain::No);
+        (std::thread::spawn(move || worker.run(word)), drain)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.clock.wall_ms()
+    }
+}
+
+fn click(id: ClickId) -> Click<'static> {
+    Click {
+        id,
+        fingerprint: Some(Fingerprint(*id.as_bytes())),
+        head: false,
+        prefetch: false,
+        status: 302,
+        route_version: 1,
+        address: None,
+        country: None,
+        org: "default",
+        campaign: "",
+        link: "a",
+        destination: b"https://a.example/",
+        referrer: b"",
+        ua: b"Mozilla/5.0",
+        language: b"",
+        query: "",
+    }
+}
+
+fn id(ms: u64, n: u64) -> ClickId {
+    let mut random = [0; 10];
+    random[..8].copy_from_slice(&n.to_le_bytes());
+    ClickId::new(ms, &random)
+}
+
+/// Pushes clicks in groups of ten and says which ids they got.
+fn push(intake: &mut trellis::handoff::Intake, ms: u64, numbers: std::ops::Range<u64>) -> Vec<ClickId> {
+    let ids: Vec<_> = numbers.map(|n| id(ms, n)).collect();
+    for group in ids.chunks(10) {
+        for id in group {
+            let _ticket = intake.push(&click(*id));
+        }
+        intake.flush();
+    }
+    ids
+}
+
+fn sorted(mut ids: Vec<ClickId>) -> Vec<ClickId> {
+    ids.sort();
+    ids
+}
+
+#[test]
+fn a_failing_store_gets_the_same_batch_again_until_it_takes_it() {
+    let script = [Outcome::Transient, Outcome::AmbiguousLost, Outcome::Operator, Outcome::AmbiguousStored];
+    let bench = Bench::new(ScriptedStore::new(script, Outcome::Stored), &[("batch.in_flight_max", "1")]);
+    let (run, intake, follower) = bench.begin();
+    let mut intake = intake();
+    let ids = push(&mut intake, bench.now_ms(), 0..100);
+    let (worker, _drain) = bench.start(follower, 0);
+    intake.close();
+    let ended = worker.join().expect("no panic").expect("no error");
+    assert_eq!(ended, Ended { finished: true, damaged: false });
+    let calls = bench.store.calls();
+    let first = &calls[0];
+    for call in &calls[..5] {
+        assert_eq!(call.0, first.0, "the same id: the token");
+        let frames = |rows: &[trellis::pipeline::Row]| rows.iter().map(|r| r.frame.clone()).collect::<Vec<_>>();
+        assert_eq!(frames(&call.1), frames(&first.1), "the same rows");
+    }
+    assert_eq!(calls[4].2, Outcome::Stored);
+    assert_eq!(sorted(bench.store.click_ids()), sorted(ids));
+    run.end(true).expect("removed");
+}
+
+#[test]
+fn a_store_that_is_away_holds_nobody_up_and_loses_nothing() {
+    // One batch of ten at the store, room for one group in the queue: the rest waits in the journal.
+    let settings = [("batch.rows_max", "10"), ("batch.in_flight_max", "1"), ("queue.groups_max", "1")];
+    let bench = Bench::new(ScriptedStore::new([], Outcome::Transient), &settings);
+    let (_run, intake, follower) = bench.begin();
+    let (worker, _drain) = bench.start(follower, 0);
+    let mut intake = intake();
+    let ids = push(&mut intake, bench.now_ms(), 0..5_000);
+    assert_eq!(bench.metrics.edge(0).accepted.get(), 5_000, "the journal took all");
+    eventually("the store was asked", || bench.store.calls().len() > 3);
+    assert!(bench.metrics.pending() > 4_000, "{} are pending", bench.metrics.pending());
+    bench.store.always(Outcome::Stored);
+    intake.close();
+    assert!(worker.join().expect("no panic").expect("no error").finished);
+    assert_eq!(sorted(bench.store.click_ids()), sorted(ids));
+    assert!(bench.metrics.worker(0).via_journal.get() > 0 && bench.metrics.pending() == 0);
+}
+
+#[test]
+fn several_batches_are_at_the_store_at_once_and_the_checkpoint_waits_for_the_first() {
+    // The first batch is never answered; those behind it are stored.
+    let settings = [("batch.rows_max", "10"), ("batch.in_flight_max", "4")];
+    let bench = Bench::new(ScriptedStore::new([Outcome::Hang], Outcome::Stored), &settings);
+    let (run, intake, follower) = bench.begin();
+    let (worker, drain) = bench.start(follower, 0);
+    let mut intake = intake();
+    let ids = push(&mut intake, bench.now_ms(), 0..100);
+    eventually("all others are stored", || bench.store.click_ids().len() == 90);
+    intake.close();
+    drop(intake);
+    drain.send_replace(Drain::Stop);
+    assert!(!worker.join().expect("no panic").expect("no error").finished);
+    run.end(false).expect("left behind");
+
+    // The next start takes all up again from the first batch on; the store keeps one row for each click.
+    let mut orphans = Orphan::find(bench.folder.path()).expect("the journal folder");
+    let orphan = orphans.pop().expect("the run that was left");
+    let core = orphan.cores().expect("its cores")[0];
+    let follower = Follower::orphan(orphan.folder().to_owned(), core, bench.metrics.worker(1)).expect("a follower");
+    let (worker, _drain) = bench.start(follower, 1);
+    assert!(worker.join().expect("no panic").expect("no error").finished);
+    assert_eq!(bench.metrics.worker(1).adopted.get(), 100);
+    assert_eq!(sorted(bench.store.click_ids()), sorted(ids));
+    orphan.finish(false).expect("removed");
+}
+
+#[test]
+fn a_batch_never_crosses_a_month() {
+    let bench = Bench::new(ScriptedStore::new([], Outcome::Stored), &[("batch.age_max", "1h")]);
+    let (_run, intake, follower) = bench.begin();
+    let mut intake = intake();
+    push(&mut intake, END_OF_JANUARY_MS, 0..7);
+    push(&mut intake, END_OF_JANUARY_MS + 500, 7..20);
+    intake.close();
+    let (worker, _drain) = bench.start(follower, 0);
+    assert!(worker.join().expect("no panic").expect("no error").finished);
+    let sizes: Vec<_> = bench.store.calls().iter().map(|(_, rows, _)| rows.len()).collect();
+    assert_eq!(sizes, [7, 13]);
+}
+
+#[test]
+fn a_click_that_waited_too_long_is_labelled_unknown_and_not_checked() {
+    let bench = Bench::new(ScriptedStore::new([], Outcome::Stored), &[("dedup.lag_max", "1m")]);
+    let (_run, intake, follower) = bench.begin();
+    let mut intake = intake();
+    push(&mut intake, bench.now_ms() - Duration::from_secs(120).as_millis() as u64, 0..3);
+    push(&mut intake, bench.now_ms(), 3..5);
+    intake.close();
+    let (worker, _drain) = bench.start(follower, 0);
+    assert!(worker.join().expect("no panic").expect("no error").finished);
+    let calls = bench.store.calls();
+    let labels: Vec<_> = calls.iter().flat_map(|(_, rows, _)| rows).map(|row| row.dedup).collect();
+    let expected = [Label::Unknown, Label::Unknown, Label::Unknown, Label::Unique, Label::Unique];
+    assert_eq!(labels, expected);
+    assert_eq!(bench.deduper.claims().len(), 2);
+}
+
+#[test]
+fn a_segment_with_a_damaged_record_in_the_middle_is_reported_and_the_rest_is_read() {
+    let bench = Bench::new(ScriptedStore::new([], Outcome::Stored), &[]);
+    let (run, intake, _follower) = bench.begin();
+    let mut intake = intake();
+    let big: &'static str = Box::leak("q=".repeat(2_000).into_boxed_str());
+    // Into the second segment: the first one is no longer the last.
+    let mut pushed = 0;
+    eventually("the segment has changed", || {
+        let _ticket = intake.push(&Click { query: big, ..click(id(bench.now_ms(), pushed)) });
+        intake.flush();
+        pushed += 1;
+        pushed > 400 && segments(bench.folder.path()).len() > 2
+    });
+    drop(intake);
+    run.end(false).expect("left behind");
+    let first = segments(bench.folder.path()).remove(0);
+    let mut bytes = std::fs::read(&first).expect("a segment");
+    bytes[600_000] ^= 1;
+    std::fs::write(&first, bytes).expect("written");
+    let orphan = Orphan::find(bench.folder.path()).expect("the folder").pop().expect("the run");
+    let core = orphan.cores().expect("its cores")[0];
+    let follower = Follower::orphan(orphan.folder().to_owned(), core, bench.metrics.worker(1)).expect("a follower");
+    let (worker, _drain) = bench.start(follower, 1);
+    assert_eq!(worker.join().expect("no panic").expect("no error"), Ended { finished: true, damaged: true });
+    let stored = bench.store.click_ids().len() as u64;
+    assert!(stored > 100 && stored < pushed, "{stored} of {pushed}");
+    orphan.finish(true).expect("kept");
+    let kept = std::fs::read_dir(bench.folder.path().join("journal")).expect("the folder");
+    let names: Vec<_> = kept.map(|e| e.expect("an entry").path()).collect();
+    assert!(names.len() == 1 && names[0].extension().is_some_and(|e| e == "damaged"), "{names:?}");
+}
+
+fn segments(data_dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let runs = std::fs::read_dir(data_dir.join("journal")).expect("the journal folder");
+    let files = runs.flat_map(|run| std::fs::read_dir(run.expect("a run").path()).expect("its files"));
+    let mut files: Vec<_> = files.map(|f| f.expect("a file").path()).filter(|f| f.extension().is_some_and(|e| e == "seg")).collect();
+    files.sort();
+    files
+}
