@@ -67,8 +67,13 @@ fn pure(c: &mut Criterion) {
     c.bench_function("splice two macros", |b| {
         b.iter(|| {
             out.clear();
-            let values =
-                Values { click_id: Some(id), external_click_id: b"run-123456", slug: "spring", unix_ms: 1, visit: &visit };
+            let values = Values {
+                click_id: Some(id),
+                external_click_id: b"run-123456",
+                slug: "spring",
+                unix_ms: 1,
+                visit: &visit,
+            };
             template.splice(black_box(&values), false, &mut out);
             out.len()
         });

@@ -83,7 +83,9 @@ pub(super) fn lock(data_dir: &Path) -> anyhow::Result<FolderLock> {
             data_dir.display(),
             announced(data_dir).map_or_else(|| "it is starting".into(), |node| format!("pid {}", node.pid)),
         ),
-        Err(std::fs::TryLockError::Error(error)) => Err(error).context(format!("`{}` cannot be locked", path.display())),
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(error).context(format!("`{}` cannot be locked", path.display()))
+        }
     }
 }
 
@@ -112,7 +114,9 @@ pub fn running_node(data_dir: &Path) -> anyhow::Result<Option<RunningNode>> {
                 data_dir.display()
             ),
         },
-        Err(std::fs::TryLockError::Error(error)) => Err(error).context(format!("`{}` cannot be locked", path.display())),
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(error).context(format!("`{}` cannot be locked", path.display()))
+        }
     }
 }
 

@@ -147,8 +147,14 @@ impl Node {
         });
 
         let deduper = backends.deduper(runtimes)?;
-        let mut monitor =
-            Monitor { links, deduper, store: Arc::clone(&store), status: Arc::clone(&status), metrics: Arc::clone(&metrics), up: [None; 3] };
+        let mut monitor = Monitor {
+            links,
+            deduper,
+            store: Arc::clone(&store),
+            status: Arc::clone(&status),
+            metrics: Arc::clone(&metrics),
+            up: [None; 3],
+        };
         if config.store.migrate {
             migrate(store).await;
         }
@@ -260,7 +266,7 @@ async fn migrate(store: Arc<dyn crate::pipeline::Store>) {
             match store.migrate().await {
                 Ok(applied) if applied.is_empty() => return,
                 Ok(applied) => return tracing::info!(store = store.name(), ?applied, "tables were made"),
-                Err(error) if failures % 30 == 0 => {
+                Err(error) if failures.is_multiple_of(30) => {
                     tracing::warn!(store = store.name(), %error, "the store's tables cannot be made yet; trying again");
                 }
                 Err(_) => {}
@@ -364,7 +370,8 @@ impl WorkerMaker {
 /// Says on standard output where the node listens, and what to do first.
 fn greet(config: &Config, edge: SocketAddr, control: SocketAddr) -> anyhow::Result<()> {
     let (edge, control) = (dialled(edge), dialled(control));
-    let public = config.edge.public_hosts.first().map_or_else(|| format!("http://{edge}"), |host| format!("https://{host}"));
+    let public =
+        config.edge.public_hosts.first().map_or_else(|| format!("http://{edge}"), |host| format!("https://{host}"));
     let token = config.data_dir.join("control.token");
     let token = if config.control.token.is_empty() {
         format!("$(cat {})", token.display())
@@ -394,4 +401,3 @@ fn dialled(address: SocketAddr) -> SocketAddr {
         _ => address,
     }
 }
-

@@ -20,6 +20,7 @@ mod database_thread;
 #[cfg(test)]
 mod samples;
 mod sqlite_file;
+mod sqlite_questions;
 
 pub mod clickhouse;
 pub mod memory;

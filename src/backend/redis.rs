@@ -41,14 +41,20 @@ pub struct RedisDeduper {
     window_ms: u64,
     expire_s: u64,
     clock: std::sync::Arc<dyn Clock>,
-    outage: Mutex<Option<Outage>>,
+    health: Mutex<Health>,
 }
 
-/// Redis did not answer, and has not answered since. Times are the clock's `now`.
-#[derive(Clone, Copy, Debug)]
-struct Outage {
+/// How Redis was last found. Times are the clock's `now`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Health {
+    /// The last check that asked it failed.
+    away: bool,
+    /// While it is away: when it is asked again.
     next_try: Duration,
     next_log: Duration,
+    /// The log says that it is away.
+    told: bool,
+    /// Claims without a label since the log last said that all is well.
     unknown: u64,
 }
 
@@ -90,7 +96,7 @@ impl RedisDeduper {
             // Redis refuses 0, and numbers near the end of i64.
             expire_s: (window + lag_max).as_millis().div_ceil(1000).clamp(1, 1 << 40) as u64,
             clock,
-            outage: Mutex::new(None),
+            health: Mutex::default(),
         })
     }
 
@@ -103,12 +109,15 @@ impl RedisDeduper {
                     labels.extend(found);
                     self.note_answer();
                 }
-                Err(failure) => self.note_failure(&failure),
+                Err(failure) => {
+                    self.note_failure(&failure);
+                    break;
+                }
             }
         }
         let untold = claims.len() - labels.len();
         if untold > 0 {
-            self.note_unknown(untold as u64);
+            self.health().unknown += untold as u64;
             labels.resize(claims.len(), Label::Unknown);
         }
         labels
@@ -174,43 +183,42 @@ impl RedisDeduper {
             let mut connection = self.pool.get().await.map_err(|e| Failure::Pool(e.to_string()))?;
             Ok(pipeline.query_async(&mut connection).await?)
         };
-        tokio::time::timeout(self.timeout, answer).await.unwrap_or(Err(Failure::TimedOut(self.timeout)))
+        let answers =
+            tokio::time::timeout(self.timeout, answer).await.unwrap_or(Err(Failure::TimedOut(self.timeout)))?;
+        unrefused(answers)
     }
 
-    /// How often Redis may be asked now: not at all while an outage rests, once at its end.
+    /// How often Redis may be asked now: while it is away, not at all, and then once.
     fn tries_left(&self) -> Option<u32> {
-        match *self.outage() {
-            None => Some(self.tries),
-            Some(outage) => (self.clock.now() >= outage.next_try).then_some(1),
-        }
+        let health = self.health();
+        if health.away { (self.clock.now() >= health.next_try).then_some(1) } else { Some(self.tries) }
     }
 
     fn note_answer(&self) {
-        if let Some(outage) = self.outage().take() {
-            tracing::info!(unknown = outage.unknown, "Redis answers again; clicks are labelled");
+        let mut health = self.health();
+        health.away = false;
+        if health.told {
+            tracing::info!(unknown = health.unknown, "Redis answers again; clicks are labelled");
+            health.told = false;
+            health.unknown = 0;
         }
     }
 
     fn note_failure(&self, failure: &Failure) {
         let now = self.clock.now();
-        let mut held = self.outage();
-        let outage = held.get_or_insert(Outage { next_try: now, next_log: now, unknown: 0 });
-        outage.next_try = now + REST;
-        if now >= outage.next_log {
-            outage.next_log = now + LOG_EVERY;
-            tracing::warn!(error = %failure, unknown = outage.unknown, "Redis gives no labels; clicks are stored as unknown");
+        let mut health = self.health();
+        health.away = true;
+        health.next_try = now + REST;
+        if now >= health.next_log {
+            health.next_log = now + LOG_EVERY;
+            health.told = true;
+            tracing::warn!(error = %failure, unknown = health.unknown, "Redis gives no labels; clicks are stored as unknown");
         }
     }
 
-    fn note_unknown(&self, claims: u64) {
-        if let Some(outage) = &mut *self.outage() {
-            outage.unknown += claims;
-        }
-    }
-
-    fn outage(&self) -> std::sync::MutexGuard<'_, Option<Outage>> {
+    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
         // Numbers only: nothing in it can be half done.
-        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -239,7 +247,7 @@ impl std::fmt::Debug for RedisDeduper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedisDeduper")
             .field("pool", &self.pool.status())
-            .field("outage", &*self.outage())
+            .field("health", &*self.health())
             .finish_non_exhaustive()
     }
 }
@@ -249,6 +257,16 @@ fn key(fingerprint: &Fingerprint) -> [u8; PREFIX.len() + 16] {
     key[..PREFIX.len()].copy_from_slice(PREFIX);
     key[PREFIX.len()..].copy_from_slice(&fingerprint.0);
     key
+}
+
+/// The answers, unless Redis refused a command for what it is (no memory, a replica, loading, too old): it refuses them
+/// all then. A key of a wrong type is the trouble of its own claim.
+fn unrefused(mut answers: Vec<RedisResult<Value>>) -> Result<Vec<RedisResult<Value>>, Failure> {
+    let refused = |answer: &RedisResult<Value>| answer.as_ref().is_err_and(|e| e.code() != Some("WRONGTYPE"));
+    match answers.iter().position(refused).map(|at| answers.swap_remove(at)) {
+        Some(Err(error)) => Err(error.into()),
+        _ => Ok(answers),
+    }
 }
 
 /// Who held the key; `None` when the answer says nothing that we wrote.
@@ -298,6 +316,19 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_a_failure_and_a_wrong_type_is_not() {
+        use redis::FromRedisValue as _;
+        let answer =
+            |bytes: &[u8]| RedisResult::<Value>::from_redis_value(redis::parse_redis_value(bytes).unwrap()).unwrap();
+        let nil = || Ok(Value::Nil);
+        assert_eq!(unrefused(vec![nil(), answer(b"-WRONGTYPE Operation\r\n"), nil()]).unwrap().len(), 3);
+        for refusal in ["-OOM command not allowed\r\n", "-ERR syntax error\r\n", "-READONLY You can't\r\n"] {
+            let failure = unrefused(vec![nil(), answer(refusal.as_bytes())]).unwrap_err();
+            assert!(matches!(failure, Failure::Redis(_)), "{failure}");
+        }
+    }
+
+    #[test]
     fn a_claim_is_one_command() {
         let deduper = deduper("redis://127.0.0.1", &Arc::default()).unwrap();
         let claim =
@@ -328,10 +359,8 @@ mod tests {
         clock.0.store(1, Ordering::SeqCst);
         assert_eq!(deduper.tries_left(), Some(1));
         assert_eq!(deduper.check(&claims[..1]).await, [Label::Unknown]);
-        assert_eq!(
-            deduper.outage().map(|o| (o.next_try.as_secs(), o.next_log.as_secs(), o.unknown)),
-            Some((2, 5, 2502))
-        );
+        let health = *deduper.health();
+        assert_eq!((health.next_try.as_secs(), health.next_log.as_secs(), health.unknown), (2, 5, 2502));
         assert!(deduper.ping().await.is_err());
     }
 }

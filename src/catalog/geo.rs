@@ -61,7 +61,8 @@ mod tests {
     #[test]
     fn public_addresses_have_countries_and_private_ones_have_none() {
         let geo = Geo::new().unwrap();
-        let country = |address: &str| geo.country(address.parse().unwrap()).map(|c| String::from_utf8(c.into()).unwrap());
+        let country =
+            |address: &str| geo.country(address.parse().unwrap()).map(|c| String::from_utf8(c.into()).unwrap());
         assert_eq!(country("8.8.8.0").as_deref(), Some("US"));
         assert_eq!(country("::ffff:8.8.8.0").as_deref(), Some("US"));
         assert_eq!(country("2a00:1450:4001::").as_deref(), Some("IE"));

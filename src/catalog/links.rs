@@ -74,11 +74,7 @@ pub trait LinkStore: Send + Sync {
     /// Forgets a link.
     fn delete<'a>(&'a self, slug: &'a str) -> BoxFuture<'a, Result<(), CatalogError>>;
     /// Links in the order of their slugs, behind `after`, at most `limit`.
-    fn list<'a>(
-        &'a self,
-        after: Option<&'a str>,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>>;
+    fn list<'a>(&'a self, after: Option<&'a str>, limit: usize) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>>;
     /// Whether it answers.
     fn ping(&self) -> BoxFuture<'_, Result<(), CatalogError>>;
 }

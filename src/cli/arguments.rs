@@ -1,9 +1,13 @@
 //! What can be typed. Only shapes and help: what a URL, a slug or a setting may be is judged where it is used, once.
 //! Commands that are planned and not built are not listed, so that they are refused.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
+
+const EVERYWHERE: &str = "Options of every command";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -12,25 +16,56 @@ Examples:
   trellis link add https://example.com/ --slug spring
   trellis clicks tail --follow
 
-Settings come from the command line, then TRELLIS_SECTION__KEY in the environment, then the file, then the defaults.
+Settings come from the command line, then TRELLIS_SECTION__KEY in the environment, then the file,
+then the defaults.
 Exit codes: 0 done, 1 failed, 64 bad usage or configuration.";
 
 /// Answers tracked links with redirects and records every click.
 #[derive(Debug, Parser)]
-#[command(name = "trellis", version, after_help = EXAMPLES, max_term_width = 120)]
+#[command(name = "trellis", version, after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Configuration file (TRELLIS_CONFIG names one too)
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = EVERYWHERE)]
     pub(super) config: Option<PathBuf>,
     /// One setting, such as edge.listen=127.0.0.1:9000; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE", global = true, value_parser = setting)]
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true, help_heading = EVERYWHERE, value_parser = setting)]
     pub(super) settings: Vec<(String, String)>,
     /// Where everything on disk lives; short for --set data_dir=DIR
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, help_heading = EVERYWHERE)]
     pub(super) data_dir: Option<String>,
     /// Without one: serve.
     #[command(subcommand)]
     pub(super) command: Option<Command>,
+}
+
+impl Arguments {
+    /// Reads the words of a command line, the program's name first.
+    pub(super) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(settings_first(words))
+    }
+}
+
+/// Moves every `--set` before the command: of an option that stands both before and behind it, clap would keep one side
+/// and drop the other without a word.
+fn settings_first(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words = words.into_iter();
+    let mut first: Vec<_> = words.by_ref().take(1).collect();
+    let mut others = Vec::new();
+    while let Some(word) = words.next() {
+        if word == "--" {
+            others.push(word);
+            break;
+        }
+        if word == "--set" {
+            first.push(word);
+            first.extend(words.next());
+        } else if word.as_encoded_bytes().starts_with(b"--set=") {
+            first.push(word);
+        } else {
+            others.push(word);
+        }
+    }
+    first.into_iter().chain(others).chain(words).collect()
 }
 
 /// What to do.
@@ -59,7 +94,7 @@ pub(super) enum LinkCommand {
     #[command(after_help = "\
 Examples:
   trellis link add https://example.com/
-  trellis link add 'https://example.com/?id={click_id}' --slug spring --campaign mail --tag a --tag b")]
+  trellis link add 'https://example.com/?id={click_id}' --slug spring --tag mail --tag may")]
     Add(AddLink),
     /// List links in the order of their slugs
     #[command(after_help = "Each line: slug, status, campaign, url; `paused` at the end.")]
@@ -67,7 +102,7 @@ Examples:
     /// Remove links; their clicks stay
     Rm {
         /// What to remove
-        #[arg(value_name = "SLUG", required = true)]
+        #[arg(value_name = "SLUG", required = true, value_parser = NonEmptyStringValueParser::new())]
         slugs: Vec<String>,
     },
 }
@@ -189,22 +224,33 @@ mod tests {
         Arguments::command().debug_assert();
     }
 
+    fn read(line: &[&str]) -> Result<Arguments, clap::Error> {
+        Arguments::read(line.iter().map(OsString::from))
+    }
+
     #[test]
-    fn global_options_stand_before_and_behind_the_command() {
+    fn settings_stand_before_and_behind_the_command() {
         for line in [
             &["trellis", "--data-dir", "d", "--set", "a=1", "--set", "b=x=y", "link", "ls"][..],
-            &["trellis", "link", "ls", "--data-dir", "d", "--set", "a=1", "--set", "b=x=y"],
+            &["trellis", "link", "ls", "--data-dir", "d", "--set", "a=1", "--set=b=x=y"],
+            &["trellis", "--set", "a=1", "link", "--data-dir=d", "ls", "--set", "b=x=y"],
         ] {
-            let arguments = Arguments::try_parse_from(line).unwrap();
+            let arguments = read(line).unwrap();
             let settings = [("a", "1"), ("b", "x=y")].map(|(key, value)| (key.to_owned(), value.to_owned()));
             assert_eq!((arguments.data_dir.as_deref(), arguments.settings), (Some("d"), settings.to_vec()));
+        }
+        let arguments = read(&["trellis", "link", "rm", "--", "--set", "a=1"]).unwrap();
+        let slugs = ["--set", "a=1"].map(String::from);
+        assert!(matches!(&arguments.command, Some(Command::Link(LinkCommand::Rm { slugs: s })) if *s == slugs));
+        for line in [&["trellis", "--set"][..], &["trellis", "link", "ls", "--set"], &["trellis", "link", "rm", ""]] {
+            assert!(read(line).is_err(), "{line:?}");
         }
     }
 
     #[test]
     fn what_is_not_built_is_not_there() {
         for command in ["key", "dead-letter", "explain", "verify", "slo", "metrics", "capacity", "warden"] {
-            assert!(Arguments::try_parse_from(["trellis", command]).is_err(), "{command}");
+            assert!(read(&["trellis", command]).is_err(), "{command}");
         }
     }
 }

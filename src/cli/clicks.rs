@@ -55,7 +55,7 @@ async fn follow(api: &Api, tail: &Tail) -> Result<(), Stop> {
     let mut away = false;
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let clicks = match newest(api, tail, Some(seen.from_ms()), PAGE * PAGES_MAX).await {
+        let clicks = match newest(api, tail, Some(seen.begin_ms()), PAGE * PAGES_MAX).await {
             Ok(clicks) => clicks,
             // The store is away; the node is not.
             Err(error) if is_unavailable(&error) => {
@@ -134,7 +134,7 @@ impl Seen {
     }
 
     /// The first moment to ask for.
-    fn from_ms(&self) -> u64 {
+    fn begin_ms(&self) -> u64 {
         let newest_ms = self.ids.last().map_or(0, ClickId::unix_ms);
         newest_ms.saturating_sub(LOOK_BACK_MS).max(self.floor_ms)
     }
@@ -142,7 +142,7 @@ impl Seen {
     /// Whether the click was not shown yet; from now on it was. A click whose id says nothing counts as shown.
     fn is_new(&mut self, click: &Value) -> bool {
         let is_new = id(click).is_some_and(|id| self.ids.insert(id));
-        let first = ClickId::new(self.from_ms(), &[0; 10]);
+        let first = ClickId::new(self.begin_ms(), &[0; 10]);
         self.ids = self.ids.split_off(&first);
         is_new
     }
@@ -165,14 +165,14 @@ mod tests {
     #[test]
     fn following_shows_late_clicks_and_no_click_twice() {
         let mut seen = Seen::new(&[click(100_000, 2), click(99_000, 1)]);
-        assert_eq!(seen.from_ms(), 100_000, "what is older was cut off on purpose");
+        assert_eq!(seen.begin_ms(), 100_000, "what is older was cut off on purpose");
         assert!(!seen.is_new(&click(100_000, 2)));
         assert!(seen.is_new(&click(100_000, 3)), "the same millisecond");
         assert!(seen.is_new(&click(105_000, 1)));
         assert!(seen.is_new(&click(104_000, 1)), "from a batch that came later");
         assert!(!seen.is_new(&click(104_000, 1)));
         assert!(seen.is_new(&click(200_000, 1)));
-        assert_eq!(seen.from_ms(), 190_000);
+        assert_eq!(seen.begin_ms(), 190_000);
         assert_eq!(seen.ids.len(), 1, "what is not asked for again is forgotten");
         assert!(!seen.is_new(&json!({ "click_id": "?" })));
     }
@@ -180,9 +180,9 @@ mod tests {
     #[test]
     fn following_an_empty_store_begins_at_its_first_click() {
         let mut seen = Seen::new(&[]);
-        assert_eq!(seen.from_ms(), 0);
+        assert_eq!(seen.begin_ms(), 0);
         assert!(seen.is_new(&click(100_000, 1)));
-        assert_eq!(seen.from_ms(), 90_000);
+        assert_eq!(seen.begin_ms(), 90_000);
     }
 
     #[test]

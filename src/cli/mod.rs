@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use clap::Parser as _;
 use http_body_util::Full;
 use hyper::{Request, StatusCode};
 use url::Url;
@@ -32,7 +31,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Does what the process was called for.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::read(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Nobody may be reading; then there is nobody to tell.

@@ -26,6 +26,7 @@ pub const REFERRER_BYTES_MAX: usize = 1024;
 pub const FRAME_BYTES_MAX: usize = 64 + 8 * (2 + u16::MAX as usize);
 
 const VERSION: u8 = 1;
+const CLICK_ID_AT: usize = 12;
 const HEAD: u8 = 1;
 const PREFETCH: u8 = 2;
 const FINGERPRINT: u8 = 4;
@@ -163,6 +164,13 @@ impl<'a> Click<'a> {
     }
 }
 
+/// The time of a frame's click, without decoding the rest; `None` when it is too short to have one.
+#[must_use]
+pub fn unix_ms(frame: &[u8]) -> Option<u64> {
+    let id = frame.get(CLICK_ID_AT..CLICK_ID_AT + 16)?;
+    Some(ClickId::from_bytes(id.try_into().ok()?).unix_ms())
+}
+
 /// Why bytes are no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadFrame {
@@ -226,6 +234,7 @@ mod tests {
         for end in 0..frame.len() {
             assert!(Click::decode(&frame[..end]).is_err(), "cut at {end}");
         }
+        assert_eq!((unix_ms(&frame), unix_ms(&frame[..27])), (Some(1_700_000_000_000), None));
         frame.push(0);
         assert_eq!(Click::decode(&frame), Err(BadFrame::Length));
         frame[0] = 2;

@@ -144,7 +144,8 @@ impl Link {
             .chain(tags.iter().take(TAGS_MAX).map(|t| ("tags", t)))
         {
             if text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
-                errors.push(FieldError::new(field, format!("over {NAME_BYTES_MAX} bytes, or holds a control character")));
+                errors
+                    .push(FieldError::new(field, format!("over {NAME_BYTES_MAX} bytes, or holds a control character")));
             }
         }
         match target {
@@ -279,7 +280,8 @@ mod tests {
 
     #[test]
     fn a_change_keeps_what_it_does_not_name() {
-        let link = Link::check(RawLink { campaign: Some("c".into()), ..raw("a", "https://a.example/") }, &own()).unwrap();
+        let link =
+            Link::check(RawLink { campaign: Some("c".into()), ..raw("a", "https://a.example/") }, &own()).unwrap();
         let change = RawLink { url: Some("https://b.example/".into()), ..RawLink::default() };
         let changed = link.changed(change, &own()).unwrap();
         assert_eq!((changed.url.as_str(), changed.campaign.as_str()), ("https://b.example/", "c"));

@@ -174,7 +174,9 @@ fn cut(text: &str) -> Result<(String, Vec<Macro>, String), String> {
     plain.push_str(rest);
     let before_path = text.find('{').is_some_and(|at| at < text.len() - after_authority(text).len());
     if before_path {
-        return Err("has a macro in its scheme or host; a macro may stand behind the host only, after the first `/`".into());
+        return Err(
+            "has a macro in its scheme or host; a macro may stand behind the host only, after the first `/`".into()
+        );
     }
     Ok((plain, macros, mark))
 }
@@ -230,7 +232,10 @@ mod tests {
             spliced("https://a.example/p?id={click_id}&e={external_click_id}#{slug}", "click_id=A%2FB+%26", false),
             "https://a.example/p?id=018bcfe5-6800-7000-8000-000000000000&e=A%2FB%20%26#spring"
         );
-        assert_eq!(spliced("https://a.example/{q:x}/{ts}", "x=../%0d%0aSet-Cookie:1", false), "https://a.example/..%2F%0D%0ASet-Cookie%3A1/1700000000");
+        assert_eq!(
+            spliced("https://a.example/{q:x}/{ts}", "x=../%0d%0aSet-Cookie:1", false),
+            "https://a.example/..%2F%0D%0ASet-Cookie%3A1/1700000000"
+        );
         assert_eq!(spliced("https://a.example/?m={q:none}", "", false), "https://a.example/?m=");
     }
 

@@ -82,7 +82,7 @@ fn wrong_field<T: DeserializeOwned>((name, value): (String, Value)) -> Option<Wr
     let error = serde_json::from_value::<T>(Value::Object(object)).err()?.to_string();
     let unknown = error.starts_with("unknown field");
     // serde repeats the name, however long it is.
-    Some(Wrong::new(shown, if unknown { "is not a field of a link".to_owned() } else { error }))
+    Some(Wrong::new(shown, if unknown { "is not a field that is known here".to_owned() } else { error }))
 }
 
 /// The query string; a parameter that `T` does not know is refused.

@@ -64,12 +64,25 @@ fn rfc_3339(unix_ms: u64) -> String {
     time.map_or_else(String::new, |time| format!("{time:.3}"))
 }
 
+/// Makes an edit in a task of its own: a client that goes away, or the deadline, must not leave it in the catalog and out
+/// of the memory that links are served from.
+async fn to_the_end<T: Send + 'static>(
+    edit: impl Future<Output = Result<T, LinkError>> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::spawn(edit).await {
+        Ok(edited) => Ok(edited?),
+        Err(_) => {
+            Err(Problem::new(Code::CatalogUnavailable, "the edit broke off; read the link to see whether it was made"))
+        }
+    }
+}
+
 pub(super) async fn create(
     State(parts): State<Parts>,
     Query(NoParameters {}): Query<NoParameters>,
     body: Fields<RawLink>,
 ) -> Result<Response, Problem> {
-    let entry = parts.links.create(body.value).await?;
+    let entry = to_the_end(async move { parts.links.create(body.value).await }).await?;
     let place = format!("/api/v1/links/{}", entry.link.slug);
     Ok((StatusCode::CREATED, [(LOCATION, place)], Json(Shown::new(&entry.link))).into_response())
 }
@@ -126,7 +139,8 @@ pub(super) async fn change(
             body.nulls.into_iter().map(|field| Wrong::new(field, "is null; leave it out, or give the new value"));
         return Err(Problem::fields(wrong));
     }
-    let entry = parts.links.change(&known(slug)?, body.value).await?;
+    let slug = known(slug)?;
+    let entry = to_the_end(async move { parts.links.change(&slug, body.value).await }).await?;
     Ok(Json(Shown::new(&entry.link)).into_response())
 }
 
@@ -135,7 +149,8 @@ pub(super) async fn remove(
     slug: Slug,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<StatusCode, Problem> {
-    parts.links.remove(&known(slug)?).await?;
+    let slug = known(slug)?;
+    to_the_end(async move { parts.links.remove(&slug).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

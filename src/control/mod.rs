@@ -1,8 +1,8 @@
 //! L4: the operator side, on a listener of its own: health, metrics, and the API for links and clicks.
 //!
 //! It never meets a visitor, never touches the journal, and a click passes through here only as an answer of the store.
-//! Nothing that the edge does waits for it. `app` makes the [`router`] and [`serve`]s it; the command line calls the same
-//! router in-process when no node is running.
+//! Nothing that the edge does waits for it. `app` makes the [`router`] and [serves](serve()) it; the command line calls
+//! the same router in-process when no node is running.
 //!
 //! ```text
 //! /health  /health/ready  /metrics            open
@@ -87,18 +87,21 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .route("/clicks", get(clicks::list))
         .route("/clicks/count", get(clicks::count));
     let api = NOT_BUILT.iter().fold(api, |api, path| api.route(path, any(not_built)));
+    let auth = from_fn_with_state(Arc::new(auth::Token::new(&parts.token)), auth::check);
     let api = api
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(parts.body_bytes_max))
         // The outermost of the API: who may not come in learns nothing about what is inside.
-        .layer(from_fn_with_state(Arc::new(auth::Token::new(&parts.token)), auth::check));
+        .layer(auth.clone());
     Router::new()
         .route("/health", get(status::alive))
         .route("/health/ready", get(status::ready))
         .route("/metrics", get(metrics))
         .route("/slo", any(not_built))
         .nest("/api/v1", api)
+        // The one path under it that `nest` leaves out.
+        .route("/api/v1/", any(unknown_path).layer(auth))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(deadline, finish))

@@ -97,3 +97,44 @@ async fn connection(
         }
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::{Notify, oneshot};
+
+    #[tokio::test]
+    async fn a_request_in_flight_is_answered_and_idle_connections_are_closed_at_the_end() {
+        let (begun, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (inner_begun, inner_release) = (Arc::clone(&begun), Arc::clone(&release));
+        let router = Router::new().route(
+            "/slow",
+            get(async move || {
+                inner_begun.notify_one();
+                inner_release.notified().await;
+                "done"
+            }),
+        );
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(serve(listener, router, async move { drop(stopped.await) }));
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        idle.write_all(b"GET /nothing HTTP/1.1\r\nHost: t\r\n\r\n").await.unwrap();
+        assert_eq!(idle.read_u8().await.unwrap(), b'H', "it is kept open, but for the end");
+        busy.write_all(b"GET /slow HTTP/1.1\r\nHost: t\r\n\r\n").await.unwrap();
+        begun.notified().await;
+        stop.send(()).unwrap();
+        idle.read_to_end(&mut Vec::new()).await.unwrap();
+        release.notify_one();
+        let mut answer = String::new();
+        busy.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
+        server.await.unwrap().unwrap();
+        assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    }
+}

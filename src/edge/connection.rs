@@ -178,7 +178,7 @@ pub(super) fn spawn(core: Rc<Core>, stream: TcpStream, peer: IpAddr) {
     builder
         .max_buf_size(limits.head_bytes_max)
         .max_headers(limits.headers_max)
-        .pipeline_flush(true)
+        // Not `pipeline_flush`: it holds the answer to a bad head back, behind the bytes that nobody will read.
         .header_read_timeout(None);
     let trusted = limits.trusted_proxies.iter().any(|network| network.contains(peer));
     tokio::task::spawn_local(async move {
@@ -208,10 +208,7 @@ async fn answer(
 }
 
 /// Drives hyper's connection and looks at the sweep's word whenever it is woken.
-async fn serve<S>(
-    mut connection: Pin<&mut http1::Connection<Socket, S>>,
-    watched: &Watched,
-) -> Result<(), hyper::Error>
+async fn serve<S>(mut connection: Pin<&mut http1::Connection<Socket, S>>, watched: &Watched) -> Result<(), hyper::Error>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = respond::Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -38,7 +38,8 @@ impl Checkpoint {
     pub fn open(folder: &Path, core: u32, first: Position) -> io::Result<Self> {
         let path = Self::path(folder, core);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let newest = [0, 1].into_iter().filter_map(|slot| read_slot(&file, slot)).max_by_key(|(generation, _)| *generation);
+        let newest =
+            [0, 1].into_iter().filter_map(|slot| read_slot(&file, slot)).max_by_key(|(generation, _)| *generation);
         let (generation, position) = newest.unwrap_or((0, first));
         Ok(Self { file, generation, position })
     }

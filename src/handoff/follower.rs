@@ -179,7 +179,7 @@ impl Follower {
                     }
                 }
             };
-            match reader.next()? {
+            match reader.read()? {
                 Next::Click(frame, end) => {
                     self.next = end;
                     out.push(Item { frame, end });
@@ -203,7 +203,10 @@ impl Follower {
 
     fn is_gone(&self, error: &io::Error) -> bool {
         matches!(self.source, Source::Orphan { .. })
-            && matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+            && matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
+            )
     }
 
     /// Goes on behind a place where no valid record stands; false when there is nothing behind it. The torn end of the

@@ -19,6 +19,9 @@ use crate::telemetry::metrics::EdgeShard;
 
 /// The largest group: a turn of the event loop that gathers more writes early.
 const GROUP_BYTES_MAX: usize = 512 << 10;
+/// Groups share buffers of this size. Small enough for the allocator to hand out again what the worker gave back; with
+/// larger ones every buffer came fresh from the system, and its pages had to be cleared.
+const BUFFER_BYTES: usize = 16 << 10;
 
 /// Takes clicks, gathers those of one turn of the event loop into a group, and writes it.
 #[derive(Debug)]
@@ -109,7 +112,7 @@ impl Intake {
             queue,
             queue_bytes_max: limits.queue_bytes_max,
             segment_bytes: limits.segment_bytes,
-            group: BytesMut::with_capacity(GROUP_BYTES_MAX),
+            group: BytesMut::with_capacity(BUFFER_BYTES),
             clicks: 0,
             turn: Rc::default(),
             spare: Default::default(),
@@ -199,7 +202,6 @@ impl Intake {
             self.shared.written.store(end.to_u64(), Ordering::Release);
         }
         self.clicks = 0;
-        self.group.reserve(64 << 10);
         self.finish_turn(end.offset);
     }
 

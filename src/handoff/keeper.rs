@@ -56,7 +56,8 @@ impl Maker {
 impl Keeper {
     pub(super) fn start(maker: Maker, mut kept: Vec<Kept>, sync: JournalSync) -> std::io::Result<Self> {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
-        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || run(&maker, &mut kept, sync, &stopped))?;
+        let thread =
+            std::thread::Builder::new().name("journal".into()).spawn(move || run(&maker, &mut kept, sync, &stopped))?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }

@@ -11,7 +11,7 @@
 //! where the clicks are already. Memory: `in_flight_max + 1` batches of `rows_max` clicks.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::enrich::Enricher;
 use super::{Batch, Claim, Deduper, Label, Row, Sealed, Store, StoreError};
-use crate::click::Click;
+use crate::click::{Click, frame};
 use crate::clock::Clock;
 use crate::config;
 use crate::handoff::{Follower, Item, Step};
@@ -79,7 +79,7 @@ pub struct Ended {
 }
 
 /// A range of the journal at the store.
-struct Range {
+struct Sent {
     end: Position,
     done: bool,
 }
@@ -89,7 +89,8 @@ struct Range {
 struct Open {
     rows: Vec<Row>,
     end: Option<Position>,
-    month: u64,
+    /// Unix milliseconds of its month: a batch goes into one partition.
+    month_ms: Range<u64>,
     since: Duration,
 }
 
@@ -98,11 +99,14 @@ struct Running {
     drain: watch::Receiver<Drain>,
     open: Open,
     /// Ranges in the order of the journal, the first one not finished.
-    ranges: VecDeque<Range>,
+    ranges: VecDeque<Sent>,
     /// Number of ranges that left the front of `ranges`.
     finished_ranges: u64,
     inserts: JoinSet<u64>,
-    items: Vec<Item>,
+    /// Claimed, and not yet in a batch: at most one chunk or group.
+    waiting: VecDeque<Item>,
+    /// Where the follower puts what it claims.
+    claimed: Vec<Item>,
     read_failing: bool,
 }
 
@@ -120,7 +124,8 @@ impl Worker {
             ranges: VecDeque::new(),
             finished_ranges: 0,
             inserts: JoinSet::new(),
-            items: Vec::with_capacity(CHUNK_CLICKS),
+            waiting: VecDeque::with_capacity(CHUNK_CLICKS),
+            claimed: Vec::with_capacity(CHUNK_CLICKS),
             read_failing: false,
         };
         Ok(runtime.block_on(running.run()))
@@ -138,23 +143,25 @@ impl Running {
             while let Some(done) = self.inserts.try_join_next() {
                 self.note_stored(done);
             }
-            let mut took = false;
-            if !exhausted && self.has_room() {
-                (took, exhausted) = self.take().await;
+            if self.waiting.is_empty() && !exhausted && (self.has_slot() || !self.is_full()) {
+                exhausted = self.claim();
             }
-            let idle = !took;
+            let nothing_waits = self.waiting.is_empty();
             let aged = self.worker.clock.now().saturating_sub(self.open.since) >= self.worker.batch.age_max;
-            if self.has_slot() && !self.open.rows.is_empty() && (aged || exhausted || (drain == Drain::Yes && idle)) {
+            let last = nothing_waits && (exhausted || drain == Drain::Yes);
+            if self.has_slot() && (aged || last || self.is_full() || self.next_is_of_another_month()) {
                 self.send();
             }
-            if exhausted && self.open.rows.is_empty() && self.inserts.is_empty() {
+            if exhausted && nothing_waits && self.open.rows.is_empty() && self.inserts.is_empty() {
                 return self.ended(true);
             }
-            if idle {
-                self.wait().await;
-            } else {
+            let fitting = self.fitting();
+            if fitting > 0 {
+                self.add(fitting).await;
                 // Inserts run on this thread too.
                 tokio::task::yield_now().await;
+            } else {
+                self.wait().await;
             }
         }
     }
@@ -163,13 +170,32 @@ impl Running {
         Ended { finished, damaged: self.worker.follower.is_damaged() }
     }
 
-    /// Room in the open batch, or the chance to send it and open another.
-    fn has_room(&self) -> bool {
-        self.open.rows.len() < self.worker.batch.rows_max || self.has_slot()
-    }
-
     fn has_slot(&self) -> bool {
         self.inserts.len() < self.worker.batch.in_flight_max
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.rows.len() >= self.worker.batch.rows_max
+    }
+
+    fn next_is_of_another_month(&self) -> bool {
+        !self.open.rows.is_empty() && self.waiting.front().is_some_and(|item| !self.is_of_this_month(item))
+    }
+
+    /// A frame without a readable time fits everywhere: it becomes no row.
+    fn is_of_this_month(&self, item: &Item) -> bool {
+        frame::unix_ms(&item.frame).is_none_or(|ms| self.open.month_ms.contains(&ms))
+    }
+
+    /// How many of the waiting clicks may join the open batch; an empty one takes the month of the first.
+    fn fitting(&mut self) -> usize {
+        if self.open.rows.is_empty()
+            && let Some(ms) = self.waiting.front().and_then(|item| frame::unix_ms(&item.frame))
+        {
+            self.open.month_ms = month_around(ms);
+        }
+        let room = self.worker.batch.rows_max.saturating_sub(self.open.rows.len()).min(CHUNK_CLICKS);
+        self.waiting.iter().take(room).take_while(|item| self.is_of_this_month(item)).count()
     }
 
     /// Waits for a tick, a stored batch or a word from outside.
@@ -181,10 +207,9 @@ impl Running {
         }
     }
 
-    /// Takes a chunk of clicks up: (whether there were any, whether there will never be more).
-    async fn take(&mut self) -> (bool, bool) {
-        let mut items = std::mem::take(&mut self.items);
-        let exhausted = match self.worker.follower.poll(CHUNK_CLICKS, &mut items) {
+    /// Takes clicks up from the door: whether there will never be more.
+    fn claim(&mut self) -> bool {
+        let exhausted = match self.worker.follower.poll(CHUNK_CLICKS, &mut self.claimed) {
             Ok(step) => {
                 self.read_failing = false;
                 step == Step::Finished
@@ -197,21 +222,17 @@ impl Running {
                 false
             }
         };
-        let took = !items.is_empty();
-        if took {
-            self.add(&items).await;
-            items.clear();
-        }
-        self.items = items;
-        (took, exhausted)
+        self.waiting.extend(self.claimed.drain(..));
+        exhausted
     }
 
-    /// Enriches and labels clicks and adds them to the open batch.
-    async fn add(&mut self, items: &[Item]) {
+    /// Enriches and labels the first waiting clicks and adds them to the open batch.
+    async fn add(&mut self, clicks: usize) {
+        let items: Vec<Item> = self.waiting.drain(..clicks).collect();
         let mut rows: Vec<Option<Row>> = Vec::with_capacity(items.len());
         let (mut claims, mut claimants) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
         let oldest_ms = self.worker.clock.wall_ms().saturating_sub(self.worker.lag_max.as_millis() as u64);
-        for item in items {
+        for item in &items {
             let click = match Click::decode(&item.frame) {
                 Ok(click) => click,
                 Err(error) => {
@@ -258,37 +279,34 @@ impl Running {
         }
     }
 
-    /// Adds one row; a full batch or another month sends the open one first. The range goes on over a click that is not
-    /// understood.
+    /// Adds one row. The range goes on over a click that is not understood.
     fn push(&mut self, row: Option<Row>, end: Position) {
         if let Some(row) = row {
-            let month = month_of(&row);
-            if !self.open.rows.is_empty() && (self.open.rows.len() >= self.worker.batch.rows_max || month != self.open.month) {
-                self.send();
-            }
             if self.open.rows.is_empty() {
                 self.open.since = self.worker.clock.now();
-                self.open.month = month;
             }
             self.open.rows.push(row);
         }
         self.open.end = Some(end);
     }
 
-    /// Freezes the open batch and sends it.
+    /// Freezes the open batch and sends it; does nothing when it has no row.
     fn send(&mut self) {
+        if self.open.rows.is_empty() {
+            return;
+        }
         let Some(end) = self.open.end.take() else { return };
         let number = self.finished_ranges + self.ranges.len() as u64;
-        self.ranges.push_back(Range { end, done: false });
+        self.ranges.push_back(Sent { end, done: false });
         let rows = std::mem::take(&mut self.open.rows);
         let worker = &self.worker;
-        let times: Vec<u64> = rows.iter().map(|row| frame_ms(&row.frame)).collect();
+        let times: Vec<u64> = rows.iter().filter_map(|row| frame::unix_ms(&row.frame)).collect();
         let batch = Batch { id: batch_id(worker.clock.wall_ms()), node: Arc::clone(&worker.node), rows };
         let sending = Sending {
             store: Arc::clone(&worker.store),
             retry: worker.batch,
             clock: Arc::clone(&worker.clock),
-            metrics: Rc::new(Arc::clone(&worker.metrics)),
+            metrics: Arc::clone(&worker.metrics),
             sealed: worker.store.seal(batch),
             times,
         };
@@ -322,7 +340,7 @@ struct Sending {
     store: Arc<dyn Store>,
     retry: config::Batch,
     clock: Arc<dyn Clock>,
-    metrics: Rc<Arc<WorkerShard>>,
+    metrics: Arc<WorkerShard>,
     sealed: Sealed,
     times: Vec<u64>,
 }
@@ -334,7 +352,7 @@ impl Sending {
         while let Err(error) = self.store.insert(&self.sealed).await {
             self.metrics.insert_failures.add(1);
             let pause = self.pause(failures, &error);
-            if failures % LOG_EVERY == 0 {
+            if failures.is_multiple_of(LOG_EVERY) {
                 let (store, batch, rows) = (self.store.name(), self.sealed.id, self.sealed.rows);
                 tracing::warn!(%error, store, %batch, rows, failures, "the store did not take a batch; trying again");
             }
@@ -372,18 +390,17 @@ fn batch_id(unix_ms: u64) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(unix_ms, &random).into_uuid()
 }
 
-/// The time in a frame's click id; frames in a batch were decoded before.
-fn frame_ms(frame: &[u8]) -> u64 {
-    Click::decode(frame).map_or(0, |click| click.id.unix_ms())
-}
-
-/// Months since 1970, UTC: the store's partition.
-fn month_of(row: &Row) -> u64 {
-    let seconds = i64::try_from(frame_ms(&row.frame) / 1000).unwrap_or_default();
-    jiff::Timestamp::from_second(seconds).map_or(0, |time| {
-        let date = time.to_zoned(jiff::tz::TimeZone::UTC).date();
-        date.year().unsigned_abs() as u64 * 12 + date.month().unsigned_abs() as u64
-    })
+/// The Unix milliseconds of the UTC month around a moment: the store's partition.
+fn month_around(unix_ms: u64) -> Range<u64> {
+    let found = || -> Option<Range<u64>> {
+        let time = jiff::Timestamp::from_millisecond(i64::try_from(unix_ms).ok()?).ok()?;
+        let first = time.to_zoned(jiff::tz::TimeZone::UTC).first_of_month().ok()?.start_of_day().ok()?;
+        let next = first.checked_add(jiff::Span::new().months(1)).ok()?;
+        let ms = |zoned: &jiff::Zoned| u64::try_from(zoned.timestamp().as_millisecond()).ok();
+        Some(ms(&first)?..ms(&next)?)
+    };
+    // A time that no calendar has is a month of its own.
+    found().unwrap_or(unix_ms..unix_ms.saturating_add(1))
 }
 
 impl std::fmt::Debug for Worker {
@@ -391,4 +408,3 @@ impl std::fmt::Debug for Worker {
         f.debug_struct("Worker").field("follower", &self.follower).finish_non_exhaustive()
     }
 }
-

@@ -238,8 +238,10 @@ mod tests {
     fn a_group_gives_its_payloads_back_with_their_ends() {
         let start = Position { seq: 0, offset: 256 };
         let mut group = BytesMut::new();
-        let ends: Vec<_> =
-            [&b"a"[..], b"", b"ccc"].iter().map(|p| append_record(&mut group, start, Kind::Click, |o| o.put_slice(p))).collect();
+        let ends: Vec<_> = [&b"a"[..], b"", b"ccc"]
+            .iter()
+            .map(|p| append_record(&mut group, start, Kind::Click, |o| o.put_slice(p)))
+            .collect();
         let found: Vec<_> = records(&group.freeze(), start).collect();
         assert_eq!(found.iter().map(|(p, _)| p.as_ref()).collect::<Vec<_>>(), [&b"a"[..], b"", b"ccc"]);
         assert_eq!(found.iter().map(|(_, e)| *e).collect::<Vec<_>>(), ends);

@@ -63,7 +63,7 @@ impl Reader {
     ///
     /// # Errors
     /// The system's; the cursor stays.
-    pub fn next(&mut self) -> io::Result<Next> {
+    pub fn read(&mut self) -> io::Result<Next> {
         // What was read ahead may have been zeros then and a record now: it is no record only when read just now.
         let mut fresh = false;
         loop {
@@ -140,7 +140,7 @@ mod tests {
         let mut reader = Reader::open(path, 0, Position::start_of(1)).unwrap();
         let mut payloads = Vec::new();
         loop {
-            match reader.next().unwrap() {
+            match reader.read().unwrap() {
                 Next::Click(payload, _) => payloads.push(payload),
                 end => return (payloads, end),
             }
@@ -177,13 +177,13 @@ mod tests {
         let header = Header { core: 0, seq: 1, created_ms: 0, node: "n".into() };
         let mut writer = create(folder.path(), &header, 1 << 20).unwrap();
         let mut reader = Reader::open(writer.path(), 0, writer.end()).unwrap();
-        assert_eq!(reader.next().unwrap(), Next::Invalid { dirty: false });
+        assert_eq!(reader.read().unwrap(), Next::Invalid { dirty: false });
         for n in 0..3_u8 {
             let mut group = BytesMut::new();
             let end = append_record(&mut group, writer.end(), Kind::Click, |out| out.put_u8(n));
             writer.write(&group);
             writer.advance(end);
-            assert_eq!(reader.next().unwrap(), Next::Click(Bytes::copy_from_slice(&[n]), end));
+            assert_eq!(reader.read().unwrap(), Next::Click(Bytes::copy_from_slice(&[n]), end));
         }
     }
 }

@@ -90,7 +90,8 @@ fn macros_are_spliced_and_encoded() {
     let location = answer.header("location").expect("a destination");
     let id = answer.header("x-click-id").expect("an id");
     assert!(
-        location.starts_with(&format!("https://a.example/m/..%2F%0D%0ASet-Cookie%3A%20a%3Db?id={id}&ext=A%2FB%26x&t=1")),
+        location
+            .starts_with(&format!("https://a.example/m/..%2F%0D%0ASet-Cookie%3A%20a%3Db?id={id}&ext=A%2FB%26x&t=1")),
         "{location}"
     );
     assert!(answer.header("set-cookie").is_none());
@@ -154,8 +155,10 @@ fn long_targets_and_heads_are_refused() {
     assert_eq!(trellis.get(&format!("/a?{}", "x".repeat(4000))).status, 302);
     let answer = trellis.get(&format!("/a?{}", "x".repeat(4200)));
     assert_eq!((answer.status, answer.json()["code"].as_str()), (414, Some("uri_too_long")));
-    let long = "x".repeat(20_000);
-    assert_eq!(trellis.edge_request("GET", "/a", &[("X-Long", &long)]).status, 431);
+    // Exactly as much as is read: bytes that nobody reads would reset the connection before the answer arrives.
+    let mut head = b"GET /a HTTP/1.1\r\nHost: t\r\nX-Long: ".to_vec();
+    head.resize(16 << 10, b'x');
+    assert!(exchange(trellis.edge(), &head).starts_with(b"HTTP/1.1 431"));
     let many: Vec<_> = (0..100).map(|n| (format!("X-{n}"), "1")).collect();
     let many: Vec<_> = many.iter().map(|(k, v)| (k.as_str(), *v)).collect();
     assert_eq!(trellis.edge_request("GET", "/a", &many).status, 431);
@@ -185,13 +188,20 @@ fn connections_over_the_cap_get_503_and_the_rest_go_on() {
 fn nonsense_gets_a_400_and_harms_nobody() {
     let trellis = Trellis::start();
     trellis.link("a", "https://a.example/");
-    for bytes in [&b"\x00\x01\x02\x03\r\n\r\n"[..], b"GET /a\r\n\r\n", b"GET a b c HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"] {
+    for bytes in [
+        &b"\x00\x01\x02\x03\r\n\r\n"[..],
+        b"GET /a\r\n\r\n",
+        b"GET a b c HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+    ] {
         let mut stream = connect(trellis.edge());
         stream.write_all(bytes).expect("sent");
         stream.shutdown(std::net::Shutdown::Write).expect("half closed");
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"), "{:?}", String::from_utf8_lossy(&answer));
+        // A head that never ends is no request, and has no answer.
+        let cut_off = !bytes.ends_with(b"\r\n\r\n") && answer.is_empty();
+        assert!(cut_off || answer.starts_with(b"HTTP/1.1 400"), "{:?}", String::from_utf8_lossy(&answer));
     }
     assert_eq!(trellis.get("/a").status, 302);
 }

@@ -52,7 +52,8 @@ impl Response {
         });
         let head = String::from_utf8_lossy(&bytes[..split]).into_owned();
         let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok()).expect("a status line");
+        let status =
+            lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok()).expect("a status line");
         let headers = lines.filter_map(|l| l.split_once(": ")).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         Self { status, headers, body: bytes[split + 4..].to_vec() }
     }
@@ -198,7 +199,11 @@ impl Trellis {
 
     /// Runs a command of the binary on this node's folder.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
-        command(self.folder.path(), &self.settings).args(arguments).stdin(Stdio::null()).output().expect("the binary runs")
+        command(self.folder.path(), &self.settings)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the binary runs")
     }
 
     /// A WARN or ERROR line that holds this text is expected in this test.
@@ -254,16 +259,16 @@ impl Drop for Trellis {
             .filter(|line| !expected.iter().any(|text| line.contains(text.as_str())))
             .collect();
         if std::thread::panicking() {
-            eprintln!("trellis's log:\n{}", log.join("\n"));
+            let _ = writeln!(std::io::stderr(), "trellis's log:\n{}", log.join("\n"));
         } else {
             assert!(bad.is_empty(), "unexpected log lines: {bad:#?}");
         }
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "the node under test gets nothing of the developer's environment")]
 fn command(data_dir: &Path, settings: &[(String, String)]) -> Command {
     let mut command = Command::new(BINARY);
-    // Nothing from the developer's own environment.
     for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("TRELLIS_")) {
         command.env_remove(key);
     }

@@ -72,8 +72,9 @@ fn what_the_store_did_not_take_stays_in_the_journal_for_the_next_start() {
     let mut away = Trellis::start_with(&NO_STORE);
     expect_no_store(&away);
     away.link("a", "https://a.example/");
-    let ids: BTreeSet<_> =
-        (0..500).map(|n| away.get(&format!("/a?click_id={n}")).header("x-click-id").expect("an id").to_owned()).collect();
+    let ids: BTreeSet<_> = (0..500)
+        .map(|n| away.get(&format!("/a?click_id={n}")).header("x-click-id").expect("an id").to_owned())
+        .collect();
     assert_eq!(away.api_raw("GET", "/health/ready", &[], b"").status, 200, "without a store it is ready all the same");
     assert_eq!(away.stop().code(), Some(0));
     // Another number of threads than the journals that are there.
@@ -184,7 +185,7 @@ fn the_two_printed_lines_create_a_link_and_follow_it() {
         assert_ne!(std::io::BufRead::read_line(&mut lines, &mut line).expect("text"), 0, "it ended early");
         commands.extend(line.trim().strip_prefix("curl ").map(|_| line.trim().to_owned()));
     }
-    let mut run = |command: &str| {
+    let run = |command: &str| {
         let output = Command::new("sh").args(["-c", command]).output().expect("a shell");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };

@@ -110,7 +110,8 @@ fn click(id: ClickId) -> Click<'static> {
 
 fn id(ms: u64, n: u64) -> ClickId {
     let mut random = [0; 10];
-    random[..8].copy_from_slice(&n.to_le_bytes());
+    // Version and variant take bits of the first three bytes.
+    random[3..].copy_from_slice(&n.to_be_bytes()[1..]);
     ClickId::new(ms, &random)
 }
 
@@ -203,7 +204,7 @@ fn several_batches_are_at_the_store_at_once_and_the_checkpoint_waits_for_the_fir
 
 #[test]
 fn a_batch_never_crosses_a_month() {
-    let bench = Bench::new(ScriptedStore::new([], Outcome::Stored), &[("batch.age_max", "1h")]);
+    let bench = Bench::new(ScriptedStore::new([], Outcome::Stored), &[("batch.age_max", "10m")]);
     let (_run, intake, follower) = bench.begin();
     let mut intake = intake();
     push(&mut intake, END_OF_JANUARY_MS, 0..7);
@@ -268,7 +269,8 @@ fn a_segment_with_a_damaged_record_in_the_middle_is_reported_and_the_rest_is_rea
 fn segments(data_dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     let runs = std::fs::read_dir(data_dir.join("journal")).expect("the journal folder");
     let files = runs.flat_map(|run| std::fs::read_dir(run.expect("a run").path()).expect("its files"));
-    let mut files: Vec<_> = files.map(|f| f.expect("a file").path()).filter(|f| f.extension().is_some_and(|e| e == "seg")).collect();
+    let mut files: Vec<_> =
+        files.map(|f| f.expect("a file").path()).filter(|f| f.extension().is_some_and(|e| e == "seg")).collect();
     files.sort();
     files
 }

@@ -22,7 +22,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("testing", &["click", "clock", "config", "telemetry", "segment", "catalog", "handoff", "pipeline"]),
     (
         "app",
-        &["click", "clock", "config", "telemetry", "segment", "catalog", "handoff", "edge", "pipeline", "backend", "control"],
+        &[
+            "click",
+            "clock",
+            "config",
+            "telemetry",
+            "segment",
+            "catalog",
+            "handoff",
+            "edge",
+            "pipeline",
+            "backend",
+            "control",
+        ],
     ),
     ("cli", &["click", "clock", "config", "telemetry", "catalog", "pipeline", "control", "app"]),
 ];
@@ -94,7 +106,8 @@ fn a_module_names_only_what_its_layer_allows() {
         if module == "lib" || module == "main" {
             continue;
         }
-        let allowed = layers.get(module.as_str()).unwrap_or_else(|| panic!("{module} has no layer: add it, or do without"));
+        let allowed =
+            layers.get(module.as_str()).unwrap_or_else(|| panic!("{module} has no layer: add it, or do without"));
         for named in words_behind(&code(&text), "crate::") {
             if named != module && layers.contains_key(named) && !allowed.contains(&named) {
                 broken.push(format!("{} names crate::{named}", path.display()));
@@ -113,12 +126,14 @@ fn nothing_before_the_302_can_name_a_database() {
             let far = FAR_CRATES.iter().filter(|name| text.contains(&format!("{name}::")));
             broken.extend(far.map(|name| format!("{} names {name}", path.display())));
         }
-        let blocking = ["async fn", "std::fs", "std::net::Tcp", "std::thread", "tokio::", "Instant::", "SystemTime", "tracing::"];
+        let blocking =
+            ["async fn", "std::fs", "std::net::Tcp", "std::thread", "tokio::", "Instant::", "SystemTime", "tracing::"];
         if module == "click" {
             let found = blocking.iter().filter(|name| text.contains(**name));
             broken.extend(found.map(|name| format!("{} is not pure: {name}", path.display())));
         }
-        if module == "edge" || module == "handoff" && path.ends_with("intake.rs") {
+        let starts_threads = path.ends_with("edge/mod.rs");
+        if module == "edge" && !starts_threads || module == "handoff" && path.ends_with("intake.rs") {
             let locks = ["Mutex", "RwLock", "format!(", "println!", "info_span", "instrument", "block_on(async"];
             let found = locks.iter().filter(|name| text.contains(**name));
             broken.extend(found.map(|name| format!("{} has {name} on a request thread", path.display())));

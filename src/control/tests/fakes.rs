@@ -53,6 +53,8 @@ impl LinkStore for Fake {
 
     fn insert<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>> {
         Box::pin(async {
+            // As a real one, it takes a moment.
+            tokio::task::yield_now().await;
             let mut links = self.links()?;
             if links.contains_key(&link.slug) {
                 return Err(CatalogError::Taken);

@@ -130,6 +130,22 @@ async fn a_link_without_a_slug_gets_one() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_leaves_no_half_made_link() {
+    let bench = Bench::new().await;
+    {
+        let mut made = std::pin::pin!(bench.link("a"));
+        let mut once = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(made.as_mut().poll(&mut once).is_pending());
+    }
+    // What was begun goes on without the client.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.fake.links.lock().unwrap().len(), 1, "kept");
+    assert_eq!(bench.api("GET", "/links/a", "").await.status, StatusCode::OK, "and live");
+}
+
+#[tokio::test]
 async fn pages_of_links_follow_each_other() {
     let bench = Bench::new().await;
     for slug in ["b", "a", "c"] {

@@ -1,0 +1,251 @@
+//! From shards to the text of `/metrics`: names, help texts and labels of everything that is exported.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::metrics::{EdgeShard, Outcome, WorkerShard};
+use super::shard::{Histogram, Snapshot};
+
+/// Everything that a scrape adds up.
+pub(super) struct Shards {
+    pub(super) edges: Vec<Arc<EdgeShard>>,
+    /// One for each edge thread, then one for the journals of earlier runs.
+    pub(super) workers: Vec<Arc<WorkerShard>>,
+    pub(super) dependencies: Vec<(&'static str, AtomicBool)>,
+    pub(super) queue_capacity: usize,
+    pub(super) links: Box<dyn Fn() -> usize + Send + Sync>,
+}
+
+impl std::fmt::Debug for Shards {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shards").field("edges", &self.edges).field("workers", &self.workers).finish_non_exhaustive()
+    }
+}
+
+pub(super) struct ShardCollector {
+    pub(super) shards: Arc<Shards>,
+    pub(super) descriptions: Vec<Desc>,
+}
+
+impl Collector for ShardCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.shards.families()
+    }
+}
+
+pub(super) fn describe(shards: &Shards) -> Result<Vec<Desc>, prometheus::Error> {
+    shards
+        .families()
+        .iter()
+        .map(|family| Desc::new(family.name().into(), family.help().into(), Vec::new(), Default::default()))
+        .collect()
+}
+
+impl Shards {
+    pub(super) fn pending(&self) -> u64 {
+        // Claimed first: a click is accepted before it is claimed, so the difference never falls below zero.
+        let claimed = self.sum_workers(|w| w.claimed.get());
+        self.sum_edges(|e| e.accepted.get()).saturating_sub(claimed)
+    }
+
+    fn sum_edges(&self, of: impl Fn(&EdgeShard) -> u64) -> u64 {
+        self.edges.iter().map(|edge| of(edge)).sum()
+    }
+
+    fn sum_workers(&self, of: impl Fn(&WorkerShard) -> u64) -> u64 {
+        self.workers.iter().map(|worker| of(worker)).sum()
+    }
+
+    fn families(&self) -> Vec<MetricFamily> {
+        let mut families = self.edge_families();
+        families.extend(self.worker_families());
+        let dependencies = self
+            .dependencies
+            .iter()
+            .map(|(name, up)| (*name, u64::from(up.load(Ordering::Relaxed))))
+            .collect::<Vec<_>>();
+        families.push(gauge(
+            "trellis_dependency_up",
+            "1 when the dependency answered last",
+            "dependency",
+            &dependencies,
+        ));
+        families.push(gauge("trellis_links", "Links served", "", &[("", (self.links)() as u64)]));
+        families.push(gauge(
+            "trellis_build_info",
+            "Always 1; the label is the version",
+            "version",
+            &[(crate::VERSION, 1)],
+        ));
+        families
+    }
+
+    fn edge_families(&self) -> Vec<MetricFamily> {
+        let outcomes: Vec<_> = Outcome::NAMES
+            .into_iter()
+            .enumerate()
+            .map(|(i, name)| (name, self.sum_edges(|e| e.outcomes[i].get())))
+            .collect();
+        let queued =
+            self.sum_edges(|e| e.groups_sent.get()).saturating_sub(self.sum_workers(|w| w.groups_received.get()));
+        let connections = [
+            ("accepted", self.sum_edges(|e| e.connections_accepted.get())),
+            ("refused", self.sum_edges(|e| e.connections_refused.get())),
+            ("timed_out", self.sum_edges(|e| e.connections_timed_out.get())),
+        ];
+        vec![
+            counter("trellis_redirects_total", "Answers of the edge", "outcome", &outcomes),
+            self.edge_histogram("trellis_redirect_duration_seconds", "Request head to written journal", |e| {
+                &e.redirect_duration
+            }),
+            self.edge_histogram("trellis_journal_append_duration_seconds", "One journal write", |e| &e.append_duration),
+            single(
+                "trellis_clicks_accepted_total",
+                "Clicks written to the journal",
+                self.sum_edges(|e| e.accepted.get()),
+            ),
+            single("trellis_journal_bytes_total", "Bytes written", self.sum_edges(|e| e.journal_bytes.get())),
+            single("trellis_journal_failures_total", "Failed writes", self.sum_edges(|e| e.journal_failures.get())),
+            gauge("trellis_queue_length", "Groups waiting for a worker", "", &[("", queued)]),
+            gauge("trellis_queue_capacity", "Groups that may wait", "", &[("", self.queue_capacity as u64)]),
+            single(
+                "trellis_queue_overflow_total",
+                "Groups without room in the queue; read from the journal",
+                self.sum_edges(|e| e.groups_left_to_journal.get()),
+            ),
+            counter("trellis_connections_total", "Connections of the edge", "event", &connections),
+            gauge("trellis_connections", "Open connections", "", &[("", self.sum_edges(|e| e.connections_open.get()))]),
+        ]
+    }
+
+    fn worker_families(&self) -> Vec<MetricFamily> {
+        let untracked = self.sum_edges(|e| e.outcomes[Outcome::Untracked as usize].get());
+        let fates = [("stored", self.sum_workers(|w| w.stored.get())), ("untracked", untracked)];
+        let via = [
+            ("queue", self.sum_workers(|w| w.via_queue.get())),
+            ("journal", self.sum_workers(|w| w.via_journal.get())),
+        ];
+        let labels: Vec<_> = ["unique", "duplicate", "unknown"]
+            .into_iter()
+            .enumerate()
+            .map(|(i, name)| (name, self.sum_workers(|w| w.labels[i].get())))
+            .collect();
+        let claimed_bytes = self.sum_workers(|w| w.claimed_bytes.get());
+        let lag_bytes = self.sum_edges(|e| e.journal_bytes.get()).saturating_sub(claimed_bytes);
+        let in_flight = [("insert", self.sum_workers(|w| w.batches_in_flight.get()))];
+        vec![
+            counter("trellis_clicks_total", "Clicks that came to their end", "fate", &fates),
+            gauge("trellis_clicks_pending", "Accepted and not yet claimed by a worker", "", &[("", self.pending())]),
+            single("trellis_clicks_adopted_total", "Clicks of earlier runs", self.sum_workers(|w| w.adopted.get())),
+            counter("trellis_handoff_total", "Clicks by the way they took", "via", &via),
+            counter("trellis_dedup_checks_total", "Labels", "result", &labels),
+            self.worker_histogram("trellis_dedup_duration_seconds", "One check of a chunk", 1e6, |w| &w.dedup_duration),
+            gauge("trellis_work_in_flight", "Batches at the store", "stage", &in_flight),
+            self.worker_histogram("trellis_batch_rows", "Clicks of a batch", 1.0, |w| &w.batch_rows),
+            self.worker_histogram("trellis_batch_duration_seconds", "First try to stored", 1e6, |w| &w.batch_duration),
+            self.worker_histogram("trellis_ingest_lag_seconds", "Click to queryable", 1e6, |w| &w.ingest_lag),
+            single(
+                "trellis_insert_failures_total",
+                "Inserts tried again",
+                self.sum_workers(|w| w.insert_failures.get()),
+            ),
+            single("trellis_unreadable_total", "Frames not understood", self.sum_workers(|w| w.unreadable.get())),
+            gauge(
+                "trellis_journal_lag_bytes",
+                "Bytes between the workers' cursors and the journals' ends",
+                "",
+                &[("", lag_bytes)],
+            ),
+        ]
+    }
+
+    fn edge_histogram(&self, name: &str, help: &str, of: impl Fn(&EdgeShard) -> &Histogram) -> MetricFamily {
+        let mut total = Snapshot::default();
+        self.edges.iter().for_each(|edge| of(edge).merge_into(&mut total));
+        histogram(name, help, &total, 1e6)
+    }
+
+    fn worker_histogram(
+        &self,
+        name: &str,
+        help: &str,
+        unit: f64,
+        of: impl Fn(&WorkerShard) -> &Histogram,
+    ) -> MetricFamily {
+        let mut total = Snapshot::default();
+        self.workers.iter().for_each(|worker| of(worker).merge_into(&mut total));
+        histogram(name, help, &total, unit)
+    }
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.into());
+    family.set_help(help.into());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn labelled(label: &str, value: &str) -> Metric {
+    let mut metric = Metric::default();
+    if !label.is_empty() {
+        let mut pair = LabelPair::default();
+        pair.set_name(label.into());
+        pair.set_value(value.into());
+        metric.set_label(vec![pair]);
+    }
+    metric
+}
+
+fn counter(name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> MetricFamily {
+    let metrics = values.iter().map(|(of, value)| {
+        let mut counter = Counter::default();
+        counter.set_value(*value as f64);
+        let mut metric = labelled(label, of);
+        metric.set_counter(counter);
+        metric
+    });
+    family(name, help, MetricType::COUNTER, metrics.collect())
+}
+
+fn single(name: &str, help: &str, value: u64) -> MetricFamily {
+    counter(name, help, "", &[("", value)])
+}
+
+fn gauge(name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> MetricFamily {
+    let metrics = values.iter().map(|(of, value)| {
+        let mut gauge = Gauge::default();
+        gauge.set_value(*value as f64);
+        let mut metric = labelled(label, of);
+        metric.set_gauge(gauge);
+        metric
+    });
+    family(name, help, MetricType::GAUGE, metrics.collect())
+}
+
+fn histogram(name: &str, help: &str, total: &Snapshot, unit: f64) -> MetricFamily {
+    let mut cumulative = 0;
+    let mut buckets = Vec::with_capacity(total.bounds.len());
+    for (bound, count) in total.bounds.iter().zip(&total.counts) {
+        cumulative += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound as f64 / unit);
+        bucket.set_cumulative_count(cumulative);
+        buckets.push(bucket);
+    }
+    let mut histogram = prometheus::proto::Histogram::default();
+    histogram.set_sample_count(total.counts.iter().sum());
+    histogram.set_sample_sum(total.sum as f64 / unit);
+    histogram.set_bucket(buckets);
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    family(name, help, MetricType::HISTOGRAM, vec![metric])
+}
