@@ -26,6 +26,8 @@ RUN groupadd --gid 10001 trellis \
     && useradd --uid 10001 --gid trellis --no-create-home --home-dir /data --shell /usr/sbin/nologin trellis \
     && install -d -o trellis -g trellis -m 0700 /data
 COPY --from=build /usr/local/bin/trellis /usr/local/bin/trellis
+# The notices of what is built into the binary go with every copy of it.
+COPY LICENSE-MIT LICENSE-APACHE config/data/README.md config/data/*.LICENSE /usr/share/doc/trellis/
 ENV TRELLIS_DATA_DIR=/data
 USER 10001:10001
 WORKDIR /data

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -14,9 +15,13 @@ use super::parts::Backends;
 use crate::catalog::Links;
 use crate::click::OwnHosts;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Secret};
+use crate::config::{Config, Secret, StoreBackend};
 use crate::control;
 use crate::telemetry::metrics::Metrics;
+
+/// A command holds the folder for milliseconds: a node that starts meanwhile looks again for one second.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a running node writes into `node.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +75,17 @@ pub(super) fn create(data_dir: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("data_dir `{}` cannot be made", data_dir.display()))
 }
 
+/// Locks the folder for this process, waiting for a command that is just done with it.
+pub(super) async fn lock_patiently(data_dir: &Path) -> anyhow::Result<FolderLock> {
+    for _ in 0..LOCK_TRIES {
+        if let Ok(lock) = lock(data_dir) {
+            return Ok(lock);
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    lock(data_dir)
+}
+
 /// Locks the folder for this process.
 pub(super) fn lock(data_dir: &Path) -> anyhow::Result<FolderLock> {
     create(data_dir)?;
@@ -77,7 +93,12 @@ pub(super) fn lock(data_dir: &Path) -> anyhow::Result<FolderLock> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let file = file.with_context(|| format!("`{}` cannot be opened", path.display()))?;
     match file.try_lock() {
-        Ok(()) => Ok(FolderLock { _file: file, node_file: data_dir.join("node.json") }),
+        Ok(()) => {
+            let lock = FolderLock { _file: file, node_file: data_dir.join("node.json") };
+            // A killed node leaves it behind; whoever reads it would knock at a door that is gone.
+            let _ = std::fs::remove_file(&lock.node_file);
+            Ok(lock)
+        }
         Err(std::fs::TryLockError::WouldBlock) => anyhow::bail!(
             "`{}` is in use by another process ({}); stop it, or give this one another --data-dir",
             data_dir.display(),
@@ -171,9 +192,9 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let backends = Backends::new(config, Arc::clone(&clock));
     let store = backends.store(1)?;
-    if config.store.migrate {
-        // Embedded tables are needed to answer; a remote store may be away, and then says so when it is asked.
-        let _ = store.migrate().await;
+    if config.store.migrate && config.store.backend == StoreBackend::Sqlite {
+        // A remote store has its tables from the node; a command does not wait for it.
+        store.migrate().await.map_err(|error| anyhow::anyhow!("{}: {error}", store.name()))?;
     }
     let own = own_hosts(config, None);
     let links = Arc::new(Links::open(backends.catalog()?, own, config.catalog.links_max, clock).await?);

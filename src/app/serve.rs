@@ -39,9 +39,9 @@ const FIRST_MIGRATION: Duration = Duration::from_secs(3);
 /// What keeps it from starting, or a part that ended on its own.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     log::init(config.log);
-    let lock = folder::lock(&config.data_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let lock = folder::lock_patiently(&config.data_dir).await?;
         let signals = Signals::install()?;
         let node = Node::start(config, &lock).await?;
         node.run(signals).await

@@ -13,12 +13,13 @@ use hashbrown::HashMap;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement, TransactionBehavior, params};
 
-use super::columns::{self, Parameters};
+use super::columns;
 use super::database_thread::{DatabaseThread, Gone};
 use super::sqlite_file::{self, FileError, Migration};
 use super::sqlite_questions::{self, MINUTE_MS};
 use crate::BoxFuture;
 use crate::click::Click;
+use crate::click::query::Parameters;
 use crate::pipeline::store::ClickCursor;
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Row, Sealed, Store, StoreError, StoredClick};
 
@@ -194,7 +195,7 @@ impl<'b> Writing<'b> {
     fn row(&mut self, insert: &mut Statement<'_>, row: &Row, click: &Click<'b>) -> rusqlite::Result<bool> {
         self.parameters.read(click.query);
         self.json.clear();
-        self.parameters.write_json(&mut self.json);
+        columns::write_json(&self.parameters, &mut self.json);
         let lossy = String::from_utf8_lossy;
         let written = insert.execute(params![
             click.id.hyphenated(&mut [0; 36]),

@@ -14,6 +14,52 @@ pub fn find<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
     pairs(query).find(|(key, _)| decode(key).as_ref() == name.as_bytes()).map(|(_, value)| decode(value))
 }
 
+type Text<'q> = Cow<'q, [u8]>;
+
+/// The parameters of one query string, decoded, sorted by name, the first of each name. Kept and filled again from row
+/// to row, so that a row without escapes allocates nothing.
+#[derive(Debug, Default)]
+pub struct Parameters<'q> {
+    pairs: Vec<(Text<'q>, Text<'q>)>,
+}
+
+impl<'q> Parameters<'q> {
+    /// Takes the parameters of this query string. n log n in their number: it is the visitor's.
+    pub fn read(&mut self, text: &'q str) {
+        self.pairs.clear();
+        self.pairs.extend(pairs(text).map(|(key, value)| (decode(key), decode(value))));
+        if self.pairs.len() > 1 {
+            // Stable, so the first of a repeated name stays, as in the macros.
+            self.pairs.sort_by(|a, b| a.0.cmp(&b.0));
+            self.pairs.dedup_by(|later, first| later.0 == first.0);
+        }
+    }
+
+    /// The value of this name; empty when there is none.
+    #[must_use]
+    pub fn get(&self, name: &str) -> &[u8] {
+        let found = self.pairs.binary_search_by(|(key, _)| key.as_ref().cmp(name.as_bytes()));
+        found.map_or(&[], |at| self.pairs[at].1.as_ref())
+    }
+
+    /// How many names there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// Names and values in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.pairs.iter().map(|(key, value)| (key.as_ref(), value.as_ref()))
+    }
+}
+
 /// Percent-decodes and turns `+` into a space. A `%` without two hex digits stays as it is.
 #[must_use]
 pub fn decode(text: &str) -> Cow<'_, [u8]> {
@@ -88,7 +134,28 @@ mod tests {
         assert_eq!(decode("100%&%zz%4").as_ref(), b"100%&%zz%4");
     }
 
+    #[test]
+    fn the_first_of_a_repeated_parameter_stays() {
+        let mut parameters = Parameters::default();
+        parameters.read("b=2&a=1&&a=3&c%5F=x+y&b=%zz&d=&d=1");
+        let pairs: Vec<_> = parameters.iter().collect();
+        assert_eq!(pairs, [(&b"a"[..], &b"1"[..]), (b"b", b"2"), (b"c_", b"x y"), (b"d", b"")]);
+        assert_eq!((parameters.get("a"), parameters.get("z"), parameters.len()), (&b"1"[..], &b""[..], 4));
+        parameters.read("");
+        assert!(parameters.is_empty());
+    }
+
     proptest::proptest! {
+        #[test]
+        fn parameters_and_single_look_ups_agree(query in "([a-c]{0,2}(=[a-z%0-9+]{0,4})?&){0,6}") {
+            let mut parameters = Parameters::default();
+            parameters.read(&query);
+            for name in ["", "a", "ab", "b", "cc"] {
+                let found = find(&query, name).unwrap_or_default();
+                proptest::prop_assert_eq!(parameters.get(name), found.as_ref());
+            }
+        }
+
         #[test]
         fn what_was_encoded_decodes_to_itself(value: Vec<u8>) {
             let mut out = Vec::new();

@@ -178,6 +178,8 @@ pub(super) fn spawn(core: Rc<Core>, stream: TcpStream, peer: IpAddr) {
     builder
         .max_buf_size(limits.head_bytes_max)
         .max_headers(limits.headers_max)
+        // Answers are one small buffer: gathering it from parts would cost more than the copy.
+        .writev(false)
         // Not `pipeline_flush`: it holds the answer to a bad head back, behind the bytes that nobody will read.
         .header_read_timeout(None);
     let trusted = limits.trusted_proxies.iter().any(|network| network.contains(peer));

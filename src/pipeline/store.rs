@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Batch, Row};
+use super::Batch;
 use crate::BoxFuture;
 
 /// A batch in the form in which a store takes it, made once and kept for every retry.
@@ -30,7 +30,7 @@ pub enum Payload {
     Rows(Arc<Batch>),
 }
 
-/// Why a store did not take a batch, cut by what the caller does: 2/5 of the road wait, the rest tell a person.
+/// Why a store did not take a batch, cut by what the caller does.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// It will pass: network, overload, restart. Send again.
@@ -139,33 +139,4 @@ pub trait Store: Send + Sync {
         behind: Option<ClickCursor>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<StoredClick>, StoreError>>;
-}
-
-/// The columns that a worker derives from a row's query string, so that every store derives them alike.
-pub fn query_columns(row: &Row) -> Result<QueryColumns, crate::click::frame::BadFrame> {
-    let click = crate::click::Click::decode(&row.frame)?;
-    let mut columns = QueryColumns::default();
-    for (key, value) in crate::click::query::pairs(click.query) {
-        let decode = |t| String::from_utf8_lossy(&crate::click::query::decode(t)).into_owned();
-        let (key, value) = (decode(key), decode(value));
-        match key.as_str() {
-            "click_id" if columns.external_click_id.is_empty() => columns.external_click_id.clone_from(&value),
-            "source" if columns.source.is_empty() => columns.source.clone_from(&value),
-            _ => {}
-        }
-        // The first of a repeated key stays, as in the macros.
-        columns.query.entry(key).or_insert(value);
-    }
-    Ok(columns)
-}
-
-/// See [`query_columns`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct QueryColumns {
-    /// First `click_id` parameter.
-    pub external_click_id: String,
-    /// First `source` parameter.
-    pub source: String,
-    /// All parameters, decoded; the first of each name.
-    pub query: BTreeMap<String, String>,
 }

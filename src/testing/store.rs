@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
 
 use crate::BoxFuture;
+use crate::click::query::Parameters;
 use crate::click::{Click, ClickId};
-use crate::pipeline::store::{ClickCursor, query_columns};
+use crate::pipeline::store::ClickCursor;
 use crate::pipeline::{Batch, ClickFilter, Counts, Label, Payload, Row, Sealed, Store, StoreError, StoredClick};
 
 /// What becomes of one call of `insert`.
@@ -168,7 +169,8 @@ fn matches(filter: &ClickFilter, unix_ms: u64, click: &StoredClick) -> bool {
 /// The row as a real store gives it back, and its time.
 fn stored(batch: &Batch, row: &Row) -> (u64, StoredClick) {
     let click = Click::decode(&row.frame).expect("decoded when it was stored");
-    let query = query_columns(row).expect("decoded when it was stored");
+    let mut parameters = Parameters::default();
+    parameters.read(click.query);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let unix_ms = click.id.unix_ms();
     let time = jiff::Timestamp::from_millisecond(i64::try_from(unix_ms).unwrap_or_default());
@@ -180,8 +182,8 @@ fn stored(batch: &Batch, row: &Row) -> (u64, StoredClick) {
         link: click.link.into(),
         destination: text(click.destination),
         status: click.status,
-        external_click_id: query.external_click_id,
-        source: query.source,
+        external_click_id: text(parameters.get("click_id")),
+        source: text(parameters.get("source")),
         class: row.class.name().into(),
         reasons: row.reasons.names().map(str::to_owned).collect(),
         dedup: row.dedup.name().into(),
@@ -193,7 +195,7 @@ fn stored(batch: &Batch, row: &Row) -> (u64, StoredClick) {
         referrer: text(click.referrer),
         ua: text(click.ua),
         ip: click.address.map_or_else(String::new, |address| address.to_string()),
-        query: query.query,
+        query: parameters.iter().map(|(key, value)| (text(key), text(value))).collect(),
         route_version: click.route_version,
         node: batch.node.to_string(),
         batch_id: batch.id.to_string(),

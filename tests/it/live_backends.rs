@@ -4,6 +4,7 @@
 //! otherwise. Every test has a database, or fingerprints, of its own, so they run side by side and again.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
+#![cfg(feature = "testing")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,21 +19,13 @@ use trellis::pipeline::{Batch, Claim, ClickFilter, Deduper, Label, Row, Store, S
 use trellis::testing::ManualClock;
 use uuid::Uuid;
 
+use crate::harness::service;
+
 const REDIS: &str = "TRELLIS_TEST_REDIS_URL";
 const CLICKHOUSE: &str = "TRELLIS_TEST_CLICKHOUSE_URL";
 
 /// 2026-02-03T04:05:06.000Z; rows of the tests are not past their retention.
 const T0: u64 = 1_770_091_506_000;
-
-#[allow(clippy::disallowed_methods, reason = "tests are not configured")]
-#[allow(clippy::print_stderr, reason = "a test that did not run must be seen")]
-fn service(variable: &str, test: &str) -> Option<String> {
-    let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
-    if url.is_none() {
-        eprintln!("SKIPPED (set {variable}): {test}");
-    }
-    url
-}
 
 fn random() -> [u8; 10] {
     let mut random = [0; 10];

@@ -13,3 +13,9 @@ mod live_backends;
 mod pipeline;
 mod readme;
 mod tidy;
+
+#[cfg(not(feature = "testing"))]
+#[test]
+fn tests_with_scripted_parts_need_the_feature_testing() {
+    harness::skipped("pipeline and live_backends", "cargo test --features testing, as tests/run does");
+}

@@ -23,8 +23,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use self::rowbinary::Shared;
-use super::columns::Parameters;
 use crate::BoxFuture;
+use crate::click::query::Parameters;
 use crate::config;
 use crate::pipeline::store::ClickCursor;
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};

@@ -13,7 +13,8 @@ use std::io::Write as _;
 
 use uuid::Uuid;
 
-use crate::backend::columns::{self, Parameters};
+use crate::backend::columns;
+use crate::click::query::Parameters;
 use crate::click::{Click, frame::BadFrame};
 use crate::pipeline::Row;
 
