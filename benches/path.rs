@@ -137,7 +137,7 @@ fn store(c: &mut Criterion) {
         }
     };
     let rows: Vec<_> = (0..10_000).map(|n| row(ids.next(1_700_000_000_000 + n))).collect();
-    let batch = Batch { id: uuid::Uuid::nil(), node: Arc::from("bench"), rows };
+    let batch = Batch { id: uuid::Uuid::nil(), part: 0, node: Arc::from("bench"), rows };
     let mut group = c.benchmark_group("store");
     group.throughput(Throughput::Elements(10_000)).sample_size(20);
     group.bench_function("encode and compress a batch of 10,000", |b| b.iter(|| store.seal(batch.clone()).rows));

@@ -20,15 +20,16 @@
 //!    the journal where they do not. Overflow, outage and restart are the same path.
 //! 6. It **enriches** (country, browser, system, device, class) and asks the **deduper** for a label. Every click is
 //!    stored, with its label; none is dropped.
-//! 7. Clicks gather into **batches** of one month; each goes to the **store** with its id as token, again and again, the
-//!    same bytes, until the store has it.
-//! 8. The **checkpoint** moves over finished batches, and journal segments below it are removed.
+//! 7. Clicks gather into **batches** of one month. A batch is frozen on disk by an **intent** (its range, its labels)
+//!    before it is sent, and goes to the **store** with its id as token, again and again, the same bytes, until the store
+//!    has it. Where an answer was lost or the process restarted, its rows are looked for before they are sent again.
+//! 8. The **checkpoint** moves over finished batches, and journal segments and intents below it are removed.
 //!
 //! # What may be lost
 //!
 //! `kill -9` loses no acknowledged click: it is in the journal, and the next start takes it up. A power cut may lose
 //! what `journal.sync` had not forced to the disk: at the default, the last 50 ms and one sync. A crash between an insert
-//! and its checkpoint sends rows again: the store keeps one row for each click id.
+//! and its checkpoint sends no row again: the frozen batch is found in the store.
 //!
 //! # The layers
 //!

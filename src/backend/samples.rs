@@ -70,7 +70,7 @@ pub(super) fn stored(click: &Click<'_>) -> StoredClick {
 
 /// A batch of these rows.
 pub(super) fn batch_of(rows: impl IntoIterator<Item = Row>) -> Batch {
-    Batch { id: Uuid::from_u128(5), node: "node-1".into(), rows: rows.into_iter().collect() }
+    Batch { id: Uuid::from_u128(5), part: 0, node: "node-1".into(), rows: rows.into_iter().collect() }
 }
 
 /// One click a millisecond from this time on; links l0 to l9 in turn, the even ones in the campaign `spring`, labels in

@@ -6,20 +6,22 @@
 //! Bounds: two threads, 64 waiting calls each, 4 + 2 MiB of page cache. Texts that are no UTF-8 are kept with U+FFFD in
 //! the place of what is not.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement, TransactionBehavior, params};
+use uuid::Uuid;
 
 use super::columns;
 use super::database_thread::{DatabaseThread, Gone};
 use super::sqlite_file::{self, FileError, Migration};
 use super::sqlite_questions::{self, MINUTE_MS};
 use crate::BoxFuture;
-use crate::click::Click;
 use crate::click::query::Parameters;
+use crate::click::{Click, ClickId};
 use crate::pipeline::store::ClickCursor;
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Row, Sealed, Store, StoreError, StoredClick};
 
@@ -82,7 +84,13 @@ impl Store for SqliteClicks {
     }
 
     fn seal(&self, batch: Batch) -> Sealed {
-        Sealed { id: batch.id, rows: batch.rows.len(), payload: Payload::Rows(Arc::new(batch)) }
+        Sealed {
+            id: batch.id,
+            part: batch.part,
+            token: batch.token(),
+            rows: batch.rows.len(),
+            payload: Payload::Rows(Arc::new(batch)),
+        }
     }
 
     fn insert<'a>(&'a self, batch: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -93,6 +101,10 @@ impl Store for SqliteClicks {
             let (rows, retention_days) = (Arc::clone(rows), self.retention_days);
             Ok(self.writer.call(move |c| write(c, &rows, retention_days)).await??)
         })
+    }
+
+    fn stored_of(&self, batch: Uuid, span_ms: RangeInclusive<u64>) -> BoxFuture<'_, Result<Vec<ClickId>, StoreError>> {
+        Box::pin(self.read(move |c| sqlite_questions::stored_of(c, batch, &span_ms)))
     }
 
     fn migrate(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
@@ -264,6 +276,19 @@ mod tests {
         let counts = store.count(&ClickFilter::default()).await.unwrap();
         assert_eq!((sealed.rows, counts.total), (100, 100));
         assert_eq!(counts.unique + counts.duplicate + counts.unknown, 100);
+    }
+
+    #[tokio::test]
+    async fn the_rows_of_a_batch_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let whole = samples::batch(1_700_000_000_000, 20);
+        let span = 1_700_000_000_000..=1_700_000_000_019;
+        assert_eq!(store.stored_of(whole.id, span.clone()).await.unwrap(), []);
+        let half = Batch { rows: whole.rows[..10].to_vec(), ..whole.clone() };
+        store.insert(&store.seal(half)).await.unwrap();
+        assert_eq!(store.stored_of(whole.id, span.clone()).await.unwrap().len(), 10);
+        assert_eq!(store.stored_of(uuid::Uuid::nil(), span).await.unwrap(), []);
     }
 
     #[tokio::test]

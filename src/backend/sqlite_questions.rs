@@ -9,7 +9,9 @@
 //! one place for each minute that has clicks (a million minutes a second or so), and the clicks of two minutes; a page of
 //! the newest reads as many minutes of clicks as it needs.
 
-use rusqlite::types::Value;
+use std::ops::RangeInclusive;
+
+use rusqlite::types::{Type, Value};
 use rusqlite::{Connection, Row, params_from_iter};
 use uuid::Uuid;
 
@@ -55,6 +57,21 @@ pub(super) fn count(connection: &mut Connection, filter: &ClickFilter) -> rusqli
         count_rows(&transaction, filter, from, to, &mut groups)?;
     }
     Ok(columns::counts(groups))
+}
+
+/// See [`crate::pipeline::Store::stored_of`]. Reads the rows of the span: ids are in the order of their times.
+pub(super) fn stored_of(
+    connection: &Connection,
+    batch: Uuid,
+    span_ms: &RangeInclusive<u64>,
+) -> rusqlite::Result<Vec<ClickId>> {
+    let first = ClickId::new(*span_ms.start(), &[0; 10]).to_string();
+    let last = ClickId::new(*span_ms.end(), &[0xff; 10]).to_string();
+    let sql = "SELECT click_id FROM clicks WHERE click_id >= ?1 AND click_id <= ?2 AND batch_id = ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    let ids = statement.query_map((first, last, batch.to_string()), |row| row.get::<_, String>(0))?;
+    ids.map(|id| id?.parse().map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(e))))
+        .collect()
 }
 
 type Groups = Vec<(String, String, u64)>;

@@ -170,6 +170,12 @@ impl Agents {
         Ok(Self { words: words.map_err(|e| e.to_string())?, crawlers: Crawlers::new()? })
     }
 
+    /// Names the lists: their checksum.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        u64::from(super::crawlers::checksum())
+    }
+
     /// What this user agent says. Any bytes will do.
     #[must_use]
     pub fn read(&self, ua: &[u8]) -> Agent {

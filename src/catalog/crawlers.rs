@@ -44,6 +44,11 @@ impl Crawlers {
     }
 }
 
+/// Of the shipped list.
+pub(super) fn checksum() -> u32 {
+    crc32fast::hash(LIST.as_bytes())
+}
+
 /// The word that a pattern stands for, if it has no operator in it.
 fn plain(pattern: &str) -> Option<String> {
     let (mut word, mut chars) = (String::new(), pattern.chars());

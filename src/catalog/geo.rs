@@ -21,6 +21,12 @@ impl Geo {
         Reader::from_source(COUNTRIES).map(|reader| Self { reader }).map_err(|e| e.to_string())
     }
 
+    /// When the data was made, Unix seconds.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.reader.metadata().build_epoch
+    }
+
     /// ISO 3166-1 alpha-2; `None` for an address that is in no country: a private one, or one that nobody knows.
     #[must_use]
     pub fn country(&self, address: IpAddr) -> Option<[u8; 2]> {

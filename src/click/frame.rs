@@ -164,11 +164,17 @@ impl<'a> Click<'a> {
     }
 }
 
-/// The time of a frame's click, without decoding the rest; `None` when it is too short to have one.
+/// The id of a frame's click, without decoding the rest; `None` when it is too short to have one.
+#[must_use]
+pub fn click_id(frame: &[u8]) -> Option<ClickId> {
+    let id = frame.get(CLICK_ID_AT..CLICK_ID_AT + 16)?;
+    Some(ClickId::from_bytes(id.try_into().ok()?))
+}
+
+/// The time of a frame's click, likewise.
 #[must_use]
 pub fn unix_ms(frame: &[u8]) -> Option<u64> {
-    let id = frame.get(CLICK_ID_AT..CLICK_ID_AT + 16)?;
-    Some(ClickId::from_bytes(id.try_into().ok()?).unix_ms())
+    click_id(frame).map(|id| id.unix_ms())
 }
 
 /// Why bytes are no frame.

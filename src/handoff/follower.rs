@@ -2,7 +2,7 @@
 //! by the disk where it does not.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -105,6 +105,31 @@ impl Follower {
     #[must_use]
     pub const fn next_position(&self) -> Position {
         self.next
+    }
+
+    /// The run folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Edge thread whose journal it is.
+    #[must_use]
+    pub const fn core(&self) -> u32 {
+        self.core
+    }
+
+    /// Everything before it is finished.
+    #[must_use]
+    pub const fn checkpoint(&self) -> Position {
+        self.checkpoint.position()
+    }
+
+    /// Goes on behind a frozen batch, whose clicks were read by another way.
+    pub fn skip_to(&mut self, end: Position, clicks: usize) {
+        self.next = end;
+        self.reader = None;
+        self.metrics.adopted.add(clicks as u64);
     }
 
     /// Whether part of the journal could not be read.
@@ -247,8 +272,7 @@ impl Follower {
     /// # Errors
     /// The system's; nothing is removed then.
     pub fn finish_up_to(&mut self, end: Position) -> io::Result<()> {
-        let removes = end.seq > self.first_seq;
-        self.checkpoint.advance(end, removes)?;
+        self.checkpoint.advance(end, true)?;
         while self.first_seq < end.seq {
             match std::fs::remove_file(self.folder.join(file_name(self.core, self.first_seq))) {
                 Ok(()) => {}

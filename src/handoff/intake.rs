@@ -14,11 +14,13 @@ use crossbeam_channel::{Receiver, Sender};
 use super::{Group, Shared};
 use crate::click::Click;
 use crate::clock::Clock;
-use crate::segment::{Kind, Position, RECORD_HEADER_BYTES, Writer, append_record};
+use crate::segment::{Appended, Kind, Position, RECORD_HEADER_BYTES, Writer, append_record};
 use crate::telemetry::metrics::EdgeShard;
 
 /// The largest group: a turn of the event loop that gathers more writes early.
 const GROUP_BYTES_MAX: usize = 512 << 10;
+/// A segment that cannot be changed, because the keeper can make no other, grows up to here; then clicks are refused.
+const OFFSET_MAX: u32 = 3 << 30;
 /// Groups share buffers of this size. Small enough for the allocator to hand out again what the worker gave back; with
 /// larger ones every buffer came fresh from the system, and its pages had to be cleared.
 const BUFFER_BYTES: usize = 16 << 10;
@@ -178,7 +180,11 @@ impl Intake {
         }
         let before = self.clock.now();
         let start = self.writer.end();
-        let appended = self.writer.write(&self.group);
+        let appended = if start.offset > OFFSET_MAX {
+            Appended { bytes: 0, error: Some(std::io::ErrorKind::FileTooLarge.into()) }
+        } else {
+            self.writer.write(&self.group)
+        };
         self.last_written = self.clock.now();
         self.metrics.append_duration.observe_duration(self.last_written.saturating_sub(before));
         let (bytes, clicks) = match appended.error {

@@ -25,6 +25,7 @@ mod checkpoint;
 mod follower;
 mod intake;
 mod keeper;
+mod range;
 mod run;
 
 use std::fs::File;
@@ -38,6 +39,7 @@ pub use checkpoint::Checkpoint;
 pub use follower::{Follower, Item, Step};
 pub use intake::{Intake, Ticket};
 pub use keeper::Keeper;
+pub use range::read_range;
 pub use run::{Doors, IntakeMaker, Orphan, OrphanCore, Run};
 
 use crate::segment::Position;

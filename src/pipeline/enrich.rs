@@ -18,6 +18,13 @@ pub struct Enricher {
     memo: Cache<Box<[u8]>, Agent>,
 }
 
+impl Clone for Enricher {
+    /// With the same data and an empty memo.
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.agents), Arc::clone(&self.geo))
+    }
+}
+
 /// See [`Enricher::enrich`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Enriched {
@@ -36,6 +43,12 @@ impl Enricher {
     #[must_use]
     pub fn new(agents: Arc<Agents>, geo: Arc<Geo>) -> Self {
         Self { agents, geo, memo: Cache::new(MEMO_ENTRIES) }
+    }
+
+    /// Names the data: the same number, the same facts.
+    #[must_use]
+    pub fn facts(&self) -> u64 {
+        self.geo.version() ^ self.agents.version().rotate_left(32)
     }
 
     /// What is known of this click. Derived from its frame and the shipped data alone.

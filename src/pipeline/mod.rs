@@ -7,6 +7,8 @@
 pub mod batch;
 pub mod dedup;
 pub mod enrich;
+pub mod intent;
+mod sending;
 pub mod store;
 pub mod worker;
 

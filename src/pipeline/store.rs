@@ -1,6 +1,7 @@
 //! The port to the store, and the questions that the operator side asks it.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,12 +10,17 @@ use uuid::Uuid;
 
 use super::Batch;
 use crate::BoxFuture;
+use crate::click::ClickId;
 
 /// A batch in the form in which a store takes it, made once and kept for every retry.
 #[derive(Clone, Debug)]
 pub struct Sealed {
-    /// The batch's id: the insert token.
+    /// The batch's id.
     pub id: Uuid,
+    /// See [`Batch::part`].
+    pub part: u32,
+    /// The insert token: [`Batch::token`].
+    pub token: String,
     /// Clicks in it.
     pub rows: usize,
     /// What is sent.
@@ -36,7 +42,7 @@ pub enum StoreError {
     /// It will pass: network, overload, restart. Send again.
     #[error("{0}")]
     Transient(String),
-    /// It is not known whether the batch was stored. Send again, under the same token.
+    /// It is not known whether the batch was stored. Look for it before it is sent again.
     #[error("no answer in time: {0}")]
     Ambiguous(String),
     /// Nothing passes until a person changes something: a missing table, a wrong password. Send again, rarely.
@@ -109,7 +115,7 @@ pub struct ClickCursor {
     /// Time of the last click of the page before.
     pub unix_ms: u64,
     /// Its id.
-    pub id: crate::click::ClickId,
+    pub id: ClickId,
 }
 
 /// The port: where clicks are kept.
@@ -122,6 +128,10 @@ pub trait Store: Send + Sync {
 
     /// Stores a sealed batch, whole or not at all. Sending one batch twice stores it once.
     fn insert<'a>(&'a self, batch: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Which clicks of this batch are stored; their times lie in the span (Unix milliseconds). Asked before a batch is
+    /// sent that may be there already.
+    fn stored_of(&self, batch: Uuid, span_ms: RangeInclusive<u64>) -> BoxFuture<'_, Result<Vec<ClickId>, StoreError>>;
 
     /// Creates and upgrades the tables; the names of what was applied now. Safe to repeat.
     fn migrate(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;

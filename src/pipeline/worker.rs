@@ -1,27 +1,29 @@
 //! The worker: one thread with an event loop of its own for each journal, from the handoff to the store.
 //!
 //! ```text
-//! follower -> enrich -> dedup -> open batch --full, aged or a new month--> at the store (retried until stored)
-//!    ^                                                                          |
-//!    +------ waits while `batch.in_flight_max` batches are at the store         v
-//!                                               checkpoint: low-water mark of finished ranges
+//! follower -> enrich -> dedup -> open batch --full, aged or a new month--> intent -> at the store until stored
+//!    ^                                                                                  |
+//!    +------ waits while `batch.in_flight_max` batches are at the store                 v
+//!                                               checkpoint: low-water mark of finished ranges, intents removed
 //! ```
+//! At the start, batches that an earlier run froze go first, as they were.
 //!
 //! Nothing is dropped: a store that fails is waited for, and meanwhile the queue fills and overflows into the journal,
 //! where the clicks are already. Memory: `in_flight_max + 1` batches of `rows_max` clicks.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use uuid::Uuid;
 
+use super::batch::{Open, month_around, new_id};
 use super::enrich::Enricher;
-use super::{Batch, Claim, Deduper, Label, Row, Sealed, Store, StoreError};
+use super::intent::Intent;
+use super::sending::{Sending, Source};
+use super::{Batch, Claim, Deduper, Label, Row, Store};
 use crate::click::{Click, frame};
 use crate::clock::Clock;
 use crate::config;
@@ -33,8 +35,6 @@ use crate::telemetry::metrics::WorkerShard;
 const CHUNK_CLICKS: usize = 512;
 /// How often an idle worker looks at its queue.
 const TICK: Duration = Duration::from_millis(10);
-/// Failures of one batch are logged at the first, then at every so many.
-const LOG_EVERY: u32 = 20;
 
 /// How far a worker is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,20 +78,10 @@ pub struct Ended {
     pub damaged: bool,
 }
 
-/// A range of the journal at the store.
+/// A frozen range of the journal, at the store.
 struct Sent {
-    end: Position,
+    intent: Arc<Intent>,
     done: bool,
-}
-
-/// The batch that is being filled.
-#[derive(Default)]
-struct Open {
-    rows: Vec<Row>,
-    end: Option<Position>,
-    /// Unix milliseconds of its month: a batch goes into one partition.
-    month_ms: Range<u64>,
-    since: Duration,
 }
 
 struct Running {
@@ -103,6 +93,10 @@ struct Running {
     /// Number of ranges that left the front of `ranges`.
     finished_ranges: u64,
     inserts: JoinSet<u64>,
+    /// Batches that an earlier run froze, in the order of the journal, the next one to send first.
+    frozen: VecDeque<Intent>,
+    /// End of the last frozen range.
+    frozen_to: Position,
     /// Claimed, and not yet in a batch: at most one chunk or group.
     waiting: VecDeque<Item>,
     /// Where the follower puts what it claims.
@@ -117,7 +111,11 @@ impl Worker {
     /// The system's, when the event loop cannot be made.
     pub fn run(self, drain: watch::Receiver<Drain>) -> std::io::Result<Ended> {
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        let follower = &self.follower;
+        let frozen = Intent::load(follower.folder(), follower.core(), follower.checkpoint())?;
         let running = Running {
+            frozen: frozen.into(),
+            frozen_to: follower.next_position(),
             worker: self,
             drain,
             open: Open::default(),
@@ -142,6 +140,12 @@ impl Running {
             }
             while let Some(done) = self.inserts.try_join_next() {
                 self.note_stored(done);
+            }
+            if !self.frozen.is_empty() {
+                if !self.has_slot() || !self.send_frozen() {
+                    self.wait().await;
+                }
+                continue;
             }
             if self.waiting.is_empty() && !exhausted && (self.has_slot() || !self.is_full()) {
                 exhausted = self.claim();
@@ -207,21 +211,27 @@ impl Running {
         }
     }
 
-    /// Takes clicks up from the door: whether there will never be more.
+    /// Takes clicks up from the door, a chunk if there are so many: whether there will never be more. Groups are small
+    /// at leisure, and one question to the deduper for each would cost more than all the rest.
     fn claim(&mut self) -> bool {
-        let exhausted = match self.worker.follower.poll(CHUNK_CLICKS, &mut self.claimed) {
-            Ok(step) => {
-                self.read_failing = false;
-                step == Step::Finished
-            }
-            Err(error) => {
-                if !self.read_failing {
-                    self.read_failing = true;
-                    tracing::error!(%error, "the journal cannot be read for now; trying again");
+        let mut exhausted = false;
+        while self.claimed.len() < CHUNK_CLICKS {
+            let missing = CHUNK_CLICKS - self.claimed.len();
+            match self.worker.follower.poll(missing, &mut self.claimed) {
+                Ok(Step::Clicks) => self.read_failing = false,
+                Ok(step) => {
+                    exhausted = step == Step::Finished;
+                    break;
                 }
-                false
+                Err(error) => {
+                    if !self.read_failing {
+                        self.read_failing = true;
+                        tracing::error!(%error, "the journal cannot be read for now; trying again");
+                    }
+                    break;
+                }
             }
-        };
+        }
         self.waiting.extend(self.claimed.drain(..));
         exhausted
     }
@@ -296,19 +306,73 @@ impl Running {
             return;
         }
         let Some(end) = self.open.end.take() else { return };
-        let number = self.finished_ranges + self.ranges.len() as u64;
-        self.ranges.push_back(Sent { end, done: false });
-        let rows = std::mem::take(&mut self.open.rows);
         let worker = &self.worker;
-        let times: Vec<u64> = rows.iter().filter_map(|row| frame::unix_ms(&row.frame)).collect();
-        let batch = Batch { id: batch_id(worker.clock.wall_ms()), node: Arc::clone(&worker.node), rows };
+        let rows = std::mem::take(&mut self.open.rows);
+        let intent = Intent {
+            batch: new_id(worker.clock.wall_ms()),
+            start: self.frozen_to,
+            end,
+            facts: worker.enricher.facts(),
+            labels: rows.iter().map(|row| row.dedup).collect(),
+        };
+        if let Err(error) = intent.write(worker.follower.folder(), worker.follower.core()) {
+            // Waiting would fill the disk further, and only stored batches free it.
+            tracing::warn!(%error, "a batch is sent without being frozen; a crash now may send its clicks in another one");
+        }
+        self.frozen_to = end;
+        let batch = Batch { id: intent.batch, part: 0, node: Arc::clone(&worker.node), rows };
+        self.start(batch, intent, false);
+    }
+
+    /// Sends the next batch that an earlier run froze, as it was; false when that has to wait.
+    fn send_frozen(&mut self) -> bool {
+        let Some(intent) = self.frozen.front() else { return false };
+        let mut source = self.source(Arc::new(intent.clone()));
+        let loaded = source.load();
+        let Some(intent) = self.frozen.pop_front() else { return false };
+        if intent.facts != self.worker.enricher.facts() {
+            tracing::info!(batch = %intent.batch, "a batch was frozen with older data; its countries and agents are read anew");
+        }
+        match loaded {
+            Ok(batch) => {
+                self.worker.follower.skip_to(intent.end, batch.rows.len());
+                self.frozen_to = intent.end;
+                self.start(batch, intent, true);
+            }
+            Err(error) => {
+                // Its clicks, as far as they can be read, are taken up like those that were never frozen, and so are
+                // all behind it: the store knows them by their ids.
+                tracing::error!(%error, batch = %intent.batch, "a frozen batch cannot be read");
+                self.frozen.clear();
+            }
+        }
+        true
+    }
+
+    fn source(&self, intent: Arc<Intent>) -> Source {
+        Source {
+            folder: self.worker.follower.folder().to_owned(),
+            core: self.worker.follower.core(),
+            intent,
+            enricher: self.worker.enricher.clone(),
+            node: Arc::clone(&self.worker.node),
+        }
+    }
+
+    fn start(&mut self, batch: Batch, intent: Intent, look_first: bool) {
+        let number = self.finished_ranges + self.ranges.len() as u64;
+        let intent = Arc::new(intent);
+        self.ranges.push_back(Sent { intent: Arc::clone(&intent), done: false });
+        let worker = &self.worker;
         let sending = Sending {
             store: Arc::clone(&worker.store),
             retry: worker.batch,
             clock: Arc::clone(&worker.clock),
             metrics: Arc::clone(&worker.metrics),
+            times: batch.rows.iter().filter_map(|row| frame::unix_ms(&row.frame)).collect(),
             sealed: worker.store.seal(batch),
-            times,
+            look_first,
+            source: self.source(intent),
         };
         self.worker.metrics.batches_in_flight.add(1);
         self.inserts.spawn_local(sending.run(number));
@@ -324,83 +388,24 @@ impl Running {
         if let Some(range) = usize::try_from(number - self.finished_ranges).ok().and_then(|i| self.ranges.get_mut(i)) {
             range.done = true;
         }
-        let mut finished = None;
+        let mut finished = Vec::new();
         while self.ranges.front().is_some_and(|range| range.done) {
-            finished = self.ranges.pop_front().map(|range| range.end);
+            finished.extend(self.ranges.pop_front().map(|range| range.intent));
             self.finished_ranges += 1;
         }
-        if let Some(Err(error)) = finished.map(|end| self.worker.follower.finish_up_to(end)) {
-            tracing::warn!(%error, "the checkpoint could not be written; rows may be sent again after a restart");
+        if let Some(last) = finished.last()
+            && let Err(error) = self.forget(last.end, &finished)
+        {
+            tracing::warn!(%error, "the checkpoint could not be written; it will be with the next batch");
         }
     }
-}
 
-/// One batch on its way: sent again, the same bytes under the same id, until it is stored.
-struct Sending {
-    store: Arc<dyn Store>,
-    retry: config::Batch,
-    clock: Arc<dyn Clock>,
-    metrics: Arc<WorkerShard>,
-    sealed: Sealed,
-    times: Vec<u64>,
-}
-
-impl Sending {
-    async fn run(self, number: u64) -> u64 {
-        let began = self.clock.now();
-        let mut failures = 0_u32;
-        while let Err(error) = self.store.insert(&self.sealed).await {
-            self.metrics.insert_failures.add(1);
-            let pause = self.pause(failures, &error);
-            if failures.is_multiple_of(LOG_EVERY) {
-                let (store, batch, rows) = (self.store.name(), self.sealed.id, self.sealed.rows);
-                tracing::warn!(%error, store, %batch, rows, failures, "the store did not take a batch; trying again");
-            }
-            failures += 1;
-            tokio::time::sleep(pause).await;
-        }
-        if failures > 0 {
-            tracing::info!(store = self.store.name(), batch = %self.sealed.id, failures, "the store took the batch");
-        }
-        self.metrics.batch_duration.observe_duration(self.clock.now().saturating_sub(began));
-        self.metrics.batch_rows.observe(self.sealed.rows as u64);
-        self.metrics.stored.add(self.sealed.rows as u64);
-        let now_ms = self.clock.wall_ms();
-        for then_ms in &self.times {
-            self.metrics.ingest_lag.observe(now_ms.saturating_sub(*then_ms) * 1000);
-        }
-        number
+    /// Moves the checkpoint, and then, not before, removes the intents below it.
+    fn forget(&mut self, end: Position, finished: &[Arc<Intent>]) -> std::io::Result<()> {
+        let follower = &mut self.worker.follower;
+        follower.finish_up_to(end)?;
+        finished.iter().try_for_each(|intent| intent.remove(follower.folder(), follower.core()))
     }
-
-    /// Full jitter over base x 2^n, at most the maximum. What only a person can mend is tried at the maximum.
-    fn pause(&self, failures: u32, error: &StoreError) -> Duration {
-        let most = match error {
-            StoreError::Operator(_) => self.retry.retry_max,
-            StoreError::Transient(_) | StoreError::Ambiguous(_) => {
-                self.retry.retry_base.saturating_mul(2_u32.saturating_pow(failures.min(20))).min(self.retry.retry_max)
-            }
-        };
-        most.mul_f64(fastrand::f64()).max(Duration::from_millis(1))
-    }
-}
-
-fn batch_id(unix_ms: u64) -> Uuid {
-    let mut random = [0; 10];
-    fastrand::fill(&mut random);
-    uuid::Builder::from_unix_timestamp_millis(unix_ms, &random).into_uuid()
-}
-
-/// The Unix milliseconds of the UTC month around a moment: the store's partition.
-fn month_around(unix_ms: u64) -> Range<u64> {
-    let found = || -> Option<Range<u64>> {
-        let time = jiff::Timestamp::from_millisecond(i64::try_from(unix_ms).ok()?).ok()?;
-        let first = time.to_zoned(jiff::tz::TimeZone::UTC).first_of_month().ok()?.start_of_day().ok()?;
-        let next = first.checked_add(jiff::Span::new().months(1)).ok()?;
-        let ms = |zoned: &jiff::Zoned| u64::try_from(zoned.timestamp().as_millisecond()).ok();
-        Some(ms(&first)?..ms(&next)?)
-    };
-    // A time that no calendar has is a month of its own.
-    found().unwrap_or(unix_ms..unix_ms.saturating_add(1))
 }
 
 impl std::fmt::Debug for Worker {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::metrics::{EdgeShard, Outcome, WorkerShard};
+use super::metrics::{EdgeShard, Found, Outcome, WorkerShard};
 use super::shard::{Histogram, Snapshot};
 
 /// Everything that a scrape adds up.
@@ -132,6 +132,11 @@ impl Shards {
             ("queue", self.sum_workers(|w| w.via_queue.get())),
             ("journal", self.sum_workers(|w| w.via_journal.get())),
         ];
+        let looks: Vec<_> = Found::NAMES
+            .into_iter()
+            .enumerate()
+            .map(|(i, name)| (name, self.sum_workers(|w| w.looks[i].get())))
+            .collect();
         let labels: Vec<_> = ["unique", "duplicate", "unknown"]
             .into_iter()
             .enumerate()
@@ -156,6 +161,7 @@ impl Shards {
                 "Inserts tried again",
                 self.sum_workers(|w| w.insert_failures.get()),
             ),
+            counter("trellis_batch_looks_total", "Batches looked for before sending again", "found", &looks),
             single("trellis_unreadable_total", "Frames not understood", self.sum_workers(|w| w.unreadable.get())),
             gauge(
                 "trellis_journal_lag_bytes",

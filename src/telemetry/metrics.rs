@@ -31,6 +31,21 @@ impl Outcome {
     pub(super) const NAMES: [&str; 5] = ["redirected", "untracked", "unknown_link", "refused", "other"];
 }
 
+/// How much of a batch was in the store when it was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    None,
+    /// Some rows.
+    Some,
+    /// All of it.
+    All,
+}
+
+impl Found {
+    pub(super) const NAMES: [&str; 3] = ["none", "some", "all"];
+}
+
 /// Written by one edge thread.
 #[derive(Debug)]
 pub struct EdgeShard {
@@ -110,6 +125,8 @@ pub struct WorkerShard {
     pub stored: Cell,
     /// Inserts that failed and are tried again.
     pub insert_failures: Cell,
+    /// Batches that were looked for before they were sent again, by what was [`Found`].
+    pub looks: [Cell; Found::NAMES.len()],
     /// From the click to its batch being stored, once a click.
     pub ingest_lag: Histogram,
     /// Journal bytes skipped because they could not be read, or frames that could not be decoded.
@@ -133,6 +150,7 @@ impl WorkerShard {
             batches_in_flight: Cell::default(),
             stored: Cell::default(),
             insert_failures: Cell::default(),
+            looks: Default::default(),
             ingest_lag: Histogram::new(LATENCY_US),
             unreadable: Cell::default(),
             claimed_bytes: Cell::default(),

@@ -1,6 +1,7 @@
 //! A store that follows a script and keeps what it is given in memory.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
@@ -24,6 +25,8 @@ pub enum Outcome {
     AmbiguousStored,
     /// Not stored, and the answer was lost: [`StoreError::Ambiguous`].
     AmbiguousLost,
+    /// So many of the rows stored, the first ones, and the answer was lost: [`StoreError::Ambiguous`].
+    AmbiguousFirst(usize),
     /// Not stored, and never answered: the future stays pending for good.
     Hang,
 }
@@ -64,10 +67,10 @@ impl ScriptedStore {
         state.then = then;
     }
 
-    /// Every call of `insert` so far, in their order: the batch's id, its rows, and what became of it.
+    /// Every call of `insert` so far, in their order: the token, the rows, and what became of it.
     #[must_use]
-    pub fn calls(&self) -> Vec<(Uuid, Vec<Row>, Outcome)> {
-        self.state().calls.iter().map(|call| (call.batch.id, call.batch.rows.clone(), call.outcome)).collect()
+    pub fn calls(&self) -> Vec<(String, Vec<Row>, Outcome)> {
+        self.state().calls.iter().map(|call| (call.batch.token(), call.batch.rows.clone(), call.outcome)).collect()
     }
 
     /// The ids of the clicks that it holds, in the order of their times.
@@ -86,11 +89,14 @@ impl ScriptedStore {
         let mut state = self.state();
         let outcome = state.script.pop_front().unwrap_or(state.then);
         state.calls.push(Call { batch: Arc::clone(batch), outcome });
-        if matches!(outcome, Outcome::Stored | Outcome::AmbiguousStored) {
-            for (i, row) in batch.rows.iter().enumerate() {
-                let id = Click::decode(&row.frame).expect("a worker sends what it has decoded").id;
-                state.clicks.entry(id).or_insert_with(|| (Arc::clone(batch), i));
-            }
+        let stored = match outcome {
+            Outcome::Stored | Outcome::AmbiguousStored => batch.rows.len(),
+            Outcome::AmbiguousFirst(rows) => rows,
+            Outcome::Transient | Outcome::Operator | Outcome::AmbiguousLost | Outcome::Hang => 0,
+        };
+        for (i, row) in batch.rows.iter().enumerate().take(stored) {
+            let id = Click::decode(&row.frame).expect("a worker sends what it has decoded").id;
+            state.clicks.entry(id).or_insert_with(|| (Arc::clone(batch), i));
         }
         outcome
     }
@@ -108,7 +114,13 @@ impl Store for ScriptedStore {
     }
 
     fn seal(&self, batch: Batch) -> Sealed {
-        Sealed { id: batch.id, rows: batch.rows.len(), payload: Payload::Rows(Arc::new(batch)) }
+        Sealed {
+            id: batch.id,
+            part: batch.part,
+            token: batch.token(),
+            rows: batch.rows.len(),
+            payload: Payload::Rows(Arc::new(batch)),
+        }
     }
 
     fn insert<'a>(&'a self, batch: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -119,10 +131,18 @@ impl Store for ScriptedStore {
                 Outcome::Stored => Ok(()),
                 Outcome::Transient => Err(StoreError::Transient(text())),
                 Outcome::Operator => Err(StoreError::Operator(text())),
-                Outcome::AmbiguousStored | Outcome::AmbiguousLost => Err(StoreError::Ambiguous(text())),
+                Outcome::AmbiguousStored | Outcome::AmbiguousLost | Outcome::AmbiguousFirst(_) => {
+                    Err(StoreError::Ambiguous(text()))
+                }
                 Outcome::Hang => std::future::pending().await,
             }
         })
+    }
+
+    fn stored_of(&self, batch: Uuid, _: RangeInclusive<u64>) -> BoxFuture<'_, Result<Vec<ClickId>, StoreError>> {
+        let clicks = &self.state().clicks;
+        let ids = clicks.iter().filter(|(_, (of, _))| of.id == batch).map(|(id, _)| *id).collect();
+        Box::pin(std::future::ready(Ok(ids)))
     }
 
     fn migrate(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
@@ -240,7 +260,7 @@ mod tests {
                 agent: Agent { browser: "Other", os: "Other", device: "other", crawler: false },
             }
         };
-        Batch { id: Uuid::from_u128(1), node: "n".into(), rows: ids.map(row).collect() }
+        Batch { id: Uuid::from_u128(1), part: 0, node: "n".into(), rows: ids.map(row).collect() }
     }
 
     #[tokio::test]

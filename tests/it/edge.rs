@@ -137,7 +137,7 @@ fn a_head_that_does_not_come_in_time_ends_the_connection() {
 
 #[test]
 fn an_idle_connection_is_closed_and_a_slow_head_is_not_idle() {
-    let trellis = Trellis::start_with(&[("edge.head_timeout", "1h"), ("edge.idle_timeout", "200ms")]);
+    let trellis = Trellis::start_with(&[("edge.head_timeout", "1h"), ("edge.idle_timeout", "600ms")]);
     trellis.link("a", "https://a.example/");
     let (mut idle, mut slow) = (connect(trellis.edge()), connect(trellis.edge()));
     slow.write_all(b"GET /a HTTP/1.1\r\nHost: t\r\n").expect("sent");

@@ -107,7 +107,7 @@ fn row(click: &Click<'_>, dedup: Label) -> Row {
 }
 
 fn batch(rows: Vec<Row>) -> Batch {
-    Batch { id: Uuid::from_u128(fastrand::u128(..)), node: "node-1".into(), rows }
+    Batch { id: Uuid::from_u128(fastrand::u128(..)), part: 0, node: "node-1".into(), rows }
 }
 
 fn filter(link: &str) -> ClickFilter {
@@ -149,6 +149,29 @@ async fn a_batch_sent_to_clickhouse_again_is_stored_once() {
     let counts = database.store.count(&filter("a")).await.unwrap();
     assert_eq!((counts.total, counts.unique, counts.duplicate, counts.unknown), (5000, 1667, 1667, 1666));
     assert_eq!(counts.by_class.get("bot"), Some(&5000));
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn the_rows_of_a_batch_are_found_in_clickhouse_and_the_missing_ones_can_follow() {
+    let test = "the_rows_of_a_batch_are_found_in_clickhouse_and_the_missing_ones_can_follow";
+    let Some(database) = Database::migrated(test).await else { return };
+    let clicks: Vec<_> = (0..100).map(|i| click(T0 + i, "a", "b=1")).collect();
+    let rows: Vec<_> = clicks.iter().map(|c| row(c, Label::Unique)).collect();
+    let whole = batch(rows.clone());
+    let span = || T0..=T0 + 99;
+    assert_eq!(database.store.stored_of(whole.id, span()).await.unwrap(), []);
+    // Some rows came in, and nobody said so.
+    let first = Batch { rows: rows[..30].to_vec(), ..whole.clone() };
+    database.store.insert(&database.store.seal(first)).await.unwrap();
+    let mut found = database.store.stored_of(whole.id, span()).await.unwrap();
+    found.sort();
+    assert_eq!(found, clicks[..30].iter().map(|c| c.id).collect::<Vec<_>>());
+    // The rest goes under a token of its own: under the first one the server would drop it.
+    let rest = Batch { rows: rows[30..].to_vec(), part: 1, ..whole.clone() };
+    database.store.insert(&database.store.seal(rest)).await.unwrap();
+    assert_eq!(database.store.stored_of(whole.id, span()).await.unwrap().len(), 100);
+    assert_eq!(database.raw("SELECT count() FROM {db}.clicks").await, "100");
     database.drop().await;
 }
 

@@ -145,12 +145,34 @@ fn a_failing_store_gets_the_same_batch_again_until_it_takes_it() {
     assert_eq!(ended, Ended { finished: true, damaged: false });
     let calls = bench.store.calls();
     let first = &calls[0];
-    for call in &calls[..5] {
-        assert_eq!(call.0, first.0, "the same id: the token");
+    assert_eq!(calls.len(), 4, "what was stored without an answer is looked for, and not sent again");
+    for call in &calls {
+        assert_eq!(call.0, first.0, "the same token");
         let frames = |rows: &[trellis::pipeline::Row]| rows.iter().map(|r| r.frame.clone()).collect::<Vec<_>>();
         assert_eq!(frames(&call.1), frames(&first.1), "the same rows");
     }
-    assert_eq!(calls[4].2, Outcome::Stored);
+    let looks = bench.metrics.worker(0).looks.each_ref().map(trellis::telemetry::shard::Cell::get);
+    assert_eq!(looks, [1, 0, 1], "none was there after the lost one, all after the stored one");
+    assert_eq!(sorted(bench.store.click_ids()), sorted(ids));
+    run.end(true).expect("removed");
+}
+
+#[test]
+fn of_a_batch_that_is_stored_in_part_the_rest_is_sent_under_a_token_of_its_own() {
+    let script = [Outcome::AmbiguousFirst(30), Outcome::AmbiguousFirst(50)];
+    let settings = [("batch.age_max", "10m"), ("batch.in_flight_max", "1")];
+    let bench = Bench::new(ScriptedStore::new(script, Outcome::Stored), &settings);
+    let (run, intake, follower) = bench.begin();
+    let mut intake = intake();
+    let ids = push(&mut intake, bench.now_ms(), 0..100);
+    intake.close();
+    let (worker, _drain) = bench.start(follower, 0);
+    assert!(worker.join().expect("no panic").expect("no error").finished);
+    let calls = bench.store.calls();
+    let rows: Vec<_> = calls.iter().map(|(_, rows, _)| rows.len()).collect();
+    assert_eq!(rows, [100, 70, 20]);
+    let id = &calls[0].0;
+    assert_eq!((&calls[1].0, &calls[2].0), (&format!("{id}/1"), &format!("{id}/2")));
     assert_eq!(sorted(bench.store.click_ids()), sorted(ids));
     run.end(true).expect("removed");
 }
@@ -184,13 +206,15 @@ fn several_batches_are_at_the_store_at_once_and_the_checkpoint_waits_for_the_fir
     let mut intake = intake();
     let ids = push(&mut intake, bench.now_ms(), 0..100);
     eventually("all others are stored", || bench.store.click_ids().len() == 90);
+    let before = bench.store.calls();
     intake.close();
     drop(intake);
     drain.send_replace(Drain::Stop);
     assert!(!worker.join().expect("no panic").expect("no error").finished);
     run.end(false).expect("left behind");
 
-    // The next start takes all up again from the first batch on; the store keeps one row for each click.
+    // The next start finds the same batches, frozen. It sends the one that is missing, under the same token with the
+    // same labels, and none of the others.
     let mut orphans = Orphan::find(bench.folder.path()).expect("the journal folder");
     let orphan = orphans.pop().expect("the run that was left");
     let core = orphan.cores().expect("its cores")[0];
@@ -199,6 +223,12 @@ fn several_batches_are_at_the_store_at_once_and_the_checkpoint_waits_for_the_fir
     assert!(worker.join().expect("no panic").expect("no error").finished);
     assert_eq!(bench.metrics.worker(1).adopted.get(), 100);
     assert_eq!(sorted(bench.store.click_ids()), sorted(ids));
+    let after = bench.store.calls();
+    assert_eq!(after.len(), before.len() + 1);
+    let frames = |rows: &[trellis::pipeline::Row]| rows.iter().map(|r| (r.frame.clone(), r.dedup)).collect::<Vec<_>>();
+    let (hung, again) = (&before[0], &after[before.len()]);
+    assert_eq!((&hung.0, frames(&hung.1)), (&again.0, frames(&again.1)));
+    assert_eq!(bench.deduper.claims().len(), 100, "no label is asked for twice");
     orphan.finish(false).expect("removed");
 }
 

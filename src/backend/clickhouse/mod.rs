@@ -14,6 +14,7 @@ mod queries;
 mod rowbinary;
 mod schema;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,9 +22,11 @@ use clickhouse::{Client, Compression};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use uuid::Uuid;
 
 use self::rowbinary::Shared;
 use crate::BoxFuture;
+use crate::click::ClickId;
 use crate::click::query::Parameters;
 use crate::config;
 use crate::pipeline::store::ClickCursor;
@@ -96,7 +99,7 @@ impl ClickHouseStore {
         let mut insert = self
             .writing
             .insert_formatted_with(self.insert_sql.as_str())
-            .with_setting("insert_deduplication_token", batch.id.to_string())
+            .with_setting("insert_deduplication_token", batch.token.as_str())
             // The first timeout never runs: the one piece that is sent has its place at once. The second covers
             // connecting, sending and waiting, and ends the request with its connection, which dropping it would not.
             .with_timeouts(Some(self.insert_timeout), Some(self.insert_timeout));
@@ -125,11 +128,21 @@ impl Store for ClickHouseStore {
     fn seal(&self, batch: Batch) -> Sealed {
         let shared = Shared { batch_id: batch.id, node: &batch.node, retention_days: self.retention_days };
         let body = encode(&batch, &shared);
-        Sealed { id: batch.id, rows: batch.rows.len(), payload: Payload::Bytes(body) }
+        Sealed {
+            id: batch.id,
+            part: batch.part,
+            token: batch.token(),
+            rows: batch.rows.len(),
+            payload: Payload::Bytes(body),
+        }
     }
 
     fn insert<'a>(&'a self, batch: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(self.send(batch))
+    }
+
+    fn stored_of(&self, batch: Uuid, span_ms: RangeInclusive<u64>) -> BoxFuture<'_, Result<Vec<ClickId>, StoreError>> {
+        Box::pin(queries::stored_of(self, batch, span_ms))
     }
 
     fn migrate(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {

@@ -3,12 +3,16 @@
 //! Values travel as escaped literals through the client's `bind`, never as text of ours. `FINAL` merges rows that were
 //! sent twice, so a click counts once. Bounds: `query_timeout`, on both ends; a page of `recent` is its caller's to limit.
 
+use std::ops::RangeInclusive;
+
 use clickhouse::query::Query;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use super::ClickHouseStore;
 use crate::backend::columns;
+use crate::click::ClickId;
 use crate::pipeline::store::ClickCursor;
 use crate::pipeline::{ClickFilter, Counts, StoreError, StoredClick};
 
@@ -39,6 +43,29 @@ pub(super) async fn count(store: &ClickHouseStore, filter: &ClickFilter) -> Resu
     let sql = format!("SELECT class, dedup, count() AS clicks FROM clicks FINAL {condition} GROUP BY class, dedup");
     let groups: Vec<Group> = rows(store, bind(store.reading.query(&sql), literals)).await?;
     Ok(columns::counts(groups.into_iter().map(|group| (group.class, group.dedup, group.clicks))))
+}
+
+/// See [`crate::pipeline::Store::stored_of`]. Without `FINAL`: a row that is there twice is there.
+pub(super) async fn stored_of(
+    store: &ClickHouseStore,
+    batch: Uuid,
+    span_ms: RangeInclusive<u64>,
+) -> Result<Vec<ClickId>, StoreError> {
+    #[derive(Deserialize)]
+    struct Stored {
+        click_id: String,
+    }
+    let sql = "SELECT DISTINCT click_id FROM clicks WHERE batch_id = ? AND ts >= fromUnixTimestamp64Milli(?, 'UTC') \
+               AND ts <= fromUnixTimestamp64Milli(?, 'UTC')";
+    let (from, to) = (signed(*span_ms.start()), signed(*span_ms.end()));
+    let query = store.reading.query(sql).bind(batch.to_string()).bind(from).bind(to);
+    let stored: Vec<Stored> = rows(store, query).await?;
+    let ids: Result<_, _> = stored.iter().map(|row| row.click_id.parse()).collect();
+    ids.map_err(|e| StoreError::Operator(format!("ClickHouse answered an id that is none: {e}")))
+}
+
+fn signed(unix_ms: u64) -> i64 {
+    i64::try_from(unix_ms).unwrap_or(i64::MAX)
 }
 
 /// See [`crate::pipeline::Store::recent`].

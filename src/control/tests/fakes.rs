@@ -113,6 +113,14 @@ impl Store for Fake {
         unreachable!("the operator side stores nothing")
     }
 
+    fn stored_of(
+        &self,
+        _: uuid::Uuid,
+        _: std::ops::RangeInclusive<u64>,
+    ) -> BoxFuture<'_, Result<Vec<crate::click::ClickId>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     fn migrate(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
         unreachable!("app migrates")
     }

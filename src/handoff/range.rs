@@ -1,0 +1,37 @@
+//! Reading a known range of a journal again: a frozen batch after a restart, or its missing rows.
+
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use super::Item;
+use crate::segment::{Next, Position, Reader, file_name};
+
+/// The clicks of a range that begins and ends between records, in order. Blocks for as long as the disk takes.
+///
+/// # Errors
+/// The system's; `InvalidData` when the range cannot be read whole.
+pub fn read_range(folder: &Path, core: u32, range: Range<Position>) -> io::Result<Vec<Item>> {
+    let mut items = Vec::new();
+    let mut next = range.start;
+    while next < range.end {
+        let mut reader = Reader::open(&folder.join(file_name(core, next.seq)), core, next)?;
+        while next < range.end {
+            match reader.read()? {
+                Next::Click(frame, end) => {
+                    next = end;
+                    items.push(Item { frame, end });
+                }
+                Next::Sealed => {
+                    next = Position::start_of(next.seq + 1);
+                    break;
+                }
+                Next::Invalid { .. } => {
+                    let why = format!("no valid record at segment {}, offset {}", next.seq, next.offset);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
+            }
+        }
+    }
+    Ok(items)
+}
