@@ -15,7 +15,7 @@ use trellis::click::template::Values;
 use trellis::click::{Class, Click, ClickId, DayKey, IdSource, Reasons, Template, Visit};
 use trellis::config::{Config, Sources};
 use trellis::pipeline::{Batch, Label, Row, Store};
-use trellis::segment::{Header, Kind, append_record, create};
+use trellis::segment::{Header, Kind, RealDisk, append_record, create};
 
 const UA: &[u8] =
     b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
@@ -100,7 +100,7 @@ fn facts(c: &mut Criterion) {
 fn journal(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
     let header = Header { core: 0, seq: 0, created_ms: 0, node: "bench".into() };
-    let writer = create(folder.path(), &header, 64 << 20).expect("a segment");
+    let writer = create(&RealDisk, folder.path(), &header, 64 << 20).expect("a segment");
     let mut ids = IdSource::new(1);
     let mut group = c.benchmark_group("journal");
     for clicks in [1_u64, 16, 64] {

@@ -52,7 +52,7 @@ pub mod handoff;
 pub mod pipeline;
 pub mod segment;
 pub mod telemetry;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 /// A boxed future, the return type of ports: they are called once a batch or refresh, so the box costs nothing that

@@ -23,6 +23,7 @@ use crate::edge::{self, Edge, Lane, Phase};
 use crate::handoff::{Follower, Orphan, Run};
 use crate::pipeline::enrich::Enricher;
 use crate::pipeline::worker::{Drain, Ended, Worker};
+use crate::segment::{Disk, RealDisk};
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 
@@ -99,8 +100,9 @@ impl Node {
             Metrics::new(config.edge.threads, config.queue.groups_max, &monitor::NAMES, move || counted.len())?;
         let metrics = Arc::new(metrics);
 
-        let orphans = Orphan::find(&config.data_dir).context("the journal folder cannot be read")?;
-        let (run, doors) = Run::begin(&config, &metrics, &clock).context("the journal cannot be made")?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let orphans = Orphan::find(&disk, &config.data_dir).context("the journal folder cannot be read")?;
+        let (run, doors) = Run::begin(&disk, &config, &metrics, &clock).context("the journal cannot be made")?;
         let (listeners, edge_address) = edge::bind(config.edge.listen, config.edge.threads)
             .with_context(|| format!("edge.listen: {} cannot be used", config.edge.listen))?;
         let control_listener = TcpListener::bind(config.control.listen)
@@ -354,7 +356,7 @@ impl WorkerMaker {
             if *drain.borrow() == Drain::Stop {
                 return Ok(());
             }
-            let follower = Follower::orphan(orphan.folder().to_owned(), core, Arc::clone(&metrics))?;
+            let follower = Follower::orphan(&orphan, core, Arc::clone(&metrics))?;
             let ended = self.make(follower, index)?.run(drain.clone())?;
             if !ended.finished {
                 return Ok(());

@@ -6,12 +6,11 @@
 //! ```
 //! The newer valid slot counts; a torn write leaves the other one.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::segment::Position;
+use crate::segment::{Disk, DiskFile, Open, Position};
 
 const MAGIC: &[u8; 8] = b"TRLCKPT1";
 const SLOT_BYTES: usize = 32;
@@ -19,7 +18,7 @@ const SLOT_BYTES: usize = 32;
 /// The low-water mark of one core's journal: everything before it is in the store.
 #[derive(Debug)]
 pub struct Checkpoint {
-    file: File,
+    file: Arc<dyn DiskFile>,
     generation: u64,
     position: Position,
 }
@@ -35,11 +34,14 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The system's.
-    pub fn open(folder: &Path, core: u32, first: Position) -> io::Result<Self> {
-        let path = Self::path(folder, core);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    pub fn open(disk: &dyn Disk, folder: &Path, core: u32, first: Position) -> io::Result<Self> {
+        let file = disk.open(&Self::path(folder, core), Open::Any)?;
+        if file.length()? == 0 {
+            // Just made: without its name on the disk, its syncs would be worth nothing.
+            disk.sync_dir(folder)?;
+        }
         let newest =
-            [0, 1].into_iter().filter_map(|slot| read_slot(&file, slot)).max_by_key(|(generation, _)| *generation);
+            [0, 1].into_iter().filter_map(|slot| read_slot(&*file, slot)).max_by_key(|(generation, _)| *generation);
         let (generation, position) = newest.unwrap_or((0, first));
         Ok(Self { file, generation, position })
     }
@@ -63,12 +65,12 @@ impl Checkpoint {
         slot[16..24].copy_from_slice(&position.to_u64().to_le_bytes());
         let crc = crc32fast::hash(&slot[..28]);
         slot[28..].copy_from_slice(&crc.to_le_bytes());
-        self.file.write_all_at(&slot, (self.generation % 2) * SLOT_BYTES as u64)?;
-        if durable { self.file.sync_data() } else { Ok(()) }
+        self.file.write_all_at(&slot, (self.generation % 2) * SLOT_BYTES as u64).map_err(|(_, error)| error)?;
+        if durable { self.file.sync() } else { Ok(()) }
     }
 }
 
-fn read_slot(file: &File, slot: u64) -> Option<(u64, Position)> {
+fn read_slot(file: &dyn DiskFile, slot: u64) -> Option<(u64, Position)> {
     let mut bytes = [0; SLOT_BYTES];
     file.read_exact_at(&mut bytes, slot * SLOT_BYTES as u64).ok()?;
     let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
@@ -80,12 +82,13 @@ fn read_slot(file: &File, slot: u64) -> Option<(u64, Position)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::RealDisk;
 
     #[test]
     fn the_newer_valid_slot_counts() {
         let folder = tempfile::tempdir().unwrap();
         let at = |offset| Position { seq: 1, offset };
-        let open = || Checkpoint::open(folder.path(), 0, at(256)).unwrap();
+        let open = || Checkpoint::open(&RealDisk, folder.path(), 0, at(256)).unwrap();
         let mut checkpoint = open();
         assert_eq!(checkpoint.position(), at(256));
         for offset in [300, 400, 500] {

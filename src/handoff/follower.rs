@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
 
-use super::run::OrphanCore;
+use super::run::{Orphan, OrphanCore};
 use super::{Checkpoint, Group, Shared};
-use crate::segment::{self, Next, Position, RECORD_HEADER_BYTES, Reader, file_name};
+use crate::segment::{self, Disk, Next, Position, RECORD_HEADER_BYTES, Reader, file_name};
 use crate::telemetry::metrics::WorkerShard;
 
 /// One click and where its record ends in the journal.
@@ -37,6 +37,7 @@ pub enum Step {
 /// Reads one core's journal, each click once, in order.
 #[derive(Debug)]
 pub struct Follower {
+    disk: Arc<dyn Disk>,
     folder: PathBuf,
     core: u32,
     source: Source,
@@ -70,6 +71,7 @@ impl Follower {
         metrics: Arc<WorkerShard>,
     ) -> Self {
         Self {
+            disk: Arc::clone(&shared.disk),
             folder: shared.folder.clone(),
             core: shared.core,
             source: Source::Live { shared, queue, held: None },
@@ -86,9 +88,11 @@ impl Follower {
     ///
     /// # Errors
     /// The system's.
-    pub fn orphan(folder: PathBuf, of: OrphanCore, metrics: Arc<WorkerShard>) -> io::Result<Self> {
-        let checkpoint = Checkpoint::open(&folder, of.core, Position::start_of(of.first_seq))?;
+    pub fn orphan(orphan: &Orphan, of: OrphanCore, metrics: Arc<WorkerShard>) -> io::Result<Self> {
+        let (disk, folder) = (Arc::clone(orphan.disk()), orphan.folder().to_owned());
+        let checkpoint = Checkpoint::open(&*disk, &folder, of.core, Position::start_of(of.first_seq))?;
         Ok(Self {
+            disk,
             folder,
             core: of.core,
             source: Source::Orphan { last_seq: of.last_seq },
@@ -105,6 +109,12 @@ impl Follower {
     #[must_use]
     pub const fn next_position(&self) -> Position {
         self.next
+    }
+
+    /// The disk that the journal is on.
+    #[must_use]
+    pub const fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// The run folder.
@@ -192,7 +202,7 @@ impl Follower {
                 Some(reader) => reader,
                 None => {
                     let path = self.folder.join(file_name(self.core, self.next.seq));
-                    match Reader::open(&path, self.core, self.next) {
+                    match Reader::open(&*self.disk, &path, self.core, self.next) {
                         Ok(reader) => self.reader.insert(reader),
                         Err(error) if self.is_gone(&error) => {
                             if !self.leave_segment(limit, true, &error.to_string()) {
@@ -274,7 +284,7 @@ impl Follower {
     pub fn finish_up_to(&mut self, end: Position) -> io::Result<()> {
         self.checkpoint.advance(end, true)?;
         while self.first_seq < end.seq {
-            match std::fs::remove_file(self.folder.join(file_name(self.core, self.first_seq))) {
+            match self.disk.unlink(&self.folder.join(file_name(self.core, self.first_seq))) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),

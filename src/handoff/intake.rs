@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::{Group, Shared};
 use crate::click::Click;
 use crate::clock::Clock;
-use crate::segment::{Appended, Kind, Position, RECORD_HEADER_BYTES, Writer, append_record};
+use crate::segment::{self, Appended, Kind, Position, Writer, append_record};
 use crate::telemetry::metrics::EdgeShard;
 
 /// The largest group: a turn of the event loop that gathers more writes early.
@@ -169,7 +169,7 @@ impl Intake {
         if let Some(error) = sealed.error {
             tracing::warn!(%error, path = %self.writer.path().display(), "a segment could not be sealed");
         }
-        self.shared.current.store(Arc::clone(next.file()));
+        self.shared.current.store(Arc::new(Arc::clone(next.file())));
         self.writer = next;
     }
 
@@ -183,23 +183,23 @@ impl Intake {
         let appended = if start.offset > OFFSET_MAX {
             Appended { bytes: 0, error: Some(std::io::ErrorKind::FileTooLarge.into()) }
         } else {
-            self.writer.write(&self.group)
+            self.writer.append(&self.group)
         };
         self.last_written = self.clock.now();
         self.metrics.append_duration.observe_duration(self.last_written.saturating_sub(before));
-        let (bytes, clicks) = match appended.error {
-            None => (self.group.len(), self.clicks),
+        let bytes = appended.bytes;
+        let records = self.group.split().freeze().slice(..bytes);
+        let clicks = match appended.error {
+            None => {
+                self.failing = false;
+                self.clicks
+            }
             Some(error) => {
                 self.report(&error);
-                whole_records(&self.group[..appended.bytes])
+                segment::records(&records, start).count() as u64
             }
         };
-        if appended.bytes == self.group.len() {
-            self.failing = false;
-        }
-        let records = self.group.split().freeze().slice(..bytes);
-        let end = Position { seq: start.seq, offset: start.offset + u32::try_from(bytes).unwrap_or(u32::MAX) };
-        self.writer.advance(end);
+        let end = self.writer.end();
         if bytes > 0 {
             self.offer(Group { after: self.after, start, end, records });
             self.after = end;
@@ -273,42 +273,5 @@ impl Intake {
 impl Drop for Intake {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// Bytes and number of the records that lie whole in a group that was written in part.
-fn whole_records(written: &[u8]) -> (usize, u64) {
-    let (mut at, mut count) = (0, 0);
-    while let Some(length) = written.get(at..at + 4).and_then(|l| l.try_into().ok()).map(u32::from_le_bytes) {
-        let end = at + RECORD_HEADER_BYTES + length as usize;
-        if end > written.len() {
-            break;
-        }
-        at = end;
-        count += 1;
-    }
-    (at, count)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::BufMut as _;
-
-    #[test]
-    fn a_group_written_in_part_keeps_its_whole_records() {
-        let start = Position { seq: 0, offset: 256 };
-        let mut group = BytesMut::new();
-        let ends: Vec<_> = (0..3_u8)
-            .map(|n| {
-                append_record(&mut group, start, Kind::Click, |out| out.put_bytes(n, 10));
-                group.len()
-            })
-            .collect();
-        for cut in 0..=group.len() {
-            let whole = ends.iter().filter(|end| **end <= cut).count();
-            let bytes = if whole == 0 { 0 } else { ends[whole - 1] };
-            assert_eq!(whole_records(&group[..cut]), (bytes, whole as u64), "cut at {cut}");
-        }
     }
 }

@@ -1,7 +1,6 @@
 //! The keeper: one thread that does for the journals what a request thread must not: it makes the next segments and
 //! forces the disk.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::Shared;
 use crate::clock::Clock;
 use crate::config::JournalSync;
-use crate::segment::{Header, Writer, create};
+use crate::segment::{Disk, DiskFile, Header, Writer, create};
 
 /// How often the next segment is looked after when nothing is forced.
 const TICK: Duration = Duration::from_millis(50);
@@ -34,12 +33,13 @@ pub(super) struct Kept {
     pub(super) prepared: Sender<Writer>,
     pub(super) next_seq: u32,
     /// The file and the watermark of the last sync.
-    pub(super) synced: (Arc<File>, u64),
+    pub(super) synced: (Arc<Arc<dyn DiskFile>>, u64),
 }
 
 /// What the keeper needs to make segments.
 #[derive(Debug)]
 pub(super) struct Maker {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) folder: PathBuf,
     pub(super) node: String,
     pub(super) segment_bytes: u32,
@@ -49,7 +49,7 @@ pub(super) struct Maker {
 impl Maker {
     pub(super) fn make(&self, core: u32, seq: u32) -> std::io::Result<Writer> {
         let header = Header { core, seq, created_ms: self.clock.wall_ms(), node: self.node.clone() };
-        create(&self.folder, &header, self.segment_bytes)
+        create(&*self.disk, &self.folder, &header, self.segment_bytes)
     }
 }
 
@@ -101,9 +101,9 @@ fn force(kept: &mut Kept) {
         return;
     }
     if !Arc::ptr_eq(last_file, &current) {
-        report(last_file.sync_data());
+        report(last_file.sync());
     }
-    report(current.sync_data());
+    report(current.sync());
     kept.synced = (current, written);
 }
 

@@ -28,8 +28,8 @@ mod keeper;
 mod range;
 mod run;
 
-use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use arc_swap::ArcSwap;
@@ -42,7 +42,7 @@ pub use keeper::Keeper;
 pub use range::read_range;
 pub use run::{Doors, IntakeMaker, Orphan, OrphanCore, Run};
 
-use crate::segment::Position;
+use crate::segment::{Disk, DiskFile, Position};
 
 /// What one turn of an edge thread's event loop accepted: one write, one entry in the queue.
 #[derive(Clone, Debug)]
@@ -61,6 +61,7 @@ pub struct Group {
 #[derive(Debug)]
 struct Shared {
     core: u32,
+    disk: Arc<dyn Disk>,
     folder: PathBuf,
     /// End of the last record that counts, as [`Position::to_u64`].
     written: AtomicU64,
@@ -69,5 +70,5 @@ struct Shared {
     /// The edge thread has written its last group.
     closed: AtomicBool,
     /// The file being written, for the keeper.
-    current: ArcSwap<File>,
+    current: ArcSwap<Arc<dyn DiskFile>>,
 }

@@ -5,17 +5,17 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::Item;
-use crate::segment::{Next, Position, Reader, file_name};
+use crate::segment::{Disk, Next, Position, Reader, file_name};
 
 /// The clicks of a range that begins and ends between records, in order. Blocks for as long as the disk takes.
 ///
 /// # Errors
 /// The system's; `InvalidData` when the range cannot be read whole.
-pub fn read_range(folder: &Path, core: u32, range: Range<Position>) -> io::Result<Vec<Item>> {
+pub fn read_range(disk: &dyn Disk, folder: &Path, core: u32, range: Range<Position>) -> io::Result<Vec<Item>> {
     let mut items = Vec::new();
     let mut next = range.start;
     while next < range.end {
-        let mut reader = Reader::open(&folder.join(file_name(core, next.seq)), core, next)?;
+        let mut reader = Reader::open(disk, &folder.join(file_name(core, next.seq)), core, next)?;
         while next < range.end {
             match reader.read()? {
                 Next::Click(frame, end) => {

@@ -2,7 +2,6 @@
 //! is adopted. Crash, stop and a changed number of threads are one path.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use super::keeper::{Kept, Maker};
 use super::{Checkpoint, Follower, Intake, Keeper, Shared};
 use crate::clock::Clock;
 use crate::config;
-use crate::segment::{Position, parse_file_name};
+use crate::segment::{Disk, Lock, Position, parse_file_name};
 use crate::telemetry::metrics::Metrics;
 
 const LOCK: &str = "lock";
@@ -23,10 +22,11 @@ const LOCK: &str = "lock";
 /// This process's journals.
 #[derive(Debug)]
 pub struct Run {
+    disk: Arc<dyn Disk>,
     folder: PathBuf,
     keeper: Keeper,
     /// Held as long as the process uses the folder.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// Both sides of each core's journal; an intake goes to its edge thread, a follower to its worker.
@@ -40,13 +40,23 @@ impl Run {
     ///
     /// # Errors
     /// The system's.
-    pub fn begin(config: &config::Config, metrics: &Metrics, clock: &Arc<dyn Clock>) -> io::Result<(Self, Doors)> {
+    pub fn begin(
+        disk: &Arc<dyn Disk>,
+        config: &config::Config,
+        metrics: &Metrics,
+        clock: &Arc<dyn Clock>,
+    ) -> io::Result<(Self, Doors)> {
         let name = format!("{:013}-{}", clock.wall_ms(), std::process::id());
-        let folder = config.data_dir.join("journal").join(name);
-        std::fs::create_dir_all(&folder)?;
-        let lock = File::create(folder.join(LOCK))?;
-        lock.lock()?;
+        let journal = config.data_dir.join("journal");
+        let folder = journal.join(name);
+        disk.make_folder(&folder)?;
+        // Nobody else knows the folder, unless another process is just looking for orphans.
+        let lock = disk.lock(&folder.join(LOCK))?.ok_or(io::ErrorKind::WouldBlock)?;
+        // A power cut must not take the folder with all that was forced in it.
+        disk.sync_dir(&journal)?;
+        disk.sync_dir(&config.data_dir)?;
         let maker = Maker {
+            disk: Arc::clone(disk),
             folder: folder.clone(),
             node: config.node.clone(),
             segment_bytes: config.journal.segment_bytes,
@@ -59,7 +69,7 @@ impl Run {
             kept.push(keep);
         }
         let keeper = Keeper::start(maker, kept, config.journal.sync)?;
-        Ok((Self { folder, keeper, _lock: lock }, doors))
+        Ok((Self { disk: Arc::clone(disk), folder, keeper, _lock: lock }, doors))
     }
 
     /// Ends the run; when `finished`, nothing in it is needed any more and the folder is removed.
@@ -68,7 +78,7 @@ impl Run {
     /// The system's.
     pub fn end(self, finished: bool) -> io::Result<()> {
         drop(self.keeper);
-        if finished { std::fs::remove_dir_all(&self.folder) } else { Ok(()) }
+        if finished { self.disk.remove_folder(&self.folder) } else { Ok(()) }
     }
 }
 
@@ -83,11 +93,12 @@ fn open_core(
     let writer = maker.make(core, 0)?;
     let shared = Arc::new(Shared {
         core,
+        disk: Arc::clone(&maker.disk),
         folder: maker.folder.clone(),
         written: AtomicU64::new(first.to_u64()),
         queued_bytes: AtomicU64::new(0),
         closed: AtomicBool::new(false),
-        current: ArcSwap::from(Arc::clone(writer.file())),
+        current: ArcSwap::from_pointee(Arc::clone(writer.file())),
     });
     let (sender, receiver) = crossbeam_channel::bounded(config.queue.groups_max);
     let (prepared_sender, prepared) = crossbeam_channel::bounded(1);
@@ -95,9 +106,9 @@ fn open_core(
         shared: Arc::clone(&shared),
         prepared: prepared_sender,
         next_seq: 1,
-        synced: (Arc::clone(writer.file()), first.to_u64()),
+        synced: (shared.current.load_full(), first.to_u64()),
     };
-    let checkpoint = Checkpoint::open(&maker.folder, core, first)?;
+    let checkpoint = Checkpoint::open(&*maker.disk, &maker.folder, core, first)?;
     let follower = Follower::live(Arc::clone(&shared), receiver, checkpoint, metrics.worker(index));
     let limits = Limits { queue_bytes_max: config.queue.bytes_max as u64, segment_bytes: config.journal.segment_bytes };
     let (edge_metrics, clock) = (metrics.edge(index), Arc::clone(&maker.clock));
@@ -109,8 +120,9 @@ fn open_core(
 /// A run folder that nobody holds: what an earlier process left.
 #[derive(Debug)]
 pub struct Orphan {
+    disk: Arc<dyn Disk>,
     folder: PathBuf,
-    lock: File,
+    lock: Lock,
 }
 
 /// One core's journal in an orphan.
@@ -128,26 +140,33 @@ impl Orphan {
     /// Every run folder under `<data_dir>/journal` whose lock is free, oldest first. The locks are held from here on.
     ///
     /// # Errors
-    /// The system's. Folders that somebody else holds are left out.
-    pub fn find(data_dir: &Path) -> io::Result<Vec<Self>> {
+    /// The system's. Folders that somebody else holds are left out, and those that cannot be locked, which are reported.
+    pub fn find(disk: &Arc<dyn Disk>, data_dir: &Path) -> io::Result<Vec<Self>> {
         let journal = data_dir.join("journal");
-        let mut folders: Vec<PathBuf> = match std::fs::read_dir(&journal) {
-            Ok(entries) => entries.map(|entry| entry.map(|e| e.path())).collect::<io::Result<_>>()?,
+        let mut folders: Vec<PathBuf> = match disk.list(&journal) {
+            Ok(entries) => entries.into_iter().filter(|e| e.is_folder).map(|e| journal.join(e.name)).collect(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        folders.retain(|path| path.is_dir() && path.extension().is_none());
+        folders.retain(|path| path.extension().is_none());
         folders.sort();
         let mut orphans = Vec::new();
         for folder in folders {
-            let lock = OpenOptions::new().write(true).create(true).truncate(false).open(folder.join(LOCK))?;
-            match lock.try_lock() {
-                Ok(()) => orphans.push(Self { folder, lock }),
-                Err(std::fs::TryLockError::WouldBlock) => {}
-                Err(std::fs::TryLockError::Error(error)) => return Err(error),
+            match disk.lock(&folder.join(LOCK)) {
+                Ok(Some(lock)) => orphans.push(Self { disk: Arc::clone(disk), folder, lock }),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%error, path = %folder.display(), "the journal of an earlier run stays where it is");
+                }
             }
         }
         Ok(orphans)
+    }
+
+    /// The disk that it is on.
+    #[must_use]
+    pub const fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// Its folder.
@@ -162,8 +181,8 @@ impl Orphan {
     /// The system's.
     pub fn cores(&self) -> io::Result<Vec<OrphanCore>> {
         let mut cores = BTreeMap::<u32, OrphanCore>::new();
-        for entry in std::fs::read_dir(&self.folder)? {
-            let Some((core, seq)) = entry?.file_name().to_str().and_then(parse_file_name) else { continue };
+        for entry in self.disk.list(&self.folder)? {
+            let Some((core, seq)) = entry.name.to_str().and_then(parse_file_name) else { continue };
             let found = cores.entry(core).or_insert(OrphanCore { core, first_seq: seq, last_seq: seq });
             found.first_seq = found.first_seq.min(seq);
             found.last_seq = found.last_seq.max(seq);
@@ -179,10 +198,10 @@ impl Orphan {
     pub fn finish(self, damaged: bool) -> io::Result<()> {
         if damaged {
             let kept = self.folder.with_extension("damaged");
-            std::fs::rename(&self.folder, &kept)?;
+            self.disk.rename(&self.folder, &kept)?;
             tracing::error!(path = %kept.display(), "part of a journal could not be read; it is kept for inspection");
         } else {
-            std::fs::remove_dir_all(&self.folder)?;
+            self.disk.remove_folder(&self.folder)?;
         }
         drop(self.lock);
         Ok(())

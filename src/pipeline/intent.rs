@@ -10,14 +10,13 @@
 //! lies between the checkpoint and the last intent is frozen without a gap. Bound: `batch.rows_max` bytes each, and as
 //! many as batches lie above the checkpoint.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use super::Label;
-use crate::segment::Position;
+use crate::segment::{Disk, Open, Position};
 
 const MAGIC: &[u8; 8] = b"TRLINTN1";
 const FIXED_BYTES: usize = 8 + 16 + 8 + 8 + 8 + 4;
@@ -46,7 +45,7 @@ impl Intent {
     ///
     /// # Errors
     /// The system's; nothing counts then, a part of the file is no intent.
-    pub fn write(&self, folder: &Path, core: u32) -> io::Result<()> {
+    pub fn write(&self, disk: &dyn Disk, folder: &Path, core: u32) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(FIXED_BYTES + self.labels.len() + 4);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(self.batch.as_bytes());
@@ -56,18 +55,21 @@ impl Intent {
         bytes.extend_from_slice(&u32::try_from(self.labels.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend(self.labels.iter().map(|label| label.index() as u8));
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
-        let mut file = File::create(self.path(folder, core))?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        File::open(folder)?.sync_all()
+        let path = self.path(folder, core);
+        let file = disk.open(&path, Open::Any)?;
+        // A longer one may have been there: the same range, frozen by a try that was not sent.
+        file.truncate(0)?;
+        file.write_all_at(&bytes, 0).map_err(|(_, error)| error)?;
+        file.sync()?;
+        disk.sync_dir(folder)
     }
 
     /// Removes it; that it is gone already is no error.
     ///
     /// # Errors
     /// The system's.
-    pub fn remove(&self, folder: &Path, core: u32) -> io::Result<()> {
-        match std::fs::remove_file(self.path(folder, core)) {
+    pub fn remove(&self, disk: &dyn Disk, folder: &Path, core: u32) -> io::Result<()> {
+        match disk.unlink(&self.path(folder, core)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -78,18 +80,18 @@ impl Intent {
     ///
     /// # Errors
     /// The system's.
-    pub fn load(folder: &Path, core: u32, checkpoint: Position) -> io::Result<Vec<Self>> {
+    pub fn load(disk: &dyn Disk, folder: &Path, core: u32, checkpoint: Position) -> io::Result<Vec<Self>> {
         let mut intents = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        for entry in disk.list(folder)? {
+            let name = entry.name.to_str().unwrap_or_default();
             let is_ours = name.ends_with(".intent") && name.split_once('-').is_some_and(|(c, _)| c == core.to_string());
             if !is_ours {
                 continue;
             }
-            match Self::decode(&std::fs::read(&path)?) {
+            let path = folder.join(&entry.name);
+            match Self::decode(&read_whole(disk, &path)?) {
                 Some(intent) if intent.end > checkpoint => intents.push(intent),
-                _ => std::fs::remove_file(&path)?,
+                _ => disk.unlink(&path)?,
             }
         }
         intents.sort_by_key(|intent| intent.start);
@@ -115,9 +117,17 @@ impl Intent {
     }
 }
 
+fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, Open::Read)?;
+    let mut bytes = vec![0; usize::try_from(file.length()?).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::RealDisk;
 
     fn intent(start: u32, end: u32) -> Intent {
         Intent {
@@ -134,22 +144,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (first, second, third) = (intent(256, 300), intent(300, 400), intent(400, 500));
         for intent in [&third, &first, &second] {
-            intent.write(folder.path(), 1).unwrap();
+            intent.write(&RealDisk, folder.path(), 1).unwrap();
         }
-        intent(256, 999).write(folder.path(), 11).unwrap();
+        intent(256, 999).write(&RealDisk, folder.path(), 11).unwrap();
         std::fs::write(folder.path().join("1-0000000000000500.intent"), b"half of o").unwrap();
-        let found = Intent::load(folder.path(), 1, first.end).unwrap();
+        let found = Intent::load(&RealDisk, folder.path(), 1, first.end).unwrap();
         assert_eq!(found, [second.clone(), third]);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "two of core 1, one of core 11");
-        second.remove(folder.path(), 1).unwrap();
-        second.remove(folder.path(), 1).unwrap();
+        second.remove(&RealDisk, folder.path(), 1).unwrap();
+        second.remove(&RealDisk, folder.path(), 1).unwrap();
     }
 
     #[test]
     fn an_intent_that_is_cut_or_flipped_anywhere_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let whole = intent(256, 300);
-        whole.write(folder.path(), 0).unwrap();
+        whole.write(&RealDisk, folder.path(), 0).unwrap();
         let bytes = std::fs::read(whole.path(folder.path(), 0)).unwrap();
         assert_eq!(Intent::decode(&bytes), Some(whole));
         assert!((0..bytes.len()).all(|end| Intent::decode(&bytes[..end]).is_none()));

@@ -23,6 +23,7 @@ use crate::click::{Click, ClickId, frame};
 use crate::clock::Clock;
 use crate::config;
 use crate::handoff::{Item, read_range};
+use crate::segment::Disk;
 use crate::telemetry::metrics::{Found, WorkerShard};
 
 /// Failures of one batch are logged at the first, then at every so many.
@@ -46,6 +47,7 @@ pub(super) struct Sending {
 /// Where a frozen batch's rows are.
 #[derive(Clone)]
 pub(super) struct Source {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) folder: PathBuf,
     pub(super) core: u32,
     pub(super) intent: Arc<Intent>,
@@ -56,7 +58,7 @@ pub(super) struct Source {
 impl Source {
     /// The batch as it was frozen.
     pub(super) fn load(&mut self) -> std::io::Result<Batch> {
-        let items = read_range(&self.folder, self.core, self.intent.start..self.intent.end)?;
+        let items = read_range(&*self.disk, &self.folder, self.core, self.intent.start..self.intent.end)?;
         let mut labels = self.intent.labels.iter();
         let mut rows = Vec::with_capacity(items.len());
         for Item { frame, .. } in items {

@@ -112,7 +112,7 @@ impl Worker {
     pub fn run(self, drain: watch::Receiver<Drain>) -> std::io::Result<Ended> {
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         let follower = &self.follower;
-        let frozen = Intent::load(follower.folder(), follower.core(), follower.checkpoint())?;
+        let frozen = Intent::load(&**follower.disk(), follower.folder(), follower.core(), follower.checkpoint())?;
         let running = Running {
             frozen: frozen.into(),
             frozen_to: follower.next_position(),
@@ -315,7 +315,7 @@ impl Running {
             facts: worker.enricher.facts(),
             labels: rows.iter().map(|row| row.dedup).collect(),
         };
-        if let Err(error) = intent.write(worker.follower.folder(), worker.follower.core()) {
+        if let Err(error) = intent.write(&**worker.follower.disk(), worker.follower.folder(), worker.follower.core()) {
             // Waiting would fill the disk further, and only stored batches free it.
             tracing::warn!(%error, "a batch is sent without being frozen; a crash now may send its clicks in another one");
         }
@@ -351,6 +351,7 @@ impl Running {
 
     fn source(&self, intent: Arc<Intent>) -> Source {
         Source {
+            disk: Arc::clone(self.worker.follower.disk()),
             folder: self.worker.follower.folder().to_owned(),
             core: self.worker.follower.core(),
             intent,
@@ -404,7 +405,7 @@ impl Running {
     fn forget(&mut self, end: Position, finished: &[Arc<Intent>]) -> std::io::Result<()> {
         let follower = &mut self.worker.follower;
         follower.finish_up_to(end)?;
-        finished.iter().try_for_each(|intent| intent.remove(follower.folder(), follower.core()))
+        finished.iter().try_for_each(|intent| intent.remove(&**follower.disk(), follower.folder(), follower.core()))
     }
 }
 

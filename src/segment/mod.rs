@@ -20,12 +20,15 @@
 //! offset and sequence, so bytes left over from another place or file are no record.
 //!
 //! Invariants: the length is bounded before anything is allocated; a reader stops at the first record that is not valid
-//! and never panics; nothing here deletes. Writers are single: one thread for each core's segments.
+//! and never panics; nothing here deletes. Writers are single: one thread for each core's segments. Everything goes
+//! through a [`Disk`], so that tests run the same code on one that fails.
 
+mod disk;
 mod format;
 mod reader;
 mod writer;
 
+pub use disk::{Disk, DiskFile, Entry, Lock, Open, RealDisk};
 pub use format::{Header, Kind, Position, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, append_record, records};
 pub use reader::{Next, Reader};
 pub use writer::{Appended, Writer, create, file_name, parse_file_name};

@@ -1,12 +1,12 @@
 //! Reading a segment, record by record, in chunks of 256 KiB.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::disk::{Disk, DiskFile, Open};
 use super::format::{Header, Kind, Parsed, Position, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, parse};
 
 const CHUNK_BYTES: usize = 256 << 10;
@@ -14,7 +14,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// A cursor in one segment.
 #[derive(Debug)]
 pub struct Reader {
-    file: File,
+    file: Arc<dyn DiskFile>,
     seq: u32,
     /// The next record.
     offset: u32,
@@ -41,8 +41,8 @@ impl Reader {
     ///
     /// # Errors
     /// The system's; `InvalidData` when the file is not the segment that its name says.
-    pub fn open(path: &Path, core: u32, at: Position) -> io::Result<Self> {
-        let file = File::open(path)?;
+    pub fn open(disk: &dyn Disk, path: &Path, core: u32, at: Position) -> io::Result<Self> {
+        let file = disk.open(path, Open::Read)?;
         let mut header = [0; SEGMENT_HEADER_BYTES as usize];
         file.read_exact_at(&mut header, 0)?;
         match Header::decode(&header) {
@@ -113,6 +113,7 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use super::super::disk::RealDisk;
     use super::super::format::append_record;
     use super::super::writer::{create, file_name};
     use super::*;
@@ -120,14 +121,13 @@ mod tests {
 
     fn write(folder: &Path, payloads: &[&[u8]], seal: bool) -> Vec<u8> {
         let header = Header { core: 0, seq: 1, created_ms: 0, node: "n".into() };
-        let mut writer = create(folder, &header, 1 << 20).unwrap();
+        let mut writer = create(&RealDisk, folder, &header, 1 << 20).unwrap();
         let mut group = BytesMut::new();
         for payload in payloads {
             append_record(&mut group, writer.end(), Kind::Click, |out| out.put_slice(payload));
         }
         let end = Position { seq: 1, offset: writer.end().offset + group.len() as u32 };
-        assert_eq!(writer.write(&group).bytes, group.len());
-        writer.advance(end);
+        assert_eq!(writer.append(&group).bytes, group.len());
         if seal {
             writer.seal();
         }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn read(path: &Path) -> (Vec<Bytes>, Next) {
-        let mut reader = Reader::open(path, 0, Position::start_of(1)).unwrap();
+        let mut reader = Reader::open(&RealDisk, path, 0, Position::start_of(1)).unwrap();
         let mut payloads = Vec::new();
         loop {
             match reader.read().unwrap() {
@@ -175,14 +175,13 @@ mod tests {
     fn a_reader_goes_on_where_the_writer_went_on() {
         let folder = tempfile::tempdir().unwrap();
         let header = Header { core: 0, seq: 1, created_ms: 0, node: "n".into() };
-        let mut writer = create(folder.path(), &header, 1 << 20).unwrap();
-        let mut reader = Reader::open(writer.path(), 0, writer.end()).unwrap();
+        let mut writer = create(&RealDisk, folder.path(), &header, 1 << 20).unwrap();
+        let mut reader = Reader::open(&RealDisk, writer.path(), 0, writer.end()).unwrap();
         assert_eq!(reader.read().unwrap(), Next::Invalid { dirty: false });
         for n in 0..3_u8 {
             let mut group = BytesMut::new();
             let end = append_record(&mut group, writer.end(), Kind::Click, |out| out.put_u8(n));
-            writer.write(&group);
-            writer.advance(end);
+            writer.append(&group);
             assert_eq!(reader.read().unwrap(), Next::Click(Bytes::copy_from_slice(&[n]), end));
         }
     }

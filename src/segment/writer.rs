@@ -1,14 +1,13 @@
 //! Writing segments: making the file (not on a request thread) and appending groups to it (on one).
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::format::{Header, Kind, Position, SEGMENT_HEADER_BYTES, append_record};
+use super::disk::{Disk, DiskFile, Open};
+use super::format::{Header, Kind, Position, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, append_record};
 
 /// Space allocated beyond `segment_bytes`: the group that crosses the mark still fits.
 const SLACK_BYTES: u64 = 1 << 20;
@@ -30,34 +29,27 @@ pub fn parse_file_name(name: &str) -> Option<(u32, u32)> {
 ///
 /// # Errors
 /// The system's, no space above all; the file is removed then.
-pub fn create(folder: &Path, header: &Header, segment_bytes: u32) -> io::Result<Writer> {
+pub fn create(disk: &dyn Disk, folder: &Path, header: &Header, segment_bytes: u32) -> io::Result<Writer> {
     let path = folder.join(file_name(header.core, header.seq));
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-    let made = allocate(&file, u64::from(segment_bytes) + SLACK_BYTES)
-        .and_then(|()| file.write_all_at(&header.encode(), 0))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| File::open(folder)?.sync_all());
+    let file = disk.open(&path, Open::New)?;
+    let made = file
+        .allocate(u64::from(segment_bytes) + SLACK_BYTES)
+        .and_then(|()| file.write_all_at(&header.encode(), 0).map_err(|(_, error)| error))
+        .and_then(|()| file.sync())
+        .and_then(|()| disk.sync_dir(folder));
     match made {
-        Ok(()) => Ok(Writer { file: Arc::new(file), path, end: Position::start_of(header.seq) }),
+        Ok(()) => Ok(Writer { file, path, end: Position::start_of(header.seq) }),
         Err(error) => {
-            let _ = std::fs::remove_file(&path);
+            let _ = disk.unlink(&path);
             Err(error)
         }
-    }
-}
-
-fn allocate(file: &File, bytes: u64) -> io::Result<()> {
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-        // A file system without it works too; then the disk may turn out full at an append.
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-        other => other.map_err(io::Error::from),
     }
 }
 
 /// A segment that is being written.
 #[derive(Debug)]
 pub struct Writer {
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
     path: PathBuf,
     end: Position,
 }
@@ -65,7 +57,7 @@ pub struct Writer {
 /// What became of a group.
 #[derive(Debug)]
 pub struct Appended {
-    /// Bytes of the group that were written.
+    /// Bytes of the group that were written; of its whole records, where the end moved over them.
     pub bytes: usize,
     /// Why it was not all of them.
     pub error: Option<io::Error>,
@@ -80,7 +72,7 @@ impl Writer {
 
     /// The file, to be forced to the disk by another thread.
     #[must_use]
-    pub const fn file(&self) -> &Arc<File> {
+    pub const fn file(&self) -> &Arc<dyn DiskFile> {
         &self.file
     }
 
@@ -90,24 +82,23 @@ impl Writer {
         &self.path
     }
 
-    /// Writes a group at the end. The end does not move: [`Writer::advance`] does that, over whole records.
-    pub fn write(&self, group: &[u8]) -> Appended {
-        let mut bytes = 0;
-        while bytes < group.len() {
-            match self.file.write_at(&group[bytes..], u64::from(self.end.offset) + bytes as u64) {
-                Ok(0) => return Appended { bytes, error: Some(io::ErrorKind::WriteZero.into()) },
-                Ok(n) => bytes += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Appended { bytes, error: Some(error) },
-            }
+    /// Writes a group at the end and moves the end over the records that were written whole. The next group overwrites
+    /// the rest.
+    pub fn append(&mut self, group: &[u8]) -> Appended {
+        let mut appended = self.write(group);
+        if appended.error.is_some() {
+            appended.bytes = whole_records(&group[..appended.bytes]);
         }
-        Appended { bytes, error: None }
+        self.end.offset += u32::try_from(appended.bytes).unwrap_or(u32::MAX);
+        appended
     }
 
-    /// Moves the end over what was written whole.
-    pub fn advance(&mut self, end: Position) {
-        debug_assert!(end >= self.end && end.seq == self.end.seq, "the end of a segment moves forwards");
-        self.end = end;
+    /// Writes a group at the end, which stays where it is.
+    pub fn write(&self, group: &[u8]) -> Appended {
+        match self.file.write_all_at(group, u64::from(self.end.offset)) {
+            Ok(()) => Appended { bytes: group.len(), error: None },
+            Err((bytes, error)) => Appended { bytes, error: Some(error) },
+        }
     }
 
     /// Writes the seal: readers go on with the next segment.
@@ -121,5 +112,41 @@ impl Writer {
     #[must_use]
     pub const fn bytes(&self) -> u32 {
         self.end.offset - SEGMENT_HEADER_BYTES
+    }
+}
+
+/// Bytes of the records that lie whole in a group that was written in part.
+fn whole_records(written: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(length) = written.get(at..at + 4).and_then(|l| l.try_into().ok()).map(u32::from_le_bytes) {
+        let end = at + RECORD_HEADER_BYTES + length as usize;
+        if end > written.len() {
+            break;
+        }
+        at = end;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BufMut as _;
+
+    #[test]
+    fn a_group_written_in_part_keeps_its_whole_records() {
+        let start = Position { seq: 0, offset: 256 };
+        let mut group = BytesMut::new();
+        let ends: Vec<_> = (0..3_u8)
+            .map(|n| {
+                append_record(&mut group, start, Kind::Click, |out| out.put_bytes(n, 10));
+                group.len()
+            })
+            .collect();
+        for cut in 0..=group.len() {
+            let whole = ends.iter().filter(|end| **end <= cut).count();
+            let bytes = if whole == 0 { 0 } else { ends[whole - 1] };
+            assert_eq!(whole_records(&group[..cut]), bytes, "cut at {cut}");
+        }
     }
 }

@@ -1,13 +1,16 @@
 //! L4: parts for tests, behind the feature `testing`: a clock that is set by hand, a store and a deduper that follow a
-//! script.
+//! script, a disk that fails.
 //!
 //! Never part of a service. Tests in `tests/` make them and hand them to `app` or to a worker in the place of the real
 //! ones. Bound: a [`ScriptedStore`] keeps everything it was given.
 
 mod clock;
 mod deduper;
+mod disk;
+mod disk_image;
 mod store;
 
 pub use clock::ManualClock;
 pub use deduper::ScriptedDeduper;
+pub use disk::{Fault, FaultDisk};
 pub use store::{Outcome, ScriptedStore};

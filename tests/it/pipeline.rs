@@ -15,8 +15,9 @@ use trellis::handoff::{Doors, Follower, IntakeMaker, Orphan, Run};
 use trellis::pipeline::enrich::Enricher;
 use trellis::pipeline::worker::{Drain, Ended, Worker};
 use trellis::pipeline::{Deduper, Label};
+use trellis::segment::{Disk, RealDisk};
 use trellis::telemetry::metrics::Metrics;
-use trellis::testing::{Outcome, ScriptedDeduper, ScriptedStore};
+use trellis::testing::{FaultDisk, Outcome, ScriptedDeduper, ScriptedStore};
 
 use crate::harness::eventually;
 
@@ -24,6 +25,7 @@ use crate::harness::eventually;
 const END_OF_JANUARY_MS: u64 = 1_769_903_999_500;
 
 struct Bench {
+    disk: Arc<dyn Disk>,
     folder: tempfile::TempDir,
     config: Config,
     metrics: Metrics,
@@ -50,6 +52,7 @@ impl Bench {
         let config = Config::load(&Sources { flags, ..Sources::default() }).expect("a good config");
         let metrics = Metrics::new(1, config.queue.groups_max, &[], || 0).expect("metrics");
         Self {
+            disk: Arc::new(RealDisk),
             folder,
             config,
             metrics,
@@ -60,7 +63,8 @@ impl Bench {
     }
 
     fn begin(&self) -> (Run, IntakeMaker, Follower) {
-        let (run, mut doors): (Run, Doors) = Run::begin(&self.config, &self.metrics, &self.clock).expect("a run");
+        let (run, mut doors): (Run, Doors) =
+            Run::begin(&self.disk, &self.config, &self.metrics, &self.clock).expect("a run");
         let (intake, follower) = doors.pop().expect("one core");
         (run, intake, follower)
     }
@@ -215,10 +219,10 @@ fn several_batches_are_at_the_store_at_once_and_the_checkpoint_waits_for_the_fir
 
     // The next start finds the same batches, frozen. It sends the one that is missing, under the same token with the
     // same labels, and none of the others.
-    let mut orphans = Orphan::find(bench.folder.path()).expect("the journal folder");
+    let mut orphans = Orphan::find(&bench.disk, bench.folder.path()).expect("the journal folder");
     let orphan = orphans.pop().expect("the run that was left");
     let core = orphan.cores().expect("its cores")[0];
-    let follower = Follower::orphan(orphan.folder().to_owned(), core, bench.metrics.worker(1)).expect("a follower");
+    let follower = Follower::orphan(&orphan, core, bench.metrics.worker(1)).expect("a follower");
     let (worker, _drain) = bench.start(follower, 1);
     assert!(worker.join().expect("no panic").expect("no error").finished);
     assert_eq!(bench.metrics.worker(1).adopted.get(), 100);
@@ -283,9 +287,9 @@ fn a_segment_with_a_damaged_record_in_the_middle_is_reported_and_the_rest_is_rea
     let mut bytes = std::fs::read(&first).expect("a segment");
     bytes[600_000] ^= 1;
     std::fs::write(&first, bytes).expect("written");
-    let orphan = Orphan::find(bench.folder.path()).expect("the folder").pop().expect("the run");
+    let orphan = Orphan::find(&bench.disk, bench.folder.path()).expect("the folder").pop().expect("the run");
     let core = orphan.cores().expect("its cores")[0];
-    let follower = Follower::orphan(orphan.folder().to_owned(), core, bench.metrics.worker(1)).expect("a follower");
+    let follower = Follower::orphan(&orphan, core, bench.metrics.worker(1)).expect("a follower");
     let (worker, _drain) = bench.start(follower, 1);
     assert_eq!(worker.join().expect("no panic").expect("no error"), Ended { finished: true, damaged: true });
     let stored = bench.store.click_ids().len() as u64;
@@ -294,6 +298,68 @@ fn a_segment_with_a_damaged_record_in_the_middle_is_reported_and_the_rest_is_rea
     let kept = std::fs::read_dir(bench.folder.path().join("journal")).expect("the folder");
     let names: Vec<_> = kept.map(|e| e.expect("an entry").path()).collect();
     assert!(names.len() == 1 && names[0].extension().is_some_and(|e| e == "damaged"), "{names:?}");
+}
+
+/// Whether each click of one group was kept.
+fn push_one_group(intake: &mut trellis::handoff::Intake, ms: u64, numbers: std::ops::Range<u64>) -> Vec<bool> {
+    let tickets: Vec<_> = numbers.map(|n| intake.push(&click(id(ms, n)))).collect();
+    intake.flush();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let kept = |mut ticket: trellis::handoff::Ticket| {
+        std::pin::Pin::new(&mut ticket).poll(&mut context) == std::task::Poll::Ready(true)
+    };
+    tickets.into_iter().map(kept).collect()
+}
+
+#[test]
+fn a_full_disk_refuses_the_clicks_that_do_not_fit_and_takes_others_when_there_is_space_again() {
+    let mut bench = Bench::new(ScriptedStore::new([], Outcome::Stored), &[]);
+    let disk = FaultDisk::new(7);
+    disk.set_allocates(false);
+    bench.disk = Arc::new(disk.clone());
+    let (run, intake, follower) = bench.begin();
+    let mut intake = intake();
+    let ms = bench.now_ms();
+    assert_eq!(push_one_group(&mut intake, ms, 0..3), [true; 3]);
+    // Two and a half of three clicks that are equally long.
+    disk.set_space_left(bench.metrics.edge(0).journal_bytes.get() * 5 / 6);
+    assert_eq!(push_one_group(&mut intake, ms, 3..6), [true, true, false]);
+    assert_eq!(push_one_group(&mut intake, ms, 6..9), [false; 3]);
+    disk.set_space_left(u64::MAX);
+    assert_eq!(push_one_group(&mut intake, ms, 9..12), [true; 3]);
+    assert_eq!(bench.metrics.edge(0).accepted.get(), 8);
+    intake.close();
+    let (worker, _drain) = bench.start(follower, 0);
+    assert_eq!(worker.join().expect("no panic").expect("no error"), Ended { finished: true, damaged: false });
+    let kept: Vec<_> = [0, 1, 2, 3, 4, 9, 10, 11].map(|n| id(ms, n)).into();
+    assert_eq!(sorted(bench.store.click_ids()), sorted(kept));
+    run.end(true).expect("removed");
+}
+
+#[test]
+fn a_power_cut_loses_no_click_that_was_forced_to_the_disk() {
+    for seed in 0..20 {
+        let mut bench = Bench::new(ScriptedStore::new([], Outcome::Stored), &[("journal.sync", "interval:1ms")]);
+        let disk = FaultDisk::new(seed);
+        bench.disk = Arc::new(disk.clone());
+        let (run, intake, _follower) = bench.begin();
+        // What is above the data folder was there before.
+        bench.folder.path().ancestors().skip(1).for_each(|folder| disk.sync_dir(folder).expect("forced"));
+        let mut intake = intake();
+        let ids = push(&mut intake, bench.now_ms(), 0..200);
+        // Its end waits for the last sync.
+        run.end(false).expect("left behind");
+        let later = push(&mut intake, bench.now_ms(), 200..300);
+        bench.disk = Arc::new(disk.crash());
+        let orphan = Orphan::find(&bench.disk, bench.folder.path()).expect("the folder").pop().expect("the run");
+        let core = orphan.cores().expect("its cores")[0];
+        let follower = Follower::orphan(&orphan, core, bench.metrics.worker(1)).expect("a follower");
+        let (worker, _drain) = bench.start(follower, 1);
+        assert_eq!(worker.join().expect("no panic").expect("no error"), Ended { finished: true, damaged: false });
+        let stored = sorted(bench.store.click_ids());
+        assert_eq!(stored, [&ids[..], &later[..stored.len() - ids.len()]].concat(), "seed {seed}");
+        orphan.finish(false).expect("removed");
+    }
 }
 
 fn segments(data_dir: &std::path::Path) -> Vec<std::path::PathBuf> {
