@@ -1,6 +1,7 @@
 //! The worker's side of the door: one cursor over one core's journal, fed by the queue where it continues the cursor and
 //! by the disk where it does not.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,9 @@ use crossbeam_channel::Receiver;
 
 use super::run::{Orphan, OrphanCore};
 use super::{Checkpoint, Group, Shared};
-use crate::segment::{self, Disk, Next, Position, RECORD_HEADER_BYTES, Reader, file_name};
+use crate::segment::{
+    self, Disk, Next, Open, Position, RECORD_HEADER_BYTES, Reader, SEGMENT_HEADER_BYTES, file_name, parse_file_name,
+};
 use crate::telemetry::metrics::WorkerShard;
 
 /// One click and where its record ends in the journal.
@@ -48,7 +51,8 @@ pub struct Follower {
     /// Segments below this one were removed.
     first_seq: u32,
     metrics: Arc<WorkerShard>,
-    damaged: bool,
+    /// Segments with parts that could not be read.
+    damaged: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -80,7 +84,7 @@ impl Follower {
             first_seq: checkpoint.position().seq,
             checkpoint,
             metrics,
-            damaged: false,
+            damaged: BTreeSet::new(),
         }
     }
 
@@ -90,6 +94,8 @@ impl Follower {
     /// The system's.
     pub fn orphan(orphan: &Orphan, of: OrphanCore, metrics: Arc<WorkerShard>) -> io::Result<Self> {
         let (disk, folder) = (Arc::clone(orphan.disk()), orphan.folder().to_owned());
+        // What was found before the last stop.
+        let damaged = disk.list(&folder)?.iter().filter_map(|entry| marked(entry.name.to_str()?, of.core)).collect();
         let checkpoint = Checkpoint::open(&*disk, &folder, of.core, Position::start_of(of.first_seq))?;
         Ok(Self {
             disk,
@@ -101,7 +107,7 @@ impl Follower {
             first_seq: of.first_seq,
             checkpoint,
             metrics,
-            damaged: false,
+            damaged,
         })
     }
 
@@ -144,8 +150,8 @@ impl Follower {
 
     /// Whether part of the journal could not be read.
     #[must_use]
-    pub const fn is_damaged(&self) -> bool {
-        self.damaged
+    pub fn is_damaged(&self) -> bool {
+        !self.damaged.is_empty()
     }
 
     /// Appends the next clicks to `out`: a group of the queue, or at most `most` clicks of the journal. Never waits for a
@@ -216,12 +222,20 @@ impl Follower {
             };
             match reader.read()? {
                 Next::Click(frame, end) => {
+                    let headless = !reader.header_is_valid() && !self.damaged.contains(&end.seq);
+                    if headless {
+                        self.report(Position { offset: 0, ..end }, Some(SEGMENT_HEADER_BYTES), "the header is damaged");
+                    }
                     self.next = end;
                     out.push(Item { frame, end });
                 }
                 Next::Sealed => self.go_to_segment(self.next.seq + 1),
                 Next::Invalid { dirty } => {
-                    if !self.leave_segment(limit, dirty, "a record is not valid") {
+                    let (bytes, at) = (reader.skip()?, reader.position());
+                    if bytes.is_some() && limit.is_none_or(|limit| at < limit) {
+                        self.report(self.next, bytes, "a record is not valid");
+                        self.next = at;
+                    } else if !self.leave_segment(limit, dirty, "a record is not valid") {
                         return Ok(if out.len() > before { self.read(out.len() - before) } else { Step::Finished });
                     }
                 }
@@ -244,32 +258,56 @@ impl Follower {
             )
     }
 
-    /// Goes on behind a place where no valid record stands; false when there is nothing behind it. The torn end of the
-    /// last segment is how a killed process leaves it, and nothing in it was acknowledged. Anywhere else it is damage.
+    /// Goes on behind a place where no valid record stands, and none follows in its segment; false when there is nothing
+    /// behind it. The torn end of what a process wrote last is how a power cut leaves it, and nothing in it was forced.
+    /// Anywhere else it is damage.
     fn leave_segment(&mut self, limit: Option<Position>, dirty: bool, why: &str) -> bool {
-        let last_seq = match (&self.source, limit) {
-            (Source::Orphan { last_seq }, _) => *last_seq,
-            (Source::Live { .. }, Some(limit)) => limit.seq,
-            (Source::Live { .. }, None) => self.next.seq,
+        let here = self.next;
+        let (last_seq, is_damage) = match self.source {
+            Source::Live { .. } => {
+                let limit = limit.unwrap_or(here);
+                // A segment is left without a seal when the disk would not take one.
+                (limit.seq, limit.seq == here.seq || dirty)
+            }
+            Source::Orphan { last_seq } => (last_seq, (here.seq + 1..=last_seq).any(|seq| self.holds_records(seq))),
         };
-        let expected_more = matches!(self.source, Source::Live { .. }) && limit.is_some_and(|l| l.seq == self.next.seq);
-        if (dirty && self.next.seq < last_seq) || expected_more {
-            self.damaged = true;
-            self.metrics.unreadable.add(1);
-            let (seq, offset) = (self.next.seq, self.next.offset);
-            tracing::error!(core = self.core, seq, offset, why, "part of the journal cannot be read and is skipped");
+        let written_here = limit.filter(|limit| limit.seq == here.seq);
+        if is_damage {
+            self.report(here, written_here.map(|limit| limit.offset - here.offset), why);
         }
-        if expected_more {
-            // Nothing but damage in memory or on the disk leads here: what was written cannot be read back.
-            self.next = limit.unwrap_or(self.next);
+        if let Some(limit) = written_here {
+            // What was written cannot be read back: nothing but damage in memory or on the disk leads here.
+            self.next = limit;
             self.reader = None;
             return true;
         }
-        if self.next.seq >= last_seq {
+        if here.seq >= last_seq {
             return false;
         }
-        self.go_to_segment(self.next.seq + 1);
+        self.go_to_segment(here.seq + 1);
         true
+    }
+
+    /// Whether a segment was ever used; a file that cannot be read counts as used.
+    fn holds_records(&self, seq: u32) -> bool {
+        let path = self.folder.join(file_name(self.core, seq));
+        let look = || {
+            let mut reader = Reader::open(&*self.disk, &path, self.core, Position::start_of(seq))?;
+            Ok(!matches!(reader.read()?, Next::Invalid { .. }) || reader.skip()?.is_some())
+        };
+        look().unwrap_or_else(|error: io::Error| error.kind() != io::ErrorKind::NotFound)
+    }
+
+    /// Reports, once, a part that could not be read; `bytes` where its length is known, else it goes to the end of the
+    /// segment. The segment is kept, which a mark beside it tells the next start.
+    fn report(&mut self, from: Position, bytes: Option<u32>, why: &str) {
+        let (core, seq, offset) = (self.core, from.seq, from.offset);
+        tracing::error!(core, seq, offset, bytes, why, "part of the journal cannot be read and is skipped");
+        self.metrics.unreadable.add(1);
+        if self.damaged.insert(seq) {
+            // Without the mark it is still kept by this process.
+            let _ = self.disk.open(&self.folder.join(mark(core, seq)), Open::Any);
+        }
     }
 
     fn go_to_segment(&mut self, seq: u32) {
@@ -277,14 +315,21 @@ impl Follower {
         self.reader = None;
     }
 
-    /// Notes that everything before `end` is finished, and removes segments that lie wholly below. Blocks.
+    /// Notes that everything before `end` is finished, and removes segments that lie wholly below; those with damage are
+    /// put aside. Blocks.
     ///
     /// # Errors
     /// The system's; nothing is removed then.
     pub fn finish_up_to(&mut self, end: Position) -> io::Result<()> {
         self.checkpoint.advance(end, true)?;
         while self.first_seq < end.seq {
-            match self.disk.unlink(&self.folder.join(file_name(self.core, self.first_seq))) {
+            let path = self.folder.join(file_name(self.core, self.first_seq));
+            let removed = if self.damaged.contains(&self.first_seq) {
+                self.disk.rename(&path, &self.folder.join(mark(self.core, self.first_seq)))
+            } else {
+                self.disk.unlink(&path)
+            };
+            match removed {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -293,6 +338,16 @@ impl Follower {
         }
         Ok(())
     }
+}
+
+/// The mark of a segment with damage, and its name when it is put aside.
+fn mark(core: u32, seq: u32) -> String {
+    format!("{}.damaged", file_name(core, seq))
+}
+
+/// The segment of this core that a file marks.
+fn marked(name: &str, core: u32) -> Option<u32> {
+    parse_file_name(name.strip_suffix(".damaged")?).filter(|(of, _)| *of == core).map(|(_, seq)| seq)
 }
 
 /// Takes the group that continues the cursor from the queue, skipping those below it; `None` when there is none: the

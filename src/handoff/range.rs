@@ -22,11 +22,12 @@ pub fn read_range(disk: &dyn Disk, folder: &Path, core: u32, range: Range<Positi
                     next = end;
                     items.push(Item { frame, end });
                 }
-                Next::Sealed => {
+                // A segment that could not be sealed ends with zeros; the next one goes on all the same.
+                Next::Invalid { dirty: false } | Next::Sealed if next.seq < range.end.seq => {
                     next = Position::start_of(next.seq + 1);
                     break;
                 }
-                Next::Invalid { .. } => {
+                Next::Invalid { .. } | Next::Sealed => {
                     let why = format!("no valid record at segment {}, offset {}", next.seq, next.offset);
                     return Err(io::Error::new(io::ErrorKind::InvalidData, why));
                 }

@@ -59,7 +59,7 @@ impl Kind {
         }
     }
 
-    const fn from_byte(byte: u8) -> Option<Self> {
+    pub(super) const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::Click),
             2 => Some(Self::Seal),

@@ -162,7 +162,11 @@ impl Shards {
                 self.sum_workers(|w| w.insert_failures.get()),
             ),
             counter("trellis_batch_looks_total", "Batches looked for before sending again", "found", &looks),
-            single("trellis_unreadable_total", "Frames not understood", self.sum_workers(|w| w.unreadable.get())),
+            single(
+                "trellis_unreadable_total",
+                "Parts of the journal not readable",
+                self.sum_workers(|w| w.unreadable.get()),
+            ),
             gauge(
                 "trellis_journal_lag_bytes",
                 "Bytes between the workers' cursors and the journals' ends",

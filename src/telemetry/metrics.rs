@@ -129,7 +129,7 @@ pub struct WorkerShard {
     pub looks: [Cell; Found::NAMES.len()],
     /// From the click to its batch being stored, once a click.
     pub ingest_lag: Histogram,
-    /// Journal bytes skipped because they could not be read, or frames that could not be decoded.
+    /// Parts of the journal that were skipped because they could not be read, and frames that could not be decoded.
     pub unreadable: Cell,
     /// Bytes of live journals taken up.
     pub claimed_bytes: Cell,

@@ -293,11 +293,14 @@ fn a_segment_with_a_damaged_record_in_the_middle_is_reported_and_the_rest_is_rea
     let (worker, _drain) = bench.start(follower, 1);
     assert_eq!(worker.join().expect("no panic").expect("no error"), Ended { finished: true, damaged: true });
     let stored = bench.store.click_ids().len() as u64;
-    assert!(stored > 100 && stored < pushed, "{stored} of {pushed}");
+    assert_eq!(stored, pushed - 1, "all but the click that was hit");
+    assert_eq!(bench.metrics.worker(1).unreadable.get(), 1, "reported once");
     orphan.finish(true).expect("kept");
     let kept = std::fs::read_dir(bench.folder.path().join("journal")).expect("the folder");
     let names: Vec<_> = kept.map(|e| e.expect("an entry").path()).collect();
     assert!(names.len() == 1 && names[0].extension().is_some_and(|e| e == "damaged"), "{names:?}");
+    let name = first.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(names[0].join(name + ".damaged").exists(), "the segment itself is kept");
 }
 
 /// Whether each click of one group was kept.
