@@ -13,7 +13,7 @@ use super::units::{
 };
 use super::{
     Batch, Catalog, ClickHouse, Config, Control, Dedup, DedupBackend, Edge, IpPrivacy, Journal, Log, LogFormat,
-    LogLevel, Origin, Privacy, Problems, Queue, Redis, Shutdown, Store, StoreBackend,
+    LogLevel, Origin, Privacy, Problems, Queue, Redis, Shutdown, Store, StoreBackend, allocated_bytes,
 };
 
 /// Threads on a machine with more cores, unless a number is set: each has a worker beside it, and the default queues and
@@ -106,6 +106,8 @@ impl Keys {
                 sync: self.get("journal.sync", text(journal_sync)),
                 // Above the largest group; offsets in a segment are u32.
                 segment_bytes: self.get("journal.segment_bytes", size(MIB..=GIB)),
+                max_bytes: self.get("journal.max_bytes", size(MIB..=1 << 50)),
+                min_free_bytes: self.get("journal.min_free_bytes", size(0..=1 << 50)),
             },
             queue: Queue {
                 groups_max: self.get("queue.groups_max", number(1..=1_000_000)),
@@ -262,6 +264,18 @@ impl Keys {
             let (each, most) = (show_size(queue.bytes_max as u64), show_size(QUEUES_BYTES_MAX));
             format!("queue.bytes_max ({each}) x edge.threads ({threads}) must be at most {most} of memory")
         });
+        let files = 2 * threads as u64;
+        let least = files.saturating_mul(allocated_bytes(config.journal.segment_bytes));
+        self.relation(
+            &["journal.max_bytes", "journal.segment_bytes", "edge.threads"],
+            least <= config.journal.max_bytes,
+            || {
+                let (max, least) = (show_size(config.journal.max_bytes), show_size(least));
+                format!(
+                    "journal.max_bytes ({max}) must be at least {least}: two files for each of edge.threads ({threads})"
+                )
+            },
+        );
         let rows = (threads as u64).saturating_mul(batch.rows_max as u64).saturating_mul(batch.in_flight_max as u64);
         self.relation(&["batch.rows_max", "batch.in_flight_max", "edge.threads"], rows <= ROWS_MAX, || {
             format!(

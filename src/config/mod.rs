@@ -107,6 +107,16 @@ pub struct Journal {
     pub sync: JournalSync,
     /// Size at which a segment is closed; 1 MiB to 1 GiB.
     pub segment_bytes: u32,
+    /// Size of this run's journal at which no further segment is begun.
+    pub max_bytes: u64,
+    /// Free space of the disk below which no further segment is begun.
+    pub min_free_bytes: u64,
+}
+
+/// Space that a segment takes on the disk: it is allocated ahead, with slack for the group that crosses the mark.
+#[must_use]
+pub const fn allocated_bytes(segment_bytes: u32) -> u64 {
+    segment_bytes as u64 + (1 << 20)
 }
 
 /// `journal.sync`

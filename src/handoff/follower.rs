@@ -336,6 +336,9 @@ impl Follower {
             }
             self.first_seq += 1;
         }
+        if let Source::Live { shared, .. } = &self.source {
+            shared.first_seq.store(self.first_seq, Ordering::Relaxed);
+        }
         Ok(())
     }
 }

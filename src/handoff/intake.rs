@@ -52,6 +52,8 @@ pub struct Intake {
     failing: bool,
     /// Monotonic time of the end of the last write.
     last_written: Duration,
+    /// The journal is full up to a cap.
+    refusing: bool,
 }
 
 /// One turn of the event loop, as its tickets see it.
@@ -124,6 +126,7 @@ impl Intake {
             clock,
             failing: false,
             last_written: Duration::ZERO,
+            refusing: false,
         }
     }
 
@@ -155,6 +158,9 @@ impl Intake {
     fn begin(&mut self) {
         if self.writer.end().offset >= self.segment_bytes {
             self.change_segment();
+            // A keeper that is merely late lets the segment grow; a cap does not.
+            let is_full = self.writer.end().offset >= self.segment_bytes;
+            self.refusing = is_full && self.shared.capped.load(Ordering::Relaxed);
         }
         if let Some(flusher) = &self.flusher {
             flusher.wake_by_ref();
@@ -180,8 +186,8 @@ impl Intake {
         }
         let before = self.clock.now();
         let start = self.writer.end();
-        let appended = if start.offset > OFFSET_MAX {
-            Appended { bytes: 0, error: Some(std::io::ErrorKind::FileTooLarge.into()) }
+        let appended = if self.refusing || start.offset > OFFSET_MAX {
+            Appended { bytes: 0, error: Some(std::io::ErrorKind::StorageFull.into()) }
         } else {
             self.writer.append(&self.group)
         };

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::Shared;
 use crate::clock::Clock;
-use crate::config::JournalSync;
+use crate::config::{self, JournalSync, allocated_bytes};
 use crate::segment::{Disk, DiskFile, Header, Writer, create};
 
 /// How often the next segment is looked after when nothing is forced.
@@ -54,10 +54,11 @@ impl Maker {
 }
 
 impl Keeper {
-    pub(super) fn start(maker: Maker, mut kept: Vec<Kept>, sync: JournalSync) -> std::io::Result<Self> {
+    pub(super) fn start(maker: Maker, mut kept: Vec<Kept>, config: config::Journal) -> std::io::Result<Self> {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
-        let thread =
-            std::thread::Builder::new().name("journal".into()).spawn(move || run(&maker, &mut kept, sync, &stopped))?;
+        let thread = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || run(&maker, &mut kept, config, &stopped))?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -72,12 +73,13 @@ impl Drop for Keeper {
     }
 }
 
-fn run(maker: &Maker, kept: &mut [Kept], sync: JournalSync, stopped: &Receiver<()>) {
+fn run(maker: &Maker, kept: &mut [Kept], config: config::Journal, stopped: &Receiver<()>) {
+    let sync = config.sync;
     let interval = match sync {
         JournalSync::Interval(interval) => interval,
         JournalSync::Process => TICK,
     };
-    let mut failed = false;
+    let (mut failed, mut capped) = (false, None);
     loop {
         let pause = if failed { PAUSE_AFTER_FAILURE.max(interval) } else { interval };
         let stopping = stopped.recv_timeout(pause) != Err(crossbeam_channel::RecvTimeoutError::Timeout);
@@ -87,9 +89,46 @@ fn run(maker: &Maker, kept: &mut [Kept], sync: JournalSync, stopped: &Receiver<(
         if stopping {
             return;
         }
+        capped = look_at_caps(maker, kept, config, capped);
+        if capped.is_some() {
+            continue;
+        }
         // After the sync: a core can change its segment once between two syncs at most, so no file is missed.
         failed = kept.iter_mut().map(|kept| prepare(maker, kept, failed)).fold(false, |a, b| a | b);
     }
+}
+
+/// Which cap is reached, if any; tells the cores, and the log when it changes.
+fn look_at_caps(
+    maker: &Maker,
+    kept: &[Kept],
+    config: config::Journal,
+    before: Option<&'static str>,
+) -> Option<&'static str> {
+    let segments: u64 =
+        kept.iter().map(|k| u64::from(k.next_seq.saturating_sub(k.shared.first_seq.load(Ordering::Relaxed)))).sum();
+    // Two for each core are always allowed: the one being written and the one made ahead.
+    let more = segments.max(2 * kept.len() as u64 - 1) + 1;
+    let capped = if more * allocated_bytes(config.segment_bytes) > config.max_bytes {
+        Some("journal.max_bytes")
+    } else if maker.disk.free_bytes(&maker.folder).is_ok_and(|free| free < config.min_free_bytes) {
+        Some("journal.min_free_bytes")
+    } else {
+        None
+    };
+    match (before, capped) {
+        (None, Some(cap)) => {
+            tracing::error!(
+                cap,
+                segments,
+                "the journal may not grow; links will go on without X-Click-Id when it is full"
+            );
+        }
+        (Some(cap), None) => tracing::info!(cap, segments, "the journal may grow again"),
+        _ => {}
+    }
+    kept.iter().for_each(|k| k.shared.capped.store(capped.is_some(), Ordering::Relaxed));
+    capped
 }
 
 /// Forces what was written since the last time. A file that was left in between is forced once more.

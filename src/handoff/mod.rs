@@ -19,7 +19,8 @@
 //!   means reading the journal. There is no flag and no mode.
 //! - The edge thread never opens, forces or removes a file. It writes.
 //!
-//! Bounds: `queue.groups_max`, `queue.bytes_max`; the journal's size is bounded by the disk alone until its caps are built.
+//! Bounds: `queue.groups_max`, `queue.bytes_max`; `journal.max_bytes` and `journal.min_free_bytes`: at a cap no further
+//! segment is made, and when the current one is full, clicks are refused until the follower has removed others.
 
 mod checkpoint;
 mod follower;
@@ -30,7 +31,7 @@ mod run;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -69,6 +70,10 @@ struct Shared {
     queued_bytes: AtomicU64,
     /// The edge thread has written its last group.
     closed: AtomicBool,
+    /// A cap is reached: there will be no further segment for now.
+    capped: AtomicBool,
+    /// Segments below this one were removed.
+    first_seq: AtomicU32,
     /// The file being written, for the keeper.
     current: ArcSwap<Arc<dyn DiskFile>>,
 }

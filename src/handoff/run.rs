@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use arc_swap::ArcSwap;
 
@@ -68,7 +68,7 @@ impl Run {
             doors.push(door);
             kept.push(keep);
         }
-        let keeper = Keeper::start(maker, kept, config.journal.sync)?;
+        let keeper = Keeper::start(maker, kept, config.journal)?;
         Ok((Self { disk: Arc::clone(disk), folder, keeper, _lock: lock }, doors))
     }
 
@@ -98,6 +98,8 @@ fn open_core(
         written: AtomicU64::new(first.to_u64()),
         queued_bytes: AtomicU64::new(0),
         closed: AtomicBool::new(false),
+        capped: AtomicBool::new(false),
+        first_seq: AtomicU32::new(0),
         current: ArcSwap::from_pointee(Arc::clone(writer.file())),
     });
     let (sender, receiver) = crossbeam_channel::bounded(config.queue.groups_max);

@@ -41,6 +41,12 @@ pub trait Disk: Debug + Send + Sync {
     /// The system's.
     fn sync_dir(&self, folder: &Path) -> io::Result<()>;
 
+    /// Bytes that are free on the disk of this folder, for us.
+    ///
+    /// # Errors
+    /// The system's.
+    fn free_bytes(&self, folder: &Path) -> io::Result<u64>;
+
     /// Makes a folder and those above it that are missing.
     ///
     /// # Errors
@@ -169,6 +175,11 @@ impl Disk for RealDisk {
             Open::Any => options.read(true).write(true).create(true).truncate(false),
         };
         Ok(Arc::new(options.open(path)?))
+    }
+
+    fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(folder)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

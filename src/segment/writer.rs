@@ -8,9 +8,7 @@ use bytes::BytesMut;
 
 use super::disk::{Disk, DiskFile, Open};
 use super::format::{Header, Kind, Position, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, append_record};
-
-/// Space allocated beyond `segment_bytes`: the group that crosses the mark still fits.
-const SLACK_BYTES: u64 = 1 << 20;
+use crate::config::allocated_bytes;
 
 /// `<core>-<seq>.seg`
 #[must_use]
@@ -33,7 +31,7 @@ pub fn create(disk: &dyn Disk, folder: &Path, header: &Header, segment_bytes: u3
     let path = folder.join(file_name(header.core, header.seq));
     let file = disk.open(&path, Open::New)?;
     let made = file
-        .allocate(u64::from(segment_bytes) + SLACK_BYTES)
+        .allocate(allocated_bytes(segment_bytes))
         .and_then(|()| file.write_all_at(&header.encode(), 0).map_err(|(_, error)| error))
         .and_then(|()| file.sync())
         .and_then(|()| disk.sync_dir(folder));

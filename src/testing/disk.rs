@@ -235,6 +235,10 @@ impl Disk for FaultDisk {
         Ok(Arc::new(FaultFile { disk: self.clone(), node }))
     }
 
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        Ok(self.state().space_left)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
         let ((old_folder, old), (folder, name)) = (state.split(from)?, state.split(to)?);

@@ -340,6 +340,66 @@ fn a_full_disk_refuses_the_clicks_that_do_not_fit_and_takes_others_when_there_is
 }
 
 #[test]
+fn at_its_cap_the_journal_refuses_clicks_until_the_store_has_caught_up() {
+    // Room for two segments of 1 MiB; each click brings 4 KB of query string.
+    let settings = [("journal.max_bytes", "4MiB"), ("journal.sync", "interval:1ms"), ("batch.rows_max", "50")];
+    let bench = Bench::new(ScriptedStore::new([], Outcome::Transient), &settings);
+    let (run, intake, follower) = bench.begin();
+    let mut intake = intake();
+    let big: &'static str = Box::leak("q=".repeat(2_000).into_boxed_str());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut pushed = Vec::new();
+    let mut kept = |intake: &mut trellis::handoff::Intake| {
+        let id = id(bench.now_ms(), pushed.len() as u64);
+        let mut ticket = intake.push(&Click { query: big, ..click(id) });
+        intake.flush();
+        let kept = std::pin::Pin::new(&mut ticket).poll(&mut context) == std::task::Poll::Ready(true);
+        pushed.push((id, kept));
+        kept
+    };
+    eventually("the journal is full", || !kept(&mut intake));
+    // Nearly two segments' worth got in before, and more does not.
+    assert!((0..100).all(|_| !kept(&mut intake)));
+    let accepted = bench.metrics.edge(0).accepted.get();
+    assert!((400..800).contains(&accepted), "{accepted}");
+    // The store is there again: finished segments are removed, and there is room without a restart.
+    bench.store.always(Outcome::Stored);
+    let (worker, _drain) = bench.start(follower, 0);
+    eventually("the journal takes clicks again", || kept(&mut intake));
+    intake.close();
+    assert!(worker.join().expect("no panic").expect("no error").finished);
+    let kept: Vec<_> = pushed.iter().filter(|(_, kept)| *kept).map(|(id, _)| *id).collect();
+    assert_eq!(sorted(bench.store.click_ids()), sorted(kept));
+    run.end(true).expect("removed");
+}
+
+#[test]
+fn a_disk_with_little_space_left_gets_no_further_segment() {
+    let settings = [("journal.min_free_bytes", "10MiB"), ("journal.sync", "interval:1ms")];
+    let mut bench = Bench::new(ScriptedStore::new([], Outcome::Stored), &settings);
+    let disk = FaultDisk::new(11);
+    disk.set_allocates(false);
+    bench.disk = Arc::new(disk.clone());
+    let (run, intake, _follower) = bench.begin();
+    let mut intake = intake();
+    disk.set_space_left(9 << 20);
+    let big: &'static str = Box::leak("q=".repeat(2_000).into_boxed_str());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut n = 0;
+    let mut kept = |intake: &mut trellis::handoff::Intake| {
+        n += 1;
+        let mut ticket = intake.push(&Click { query: big, ..click(id(bench.now_ms(), n)) });
+        intake.flush();
+        std::pin::Pin::new(&mut ticket).poll(&mut context) == std::task::Poll::Ready(true)
+    };
+    eventually("clicks are refused while there is space yet", || !kept(&mut intake));
+    disk.set_space_left(u64::MAX);
+    eventually("clicks are kept again", || kept(&mut intake));
+    intake.close();
+    run.end(false).expect("left behind");
+}
+
+#[test]
 fn a_power_cut_loses_no_click_that_was_forced_to_the_disk() {
     for seed in 0..20 {
         let mut bench = Bench::new(ScriptedStore::new([], Outcome::Stored), &[("journal.sync", "interval:1ms")]);
