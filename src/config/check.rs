@@ -264,7 +264,7 @@ impl Keys {
             let (each, most) = (show_size(queue.bytes_max as u64), show_size(QUEUES_BYTES_MAX));
             format!("queue.bytes_max ({each}) x edge.threads ({threads}) must be at most {most} of memory")
         });
-        let files = 2 * threads as u64;
+        let files = 3 * threads as u64;
         let least = files.saturating_mul(allocated_bytes(config.journal.segment_bytes));
         self.relation(
             &["journal.max_bytes", "journal.segment_bytes", "edge.threads"],
@@ -272,7 +272,7 @@ impl Keys {
             || {
                 let (max, least) = (show_size(config.journal.max_bytes), show_size(least));
                 format!(
-                    "journal.max_bytes ({max}) must be at least {least}: two files for each of edge.threads ({threads})"
+                    "journal.max_bytes ({max}) must be at least {least}: three files for each of edge.threads ({threads})"
                 )
             },
         );

@@ -107,9 +107,10 @@ fn look_at_caps(
 ) -> Option<&'static str> {
     let segments: u64 =
         kept.iter().map(|k| u64::from(k.next_seq.saturating_sub(k.shared.first_seq.load(Ordering::Relaxed)))).sum();
-    // Two for each core are always allowed: the one being written and the one made ahead.
-    let more = segments.max(2 * kept.len() as u64 - 1) + 1;
-    let capped = if more * allocated_bytes(config.segment_bytes) > config.max_bytes {
+    let capped = if kept.iter().all(|k| k.prepared.is_full()) {
+        // Nobody asks for more.
+        None
+    } else if (segments + 1) * allocated_bytes(config.segment_bytes) > config.max_bytes {
         Some("journal.max_bytes")
     } else if maker.disk.free_bytes(&maker.folder).is_ok_and(|free| free < config.min_free_bytes) {
         Some("journal.min_free_bytes")
