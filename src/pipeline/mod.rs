@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod dedup;
+mod drain;
 pub mod enrich;
 pub mod intent;
 mod sending;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::batch::{Open, month_around, new_id};
+pub use super::drain::{Drain, Ended};
 use super::enrich::Enricher;
 use super::intent::Intent;
 use super::sending::{Sending, Source};
@@ -35,17 +36,6 @@ use crate::telemetry::metrics::WorkerShard;
 const CHUNK_CLICKS: usize = 512;
 /// How often an idle worker looks at its queue.
 const TICK: Duration = Duration::from_millis(10);
-
-/// How far a worker is on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Drain {
-    /// Working.
-    No,
-    /// Bring what is there to the store, without waiting for batches to fill, and end.
-    Yes,
-    /// End now; the rest stays in the journal.
-    Stop,
-}
 
 /// What a worker works with.
 pub struct Worker {
@@ -67,15 +57,6 @@ pub struct Worker {
     pub clock: Arc<dyn Clock>,
     /// Its counters.
     pub metrics: Arc<WorkerShard>,
-}
-
-/// How a worker ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// Everything in the journal is in the store.
-    pub finished: bool,
-    /// Part of the journal could not be read.
-    pub damaged: bool,
 }
 
 /// A frozen range of the journal, at the store.
@@ -157,7 +138,8 @@ impl Running {
                 self.send();
             }
             if exhausted && nothing_waits && self.open.rows.is_empty() && self.inserts.is_empty() {
-                return self.ended(true);
+                // A batch whose sending broke off is still in `ranges`: the journal keeps it for the next start.
+                return self.ended(self.ranges.is_empty());
             }
             let fitting = self.fitting();
             if fitting > 0 {
@@ -343,10 +325,20 @@ impl Running {
                 // Its clicks, as far as they can be read, are taken up like those that were never frozen, and so are
                 // all behind it: the store knows them by their ids.
                 tracing::error!(%error, batch = %intent.batch, "a frozen batch cannot be read");
-                self.frozen.clear();
+                for intent in std::iter::once(intent).chain(std::mem::take(&mut self.frozen)) {
+                    self.discard(&intent);
+                }
             }
         }
         true
+    }
+
+    /// Removes an intent that no longer says what will be sent.
+    fn discard(&self, intent: &Intent) {
+        let follower = &self.worker.follower;
+        if let Err(error) = intent.remove(&**follower.disk(), follower.folder(), follower.core()) {
+            tracing::warn!(%error, batch = %intent.batch, "an intent could not be removed");
+        }
     }
 
     fn source(&self, intent: Arc<Intent>) -> Source {
