@@ -72,7 +72,7 @@ pub struct IdSource {
 }
 
 impl IdSource {
-    /// A source with this seed. In service it comes from the operating system: equal seeds give equal ids.
+    /// A source with this seed. Equal seeds give equal ids: in service every edge thread takes a random one.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { random: fastrand::Rng::with_seed(seed) }
