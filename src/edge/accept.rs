@@ -45,9 +45,8 @@ pub(super) async fn accept_until_closing(
     loop {
         let accepted = tokio::select! {
             biased;
-            // What is in the accept queue was promised a connection by the kernel: it comes before the end.
             accepted = listener.accept() => accepted,
-            () = closing(phase) => return,
+            () = closing(phase) => return empty(core, listener),
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -62,6 +61,18 @@ pub(super) async fn accept_until_closing(
                 tokio::time::sleep(back_off).await;
                 back_off = (back_off * 2).min(BACK_OFF.1);
             }
+        }
+    }
+}
+
+/// Accepts what is in the accept queue: the kernel has promised those visitors a connection. Asks the socket itself,
+/// because the event loop says "nothing yet" after some hundred connections in one turn, to be fair to other tasks.
+fn empty(core: &Rc<Core>, listener: TcpListener) {
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            open(core, stream, peer);
         }
     }
 }

@@ -217,20 +217,22 @@ where
 {
     let mut closing = false;
     std::future::poll_fn(|context| {
-        match watched.end.get() {
-            End::Now => return Poll::Ready(Ok(())),
-            End::Graceful if !closing => {
-                closing = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            End::Graceful | End::No => {}
+        if watched.end.get() == End::Now {
+            return Poll::Ready(Ok(()));
         }
         let mut waker = watched.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             *waker = Some(context.waker().clone());
         }
         drop(waker);
-        connection.as_mut().poll(context)
+        let done = connection.as_mut().poll(context);
+        // Only then: hyper closes a connection on which nothing was read yet, with the request that waits in the socket.
+        if done.is_pending() && !closing && watched.end.get() == End::Graceful {
+            closing = true;
+            connection.as_mut().graceful_shutdown();
+            return connection.as_mut().poll(context);
+        }
+        done
     })
     .await
 }

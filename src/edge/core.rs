@@ -14,6 +14,10 @@ use crate::click::{DayKey, IdSource};
 use crate::handoff::Intake;
 use crate::telemetry::metrics::EdgeShard;
 
+/// From the last accept to the word that connections are to close: requests that came with a connection are in its
+/// socket, and the event loop has to look there once.
+const SETTLE: Duration = Duration::from_millis(20);
+
 /// What all connections of one thread share. Nothing in it is ever touched by another thread.
 pub(super) struct Core {
     pub(super) parts: Parts,
@@ -58,6 +62,8 @@ async fn serve(core: Rc<Core>, listener: std::net::TcpListener, mut phase: watch
     tokio::task::spawn_local(Intake::flush_every_turn(Rc::clone(&core.intake)));
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&core)));
     accept::accept_until_closing(&core, listener, &mut phase).await;
+    // What was accepted last is to be read once before it is told to close.
+    tokio::time::sleep(SETTLE).await;
     core.connections.close_gracefully();
     loop {
         let stopped = *phase.borrow_and_update() == Phase::Stopped;

@@ -58,6 +58,26 @@ fn a_request_in_flight_is_finished_and_its_connection_closed() {
 }
 
 #[test]
+fn connections_that_wait_to_be_accepted_are_served_before_the_end() {
+    let mut trellis = Trellis::start_with(&[("edge.threads", "1")]);
+    trellis.link("a", "https://a.example/");
+    // While the process stands still, the kernel completes connections: so many that the end comes while they are being
+    // accepted.
+    trellis.signal(Signal::STOP);
+    let mut waiting: Vec<_> = (0..400).map(|_| connect(trellis.edge())).collect();
+    for stream in &mut waiting {
+        stream.write_all(b"GET /a HTTP/1.1\r\nHost: t\r\n\r\n").expect("sent");
+    }
+    trellis.signal(Signal::TERM);
+    trellis.signal(Signal::CONT);
+    for stream in &mut waiting {
+        assert_eq!(read_head(stream).status, 302);
+    }
+    assert_eq!(trellis.wait().code(), Some(0));
+    assert_eq!(Trellis::start_in(trellis.folder(), &[]).count("")["total"], 400);
+}
+
+#[test]
 fn a_second_signal_stops_at_once() {
     let mut trellis = Trellis::start_with(&[("shutdown.drain_delay", "10m")]);
     trellis.expect_log("stopping at once");
