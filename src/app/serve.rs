@@ -352,11 +352,11 @@ impl WorkerMaker {
         let metrics = self.metrics.worker(index);
         let before = metrics.adopted.get();
         let mut damaged = false;
-        for core in orphan.cores()? {
+        for stretch in orphan.stretches()? {
             if *drain.borrow() == Drain::Stop {
                 return Ok(());
             }
-            let follower = Follower::orphan(&orphan, core, Arc::clone(&metrics))?;
+            let follower = Follower::orphan(&orphan, stretch, Arc::clone(&metrics))?;
             let ended = self.make(follower, index)?.run(drain.clone())?;
             if !ended.finished {
                 return Ok(());

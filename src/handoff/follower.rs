@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
 
-use super::run::{Orphan, OrphanCore};
+use super::run::{Orphan, Stretch};
 use super::{Checkpoint, Group, Shared};
 use crate::segment::{
     self, Disk, Next, Open, Position, RECORD_HEADER_BYTES, Reader, SEGMENT_HEADER_BYTES, file_name, parse_file_name,
@@ -37,7 +37,7 @@ pub enum Step {
     Finished,
 }
 
-/// Reads one core's journal, each click once, in order.
+/// Reads one stretch of a core's journal, each click once, in order.
 #[derive(Debug)]
 pub struct Follower {
     disk: Arc<dyn Disk>,
@@ -63,8 +63,14 @@ enum Source {
         /// Taken from the queue, ahead of the cursor.
         held: Option<Group>,
     },
-    /// A journal of an earlier run: it ends with its last segment.
-    Orphan { last_seq: u32 },
+    /// Nothing is written any more: it ends with its last segment.
+    Past {
+        last_seq: u32,
+        /// Of this run: cut off behind the live cursor. Without it, of an earlier one.
+        shared: Option<Arc<Shared>>,
+        /// Clicks up to here were taken up, and counted, before the cut.
+        counted_to: Position,
+    },
 }
 
 impl Follower {
@@ -88,27 +94,59 @@ impl Follower {
         }
     }
 
-    /// Follows one core's journal of an earlier run, from its checkpoint on.
+    /// Follows one stretch of an earlier run, from its checkpoint on.
     ///
     /// # Errors
     /// The system's.
-    pub fn orphan(orphan: &Orphan, of: OrphanCore, metrics: Arc<WorkerShard>) -> io::Result<Self> {
+    pub fn orphan(orphan: &Orphan, of: Stretch, metrics: Arc<WorkerShard>) -> io::Result<Self> {
         let (disk, folder) = (Arc::clone(orphan.disk()), orphan.folder().to_owned());
         // What was found before the last stop.
-        let damaged = disk.list(&folder)?.iter().filter_map(|entry| marked(entry.name.to_str()?, of.core)).collect();
-        let checkpoint = Checkpoint::open(&*disk, &folder, of.core, Position::start_of(of.first_seq))?;
+        let marks = disk.list(&folder)?.into_iter().filter_map(|entry| marked(entry.name.to_str()?, of.core));
+        let damaged = marks.filter(|seq| (of.first_seq..=of.last_seq).contains(seq)).collect();
+        let checkpoint = Checkpoint::open(&*disk, &folder, of.core, of.first_seq)?;
         Ok(Self {
             disk,
             folder,
             core: of.core,
-            source: Source::Orphan { last_seq: of.last_seq },
-            next: checkpoint.position().max(Position::start_of(of.first_seq)),
+            source: Source::Past { last_seq: of.last_seq, shared: None, counted_to: Position::from_u64(0) },
+            next: checkpoint.position().max(Position::start_of(of.lowest_seq)),
             reader: None,
-            first_seq: of.first_seq,
+            first_seq: of.lowest_seq,
             checkpoint,
             metrics,
             damaged,
         })
+    }
+
+    /// When the live cursor lies this many segments or more behind what is being written: gives all but the current
+    /// segment away, and goes on at its start. What was taken up and is not finished belongs to the new follower, which
+    /// starts at the checkpoint. `None` when it is not so far behind, or not live. Blocks: it makes a file.
+    ///
+    /// # Errors
+    /// The system's; nothing has changed then.
+    pub fn cut(&mut self, segments_behind: u32) -> io::Result<Option<Self>> {
+        let Source::Live { shared, .. } = &self.source else { return Ok(None) };
+        let first_seq = Position::from_u64(shared.written.load(Ordering::Acquire)).seq;
+        if first_seq < self.next.seq.saturating_add(segments_behind.max(1)) {
+            return Ok(None);
+        }
+        // From here on a restart knows two stretches.
+        let checkpoint = Checkpoint::open(&*self.disk, &self.folder, self.core, first_seq)?;
+        let shared = Some(Arc::clone(shared));
+        let past = Self {
+            disk: Arc::clone(&self.disk),
+            folder: self.folder.clone(),
+            core: self.core,
+            source: Source::Past { last_seq: first_seq - 1, shared, counted_to: self.next },
+            next: self.checkpoint.position(),
+            reader: None,
+            first_seq: std::mem::replace(&mut self.first_seq, first_seq),
+            checkpoint: std::mem::replace(&mut self.checkpoint, checkpoint),
+            metrics: Arc::clone(&self.metrics),
+            damaged: std::mem::take(&mut self.damaged),
+        };
+        self.go_to_segment(first_seq);
+        Ok(Some(past))
     }
 
     /// Where the cursor stands.
@@ -141,11 +179,25 @@ impl Follower {
         self.checkpoint.position()
     }
 
+    /// What was written with the checkpoint.
+    #[must_use]
+    pub fn note(&self) -> &[u8] {
+        self.checkpoint.note()
+    }
+
+    /// Whether clicks still come.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self.source, Source::Live { .. })
+    }
+
     /// Goes on behind a frozen batch, whose clicks were read by another way.
     pub fn skip_to(&mut self, end: Position, clicks: usize) {
         self.next = end;
         self.reader = None;
-        self.metrics.adopted.add(clicks as u64);
+        if matches!(self.source, Source::Past { shared: None, .. }) {
+            self.metrics.adopted.add(clicks as u64);
+        }
     }
 
     /// Whether part of the journal could not be read.
@@ -162,21 +214,23 @@ impl Follower {
     pub fn poll(&mut self, most: usize, out: &mut Vec<Item>) -> io::Result<Step> {
         let before = out.len();
         let step = self.advance(most, out);
-        let clicks = &out[before..];
-        match self.source {
-            Source::Live { .. } => {
-                self.metrics.claimed.add(clicks.len() as u64);
-                let bytes: usize = clicks.iter().map(|item| item.frame.len() + RECORD_HEADER_BYTES).sum();
-                self.metrics.claimed_bytes.add(bytes as u64);
+        let mut clicks = &out[before..];
+        if let Source::Past { shared, counted_to, .. } = &self.source {
+            if shared.is_none() {
+                self.metrics.adopted.add(clicks.len() as u64);
+                return step;
             }
-            Source::Orphan { .. } => self.metrics.adopted.add(clicks.len() as u64),
+            clicks = &clicks[clicks.partition_point(|item| item.end <= *counted_to)..];
         }
+        self.metrics.claimed.add(clicks.len() as u64);
+        let bytes: usize = clicks.iter().map(|item| item.frame.len() + RECORD_HEADER_BYTES).sum();
+        self.metrics.claimed_bytes.add(bytes as u64);
         step
     }
 
     fn advance(&mut self, most: usize, out: &mut Vec<Item>) -> io::Result<Step> {
         let (limit, closed) = match &mut self.source {
-            Source::Orphan { .. } => return self.read_journal(None, most, out),
+            Source::Past { .. } => return self.read_journal(None, most, out),
             Source::Live { shared, queue, held } => {
                 if let Some(step) = take_group(shared, queue, held, &mut self.next, &self.metrics, out) {
                     // The reader, if any, stands behind the cursor now.
@@ -251,7 +305,7 @@ impl Follower {
     }
 
     fn is_gone(&self, error: &io::Error) -> bool {
-        matches!(self.source, Source::Orphan { .. })
+        matches!(self.source, Source::Past { .. })
             && matches!(
                 error.kind(),
                 io::ErrorKind::InvalidData | io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
@@ -269,7 +323,7 @@ impl Follower {
                 // A segment is left without a seal when the disk would not take one.
                 (limit.seq, limit.seq == here.seq || dirty)
             }
-            Source::Orphan { last_seq } => (last_seq, (here.seq + 1..=last_seq).any(|seq| self.holds_records(seq))),
+            Source::Past { last_seq, .. } => (last_seq, (here.seq + 1..=last_seq).any(|seq| self.holds_records(seq))),
         };
         let written_here = limit.filter(|limit| limit.seq == here.seq);
         if is_damage {
@@ -315,14 +369,28 @@ impl Follower {
         self.reader = None;
     }
 
-    /// Notes that everything before `end` is finished, and removes segments that lie wholly below; those with damage are
-    /// put aside. Blocks.
+    /// Notes that everything before `end` is finished, with a note that belongs to it, and removes segments that lie
+    /// wholly below; those with damage are put aside. Blocks.
     ///
     /// # Errors
     /// The system's; nothing is removed then.
-    pub fn finish_up_to(&mut self, end: Position) -> io::Result<()> {
-        self.checkpoint.advance(end, true)?;
-        while self.first_seq < end.seq {
+    pub fn finish_up_to(&mut self, end: Position, note: &[u8]) -> io::Result<()> {
+        self.checkpoint.advance(end, note)?;
+        self.remove_below(end.seq)
+    }
+
+    /// Removes what a finished stretch of the past leaves: its segments, and then its checkpoint. Blocks.
+    ///
+    /// # Errors
+    /// The system's; what is left is removed with the folder.
+    pub fn remove(mut self) -> io::Result<()> {
+        let Source::Past { last_seq, .. } = self.source else { return Ok(()) };
+        self.remove_below(last_seq.saturating_add(1))?;
+        self.checkpoint.remove(&*self.disk)
+    }
+
+    fn remove_below(&mut self, seq: u32) -> io::Result<()> {
+        while self.first_seq < seq {
             let path = self.folder.join(file_name(self.core, self.first_seq));
             let removed = if self.damaged.contains(&self.first_seq) {
                 self.disk.rename(&path, &self.folder.join(mark(self.core, self.first_seq)))
@@ -335,9 +403,9 @@ impl Follower {
                 Err(error) => return Err(error),
             }
             self.first_seq += 1;
-        }
-        if let Source::Live { shared, .. } = &self.source {
-            shared.first_seq.store(self.first_seq, Ordering::Relaxed);
+            if let Source::Live { shared, .. } | Source::Past { shared: Some(shared), .. } = &self.source {
+                shared.removed.fetch_add(1, Ordering::Relaxed);
+            }
         }
         Ok(())
     }

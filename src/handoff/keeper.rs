@@ -106,7 +106,7 @@ fn look_at_caps(
     before: Option<&'static str>,
 ) -> Option<&'static str> {
     let segments: u64 =
-        kept.iter().map(|k| u64::from(k.next_seq.saturating_sub(k.shared.first_seq.load(Ordering::Relaxed)))).sum();
+        kept.iter().map(|k| u64::from(k.next_seq.saturating_sub(k.shared.removed.load(Ordering::Relaxed)))).sum();
     let capped = if kept.iter().all(|k| k.prepared.is_full()) {
         // Nobody asks for more.
         None

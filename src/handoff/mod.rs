@@ -18,6 +18,8 @@
 //! - The follower's cursor only moves forwards: what lies below it is skipped, what continues it is used, anything else
 //!   means reading the journal. There is no flag and no mode.
 //! - The edge thread never opens, forces or removes a file. It writes.
+//! - A follower that fell whole segments behind (the store was away) can be cut in two: one goes on with the segment that is
+//!   being written, the other brings the rest. Each is a [`Stretch`] with a checkpoint of its own.
 //!
 //! Bounds: `queue.groups_max`, `queue.bytes_max`; `journal.max_bytes` and `journal.min_free_bytes`: at a cap no further
 //! segment is made, and when the current one is full, clicks are refused until the follower has removed others.
@@ -36,12 +38,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, NOTE_BYTES_MAX};
 pub use follower::{Follower, Item, Step};
 pub use intake::{Intake, Ticket};
 pub use keeper::Keeper;
 pub use range::read_range;
-pub use run::{Doors, IntakeMaker, Orphan, OrphanCore, Run};
+pub use run::{Doors, IntakeMaker, Orphan, Run, Stretch};
 
 use crate::segment::{Disk, DiskFile, Position};
 
@@ -72,8 +74,8 @@ struct Shared {
     closed: AtomicBool,
     /// A cap is reached: there will be no further segment for now.
     capped: AtomicBool,
-    /// Segments below this one were removed.
-    first_seq: AtomicU32,
+    /// Segments that were removed.
+    removed: AtomicU32,
     /// The file being written, for the keeper.
     current: ArcSwap<Arc<dyn DiskFile>>,
 }

@@ -1,7 +1,7 @@
 //! Run folders: each process writes into its own and holds its lock; a folder whose lock is free belongs to nobody and
 //! is adopted. Crash, stop and a changed number of threads are one path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,7 +99,7 @@ fn open_core(
         queued_bytes: AtomicU64::new(0),
         closed: AtomicBool::new(false),
         capped: AtomicBool::new(false),
-        first_seq: AtomicU32::new(0),
+        removed: AtomicU32::new(0),
         current: ArcSwap::from_pointee(Arc::clone(writer.file())),
     });
     let (sender, receiver) = crossbeam_channel::bounded(config.queue.groups_max);
@@ -110,7 +110,7 @@ fn open_core(
         next_seq: 1,
         synced: (shared.current.load_full(), first.to_u64()),
     };
-    let checkpoint = Checkpoint::open(&*maker.disk, &maker.folder, core, first)?;
+    let checkpoint = Checkpoint::open(&*maker.disk, &maker.folder, core, first.seq)?;
     let follower = Follower::live(Arc::clone(&shared), receiver, checkpoint, metrics.worker(index));
     let limits = Limits { queue_bytes_max: config.queue.bytes_max as u64, segment_bytes: config.journal.segment_bytes };
     let (edge_metrics, clock) = (metrics.edge(index), Arc::clone(&maker.clock));
@@ -127,13 +127,16 @@ pub struct Orphan {
     lock: Lock,
 }
 
-/// One core's journal in an orphan.
+/// A part of one core's journal with a checkpoint of its own: whole segments, one behind the other. A journal is one
+/// stretch, until the live cursor falls far behind and [cuts](Follower::cut) it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OrphanCore {
+pub struct Stretch {
     /// Edge thread that wrote it.
     pub core: u32,
-    /// First segment left.
+    /// Segment that it began with: its name.
     pub first_seq: u32,
+    /// First segment left.
+    pub lowest_seq: u32,
     /// Last segment left.
     pub last_seq: u32,
 }
@@ -177,19 +180,38 @@ impl Orphan {
         &self.folder
     }
 
-    /// The journals in it.
+    /// What is left in it, oldest first for each core. A stretch without a segment is finished.
     ///
     /// # Errors
     /// The system's.
-    pub fn cores(&self) -> io::Result<Vec<OrphanCore>> {
-        let mut cores = BTreeMap::<u32, OrphanCore>::new();
+    pub fn stretches(&self) -> io::Result<Vec<Stretch>> {
+        let (mut segments, mut starts) = (BTreeMap::<u32, BTreeSet<u32>>::new(), BTreeSet::<(u32, u32)>::new());
         for entry in self.disk.list(&self.folder)? {
-            let Some((core, seq)) = entry.name.to_str().and_then(parse_file_name) else { continue };
-            let found = cores.entry(core).or_insert(OrphanCore { core, first_seq: seq, last_seq: seq });
-            found.first_seq = found.first_seq.min(seq);
-            found.last_seq = found.last_seq.max(seq);
+            let Some(name) = entry.name.to_str() else { continue };
+            if let Some((core, seq)) = parse_file_name(name) {
+                segments.entry(core).or_default().insert(seq);
+            }
+            starts.extend(Checkpoint::parse_file_name(name));
         }
-        Ok(cores.into_values().collect())
+        // Segments below every checkpoint: theirs is lost, and nothing says that they are finished.
+        for (core, seqs) in &segments {
+            let Some(lowest) = seqs.first().map(|seq| (*core, *seq)) else { continue };
+            if starts.range(..=lowest).next_back().is_none_or(|start| start.0 != *core) {
+                starts.insert(lowest);
+            }
+        }
+        let mut stretches = Vec::new();
+        for &(core, first_seq) in &starts {
+            let next = starts.range((core, first_seq + 1)..).next().filter(|next| next.0 == core);
+            let end = next.map_or(u32::MAX, |next| next.1);
+            let Some(seqs) = segments.get(&core) else { continue };
+            let mut within = seqs.range(first_seq..end);
+            if let Some(&lowest_seq) = within.next() {
+                let last_seq = within.next_back().copied().unwrap_or(lowest_seq);
+                stretches.push(Stretch { core, first_seq, lowest_seq, last_seq });
+            }
+        }
+        Ok(stretches)
     }
 
     /// Removes the folder, when everything in it is finished; keeps it under the name `<run>.damaged` when part of it

@@ -396,7 +396,7 @@ impl Running {
     /// Moves the checkpoint, and then, not before, removes the intents below it.
     fn forget(&mut self, end: Position, finished: &[Arc<Intent>]) -> std::io::Result<()> {
         let follower = &mut self.worker.follower;
-        follower.finish_up_to(end)?;
+        follower.finish_up_to(end, &[])?;
         finished.iter().try_for_each(|intent| intent.remove(&**follower.disk(), follower.folder(), follower.core()))
     }
 }

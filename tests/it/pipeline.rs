@@ -221,7 +221,7 @@ fn several_batches_are_at_the_store_at_once_and_the_checkpoint_waits_for_the_fir
     // same labels, and none of the others.
     let mut orphans = Orphan::find(&bench.disk, bench.folder.path()).expect("the journal folder");
     let orphan = orphans.pop().expect("the run that was left");
-    let core = orphan.cores().expect("its cores")[0];
+    let core = orphan.stretches().expect("its stretches")[0];
     let follower = Follower::orphan(&orphan, core, bench.metrics.worker(1)).expect("a follower");
     let (worker, _drain) = bench.start(follower, 1);
     assert!(worker.join().expect("no panic").expect("no error").finished);
@@ -288,7 +288,7 @@ fn a_segment_with_a_damaged_record_in_the_middle_is_reported_and_the_rest_is_rea
     bytes[600_000] ^= 1;
     std::fs::write(&first, bytes).expect("written");
     let orphan = Orphan::find(&bench.disk, bench.folder.path()).expect("the folder").pop().expect("the run");
-    let core = orphan.cores().expect("its cores")[0];
+    let core = orphan.stretches().expect("its stretches")[0];
     let follower = Follower::orphan(&orphan, core, bench.metrics.worker(1)).expect("a follower");
     let (worker, _drain) = bench.start(follower, 1);
     assert_eq!(worker.join().expect("no panic").expect("no error"), Ended { finished: true, damaged: true });
@@ -418,7 +418,7 @@ fn a_power_cut_loses_no_click_that_was_forced_to_the_disk() {
         let later = push(&mut intake, bench.now_ms(), 200..300);
         bench.disk = Arc::new(disk.crash());
         let orphan = Orphan::find(&bench.disk, bench.folder.path()).expect("the folder").pop().expect("the run");
-        let core = orphan.cores().expect("its cores")[0];
+        let core = orphan.stretches().expect("its stretches")[0];
         let follower = Follower::orphan(&orphan, core, bench.metrics.worker(1)).expect("a follower");
         let (worker, _drain) = bench.start(follower, 1);
         assert_eq!(worker.join().expect("no panic").expect("no error"), Ended { finished: true, damaged: false });
