@@ -10,11 +10,9 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
 
-use super::run::{Orphan, Stretch};
+use super::stretch::mark;
 use super::{Checkpoint, Group, Shared};
-use crate::segment::{
-    self, Disk, Next, Open, Position, RECORD_HEADER_BYTES, Reader, SEGMENT_HEADER_BYTES, file_name, parse_file_name,
-};
+use crate::segment::{self, Disk, Next, Open, Position, RECORD_HEADER_BYTES, Reader, SEGMENT_HEADER_BYTES, file_name};
 use crate::telemetry::metrics::WorkerShard;
 
 /// One click and where its record ends in the journal.
@@ -40,23 +38,25 @@ pub enum Step {
 /// Reads one stretch of a core's journal, each click once, in order.
 #[derive(Debug)]
 pub struct Follower {
-    disk: Arc<dyn Disk>,
-    folder: PathBuf,
-    core: u32,
-    source: Source,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) folder: PathBuf,
+    pub(super) core: u32,
+    /// First segment of its stretch, removed or not: the stretch's name.
+    pub(super) origin: u32,
+    pub(super) source: Source,
     /// The next click's place: everything below was handed on.
-    next: Position,
-    reader: Option<Reader>,
-    checkpoint: Checkpoint,
+    pub(super) next: Position,
+    pub(super) reader: Option<Reader>,
+    pub(super) checkpoint: Checkpoint,
     /// Segments below this one were removed.
-    first_seq: u32,
-    metrics: Arc<WorkerShard>,
+    pub(super) first_seq: u32,
+    pub(super) metrics: Arc<WorkerShard>,
     /// Segments with parts that could not be read.
-    damaged: BTreeSet<u32>,
+    pub(super) damaged: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
-enum Source {
+pub(super) enum Source {
     Live {
         shared: Arc<Shared>,
         queue: Receiver<Group>,
@@ -84,6 +84,7 @@ impl Follower {
             disk: Arc::clone(&shared.disk),
             folder: shared.folder.clone(),
             core: shared.core,
+            origin: checkpoint.position().seq,
             source: Source::Live { shared, queue, held: None },
             next: checkpoint.position(),
             reader: None,
@@ -92,61 +93,6 @@ impl Follower {
             metrics,
             damaged: BTreeSet::new(),
         }
-    }
-
-    /// Follows one stretch of an earlier run, from its checkpoint on.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn orphan(orphan: &Orphan, of: Stretch, metrics: Arc<WorkerShard>) -> io::Result<Self> {
-        let (disk, folder) = (Arc::clone(orphan.disk()), orphan.folder().to_owned());
-        // What was found before the last stop.
-        let marks = disk.list(&folder)?.into_iter().filter_map(|entry| marked(entry.name.to_str()?, of.core));
-        let damaged = marks.filter(|seq| (of.first_seq..=of.last_seq).contains(seq)).collect();
-        let checkpoint = Checkpoint::open(&*disk, &folder, of.core, of.first_seq)?;
-        Ok(Self {
-            disk,
-            folder,
-            core: of.core,
-            source: Source::Past { last_seq: of.last_seq, shared: None, counted_to: Position::from_u64(0) },
-            next: checkpoint.position().max(Position::start_of(of.lowest_seq)),
-            reader: None,
-            first_seq: of.lowest_seq,
-            checkpoint,
-            metrics,
-            damaged,
-        })
-    }
-
-    /// When the live cursor lies this many segments or more behind what is being written: gives all but the current
-    /// segment away, and goes on at its start. What was taken up and is not finished belongs to the new follower, which
-    /// starts at the checkpoint. `None` when it is not so far behind, or not live. Blocks: it makes a file.
-    ///
-    /// # Errors
-    /// The system's; nothing has changed then.
-    pub fn cut(&mut self, segments_behind: u32) -> io::Result<Option<Self>> {
-        let Source::Live { shared, .. } = &self.source else { return Ok(None) };
-        let first_seq = Position::from_u64(shared.written.load(Ordering::Acquire)).seq;
-        if first_seq < self.next.seq.saturating_add(segments_behind.max(1)) {
-            return Ok(None);
-        }
-        // From here on a restart knows two stretches.
-        let checkpoint = Checkpoint::open(&*self.disk, &self.folder, self.core, first_seq)?;
-        let shared = Some(Arc::clone(shared));
-        let past = Self {
-            disk: Arc::clone(&self.disk),
-            folder: self.folder.clone(),
-            core: self.core,
-            source: Source::Past { last_seq: first_seq - 1, shared, counted_to: self.next },
-            next: self.checkpoint.position(),
-            reader: None,
-            first_seq: std::mem::replace(&mut self.first_seq, first_seq),
-            checkpoint: std::mem::replace(&mut self.checkpoint, checkpoint),
-            metrics: Arc::clone(&self.metrics),
-            damaged: std::mem::take(&mut self.damaged),
-        };
-        self.go_to_segment(first_seq);
-        Ok(Some(past))
     }
 
     /// Where the cursor stands.
@@ -177,6 +123,12 @@ impl Follower {
     #[must_use]
     pub const fn checkpoint(&self) -> Position {
         self.checkpoint.position()
+    }
+
+    /// First segment of its stretch: with run folder and core its name.
+    #[must_use]
+    pub const fn origin(&self) -> u32 {
+        self.origin
     }
 
     /// What was written with the checkpoint.
@@ -364,61 +316,10 @@ impl Follower {
         }
     }
 
-    fn go_to_segment(&mut self, seq: u32) {
+    pub(super) fn go_to_segment(&mut self, seq: u32) {
         self.next = Position::start_of(seq);
         self.reader = None;
     }
-
-    /// Notes that everything before `end` is finished, with a note that belongs to it, and removes segments that lie
-    /// wholly below; those with damage are put aside. Blocks.
-    ///
-    /// # Errors
-    /// The system's; nothing is removed then.
-    pub fn finish_up_to(&mut self, end: Position, note: &[u8]) -> io::Result<()> {
-        self.checkpoint.advance(end, note)?;
-        self.remove_below(end.seq)
-    }
-
-    /// Removes what a finished stretch of the past leaves: its segments, and then its checkpoint. Blocks.
-    ///
-    /// # Errors
-    /// The system's; what is left is removed with the folder.
-    pub fn remove(mut self) -> io::Result<()> {
-        let Source::Past { last_seq, .. } = self.source else { return Ok(()) };
-        self.remove_below(last_seq.saturating_add(1))?;
-        self.checkpoint.remove(&*self.disk)
-    }
-
-    fn remove_below(&mut self, seq: u32) -> io::Result<()> {
-        while self.first_seq < seq {
-            let path = self.folder.join(file_name(self.core, self.first_seq));
-            let removed = if self.damaged.contains(&self.first_seq) {
-                self.disk.rename(&path, &self.folder.join(mark(self.core, self.first_seq)))
-            } else {
-                self.disk.unlink(&path)
-            };
-            match removed {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-            self.first_seq += 1;
-            if let Source::Live { shared, .. } | Source::Past { shared: Some(shared), .. } = &self.source {
-                shared.removed.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The mark of a segment with damage, and its name when it is put aside.
-fn mark(core: u32, seq: u32) -> String {
-    format!("{}.damaged", file_name(core, seq))
-}
-
-/// The segment of this core that a file marks.
-fn marked(name: &str, core: u32) -> Option<u32> {
-    parse_file_name(name.strip_suffix(".damaged")?).filter(|(of, _)| *of == core).map(|(_, seq)| seq)
 }
 
 /// Takes the group that continues the cursor from the queue, skipping those below it; `None` when there is none: the

@@ -30,6 +30,7 @@ mod intake;
 mod keeper;
 mod range;
 mod run;
+mod stretch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,7 +44,8 @@ pub use follower::{Follower, Item, Step};
 pub use intake::{Intake, Ticket};
 pub use keeper::Keeper;
 pub use range::read_range;
-pub use run::{Doors, IntakeMaker, Orphan, Run, Stretch};
+pub use run::{Doors, IntakeMaker, Orphan, Run};
+pub use stretch::Stretch;
 
 use crate::segment::{Disk, DiskFile, Position};
 

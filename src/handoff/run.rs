@@ -1,7 +1,6 @@
 //! Run folders: each process writes into its own and holds its lock; a folder whose lock is free belongs to nobody and
 //! is adopted. Crash, stop and a changed number of threads are one path.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use super::keeper::{Kept, Maker};
 use super::{Checkpoint, Follower, Intake, Keeper, Shared};
 use crate::clock::Clock;
 use crate::config;
-use crate::segment::{Disk, Lock, Position, parse_file_name};
+use crate::segment::{Disk, Lock, Position};
 use crate::telemetry::metrics::Metrics;
 
 const LOCK: &str = "lock";
@@ -127,20 +126,6 @@ pub struct Orphan {
     lock: Lock,
 }
 
-/// A part of one core's journal with a checkpoint of its own: whole segments, one behind the other. A journal is one
-/// stretch, until the live cursor falls far behind and [cuts](Follower::cut) it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
-    /// Edge thread that wrote it.
-    pub core: u32,
-    /// Segment that it began with: its name.
-    pub first_seq: u32,
-    /// First segment left.
-    pub lowest_seq: u32,
-    /// Last segment left.
-    pub last_seq: u32,
-}
-
 impl Orphan {
     /// Every run folder under `<data_dir>/journal` whose lock is free, oldest first. The locks are held from here on.
     ///
@@ -178,40 +163,6 @@ impl Orphan {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// What is left in it, oldest first for each core. A stretch without a segment is finished.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn stretches(&self) -> io::Result<Vec<Stretch>> {
-        let (mut segments, mut starts) = (BTreeMap::<u32, BTreeSet<u32>>::new(), BTreeSet::<(u32, u32)>::new());
-        for entry in self.disk.list(&self.folder)? {
-            let Some(name) = entry.name.to_str() else { continue };
-            if let Some((core, seq)) = parse_file_name(name) {
-                segments.entry(core).or_default().insert(seq);
-            }
-            starts.extend(Checkpoint::parse_file_name(name));
-        }
-        // Segments below every checkpoint: theirs is lost, and nothing says that they are finished.
-        for (core, seqs) in &segments {
-            let Some(lowest) = seqs.first().map(|seq| (*core, *seq)) else { continue };
-            if starts.range(..=lowest).next_back().is_none_or(|start| start.0 != *core) {
-                starts.insert(lowest);
-            }
-        }
-        let mut stretches = Vec::new();
-        for &(core, first_seq) in &starts {
-            let next = starts.range((core, first_seq + 1)..).next().filter(|next| next.0 == core);
-            let end = next.map_or(u32::MAX, |next| next.1);
-            let Some(seqs) = segments.get(&core) else { continue };
-            let mut within = seqs.range(first_seq..end);
-            if let Some(&lowest_seq) = within.next() {
-                let last_seq = within.next_back().copied().unwrap_or(lowest_seq);
-                stretches.push(Stretch { core, first_seq, lowest_seq, last_seq });
-            }
-        }
-        Ok(stretches)
     }
 
     /// Removes the folder, when everything in it is finished; keeps it under the name `<run>.damaged` when part of it
