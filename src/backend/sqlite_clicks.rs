@@ -67,7 +67,7 @@ impl SqliteClicks {
                 retention_days,
             })
         };
-        open().map_err(|e| StoreError::Operator(format!("{}: {e}", path.display())))
+        open().map_err(|e| StoreError::operator(format!("{}: {e}", path.display())))
     }
 
     async fn read<R: Send + 'static>(
@@ -96,10 +96,10 @@ impl Store for SqliteClicks {
     fn insert<'a>(&'a self, batch: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let Payload::Rows(rows) = &batch.payload else {
-                return Err(StoreError::Operator("the batch was sealed by another store".into()));
+                return Err(StoreError::operator("the batch was sealed by another store"));
             };
             let (rows, retention_days) = (Arc::clone(rows), self.retention_days);
-            Ok(self.writer.call(move |c| write(c, &rows, retention_days)).await??)
+            self.writer.call(move |c| write(c, &rows, retention_days)).await?.map_err(of_insert)
         })
     }
 
@@ -133,13 +133,18 @@ impl Store for SqliteClicks {
 
 impl From<Gone> for StoreError {
     fn from(gone: Gone) -> Self {
-        Self::Operator(gone.to_string())
+        Self::operator(gone.to_string())
     }
 }
 
 impl From<FileError> for StoreError {
     fn from(error: FileError) -> Self {
-        if error.passes() { Self::Transient(error.to_string()) } else { Self::Operator(error.to_string()) }
+        let text = error.to_string();
+        match error {
+            _ if error.passes() => Self::Transient(text),
+            FileError::Sqlite(error) => Self::Operator { code: sqlite_file::code_of(&error), text },
+            FileError::Newer { .. } | FileError::Thread(_) => Self::operator(text),
+        }
     }
 }
 
@@ -147,6 +152,14 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         FileError::from(error).into()
     }
+}
+
+/// Why a batch was not stored.
+fn of_insert(error: rusqlite::Error) -> StoreError {
+    if sqlite_file::refuses_row(&error) {
+        return StoreError::Poison { code: sqlite_file::code_of(&error), text: error.to_string() };
+    }
+    error.into()
 }
 
 /// Writes a batch: all of it, or none.
@@ -302,12 +315,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_row_that_the_table_refuses_is_poison_and_its_batch_is_not_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let other = Connection::open(folder.path().join("clicks.db")).unwrap();
+        // 19 x 256 + 7: SQLITE_CONSTRAINT_TRIGGER.
+        other
+            .execute_batch(
+                "CREATE TRIGGER no BEFORE INSERT ON clicks WHEN NEW.link = 'l7' BEGIN SELECT RAISE(ABORT, 'no'); END",
+            )
+            .unwrap();
+        let error = store.insert(&store.seal(samples::batch(1_700_000_000_000, 10))).await.unwrap_err();
+        assert!(matches!(error, StoreError::Poison { code: 1811, .. }), "{error:?}");
+        assert_eq!(store.count(&ClickFilter::default()).await.unwrap().total, 0);
+        store.insert(&store.seal(samples::batch(1_700_000_000_000, 7))).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_missing_table_waits_for_a_person() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteClicks::open(&folder.path().join("clicks.db"), 30).unwrap();
         let sealed = store.seal(samples::batch(1_700_000_000_000, 1));
         for error in [store.insert(&sealed).await.unwrap_err(), store.ping().await.unwrap_err()] {
-            assert!(matches!(&error, StoreError::Operator(text) if text.contains("no such table: clicks")), "{error}");
+            assert!(
+                matches!(&error, StoreError::Operator { code: 1, text } if text.contains("no such table: clicks")),
+                "{error}"
+            );
         }
         assert_eq!(store.migrate().await.unwrap(), ["001_clicks"]);
         assert!(store.migrate().await.unwrap().is_empty());

@@ -66,6 +66,17 @@ pub(super) fn passes(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// Whether it is the data of a row that SQLite refuses, and not the file or the statement.
+pub(super) fn refuses_row(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
+    matches!(error.sqlite_error_code(), Some(ConstraintViolation | TooBig | TypeMismatch))
+}
+
+/// SQLite's extended result code; 0 when the error is not SQLite's.
+pub(super) fn code_of(error: &rusqlite::Error) -> u32 {
+    error.sqlite_error().and_then(|error| u32::try_from(error.extended_code).ok()).unwrap_or(0)
+}
+
 /// Opens the file for writing, and makes it when it is missing. `cache_kib` bounds the memory of its page cache.
 ///
 /// `synchronous = FULL`: a commit that returned is on the disk. The journal forgets a click when its batch is stored, and

@@ -147,10 +147,8 @@ impl Sending {
 
     fn keep_missing(&mut self, there: HashSet<ClickId>) -> Result<(), StoreError> {
         let mut batch = self.source.load().map_err(|error| {
-            StoreError::Operator(format!(
-                "{} of its rows are stored, and the others cannot be read: {error}",
-                there.len()
-            ))
+            let stored = there.len();
+            StoreError::operator(format!("{stored} of its rows are stored, and the others cannot be read: {error}"))
         })?;
         batch.rows.retain(|row| frame::click_id(&row.frame).is_none_or(|id| !there.contains(&id)));
         batch.part = self.sealed.part + 1;
@@ -162,7 +160,7 @@ impl Sending {
     /// Full jitter over base x 2^n, at most the maximum. What only a person can mend is tried at the maximum.
     fn pause(&self, failures: u32, error: &StoreError) -> Duration {
         let most = match error {
-            StoreError::Operator(_) => self.retry.retry_max,
+            StoreError::Operator { .. } | StoreError::Poison { .. } | StoreError::Divide(_) => self.retry.retry_max,
             StoreError::Transient(_) | StoreError::Ambiguous(_) => {
                 self.retry.retry_base.saturating_mul(2_u32.saturating_pow(failures.min(20))).min(self.retry.retry_max)
             }

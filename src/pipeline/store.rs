@@ -46,8 +46,31 @@ pub enum StoreError {
     #[error("no answer in time: {0}")]
     Ambiguous(String),
     /// Nothing passes until a person changes something: a missing table, a wrong password. Send again, rarely.
+    #[error("{text}")]
+    Operator {
+        /// The store's own number for it; 0 where there is none.
+        code: u32,
+        /// In its words.
+        text: String,
+    },
+    /// It refuses the data of at least one row, and has stored none. Find the row.
+    #[error("{text}")]
+    Poison {
+        /// The store's own number for it.
+        code: u32,
+        /// In its words.
+        text: String,
+    },
+    /// Too many partitions in one batch. Send it in smaller parts.
     #[error("{0}")]
-    Operator(String),
+    Divide(String),
+}
+
+impl StoreError {
+    /// What a person must change, where the store has no number for it.
+    pub fn operator(text: impl Into<String>) -> Self {
+        Self::Operator { code: 0, text: text.into() }
+    }
 }
 
 /// Which clicks a question is about; an empty filter means all.

@@ -1,26 +1,33 @@
 //! A store that follows a script and keeps what it is given in memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::answers::{matches, stored};
 use crate::BoxFuture;
-use crate::click::query::Parameters;
 use crate::click::{Click, ClickId};
 use crate::pipeline::store::ClickCursor;
 use crate::pipeline::{Batch, ClickFilter, Counts, Label, Payload, Row, Sealed, Store, StoreError, StoredClick};
 
 /// What becomes of one call of `insert`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
     /// Stored, and said so.
+    #[default]
     Stored,
     /// Not stored: [`StoreError::Transient`].
     Transient,
-    /// Not stored: [`StoreError::Operator`].
+    /// Not stored: [`StoreError::Operator`], without a code.
     Operator,
+    /// Not stored: [`StoreError::Poison`] with this code.
+    Poison(u32),
+    /// Not stored: [`StoreError::Divide`].
+    Divide,
     /// Stored, but the answer was lost: [`StoreError::Ambiguous`].
     AmbiguousStored,
     /// Not stored, and the answer was lost: [`StoreError::Ambiguous`].
@@ -35,14 +42,31 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct ScriptedStore {
     state: Mutex<State>,
+    /// Whether answers are held back.
+    held: watch::Sender<bool>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     script: VecDeque<Outcome>,
     then: Outcome,
     calls: Vec<Call>,
     clicks: BTreeMap<ClickId, (Arc<Batch>, usize)>,
+    /// Links and clicks whose rows are refused, and the code.
+    bad_links: HashMap<String, u32>,
+    bad_clicks: HashMap<ClickId, u32>,
+    latency: Duration,
+    in_flight: usize,
+    in_flight_max: usize,
+}
+
+/// An insert that has not been answered; its end, or its being dropped, ends it.
+struct InFlight<'a>(&'a ScriptedStore);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.state().in_flight -= 1;
+    }
 }
 
 /// One call of `insert`.
@@ -57,7 +81,7 @@ impl ScriptedStore {
     #[must_use]
     pub fn new(script: impl IntoIterator<Item = Outcome>, then: Outcome) -> Self {
         let script = script.into_iter().collect();
-        Self { state: Mutex::new(State { script, then, calls: Vec::new(), clicks: BTreeMap::new() }) }
+        Self { state: Mutex::new(State { script, then, ..State::default() }), held: watch::Sender::new(false) }
     }
 
     /// From now on every call ends like this.
@@ -65,6 +89,51 @@ impl ScriptedStore {
         let mut state = self.state();
         state.script.clear();
         state.then = then;
+    }
+
+    /// From now on an insert that holds a row of this link stores nothing: [`StoreError::Poison`] with this code. Goes
+    /// before what the script says, where that would store something.
+    pub fn refuse_link(&self, link: &str, code: u32) {
+        self.state().bad_links.insert(link.to_owned(), code);
+    }
+
+    /// The same for these clicks.
+    pub fn refuse_clicks(&self, ids: impl IntoIterator<Item = ClickId>, code: u32) {
+        self.state().bad_clicks.extend(ids.into_iter().map(|id| (id, code)));
+    }
+
+    /// Nothing is refused any more.
+    pub fn refuse_nothing(&self) {
+        let mut state = self.state();
+        state.bad_links.clear();
+        state.bad_clicks.clear();
+    }
+
+    /// From now on every answer comes so much later. What is stored is stored when the call comes.
+    pub fn answer_after(&self, latency: Duration) {
+        self.state().latency = latency;
+    }
+
+    /// Holds every answer back until [`ScriptedStore::let_go`].
+    pub fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    /// See [`ScriptedStore::hold`].
+    pub fn let_go(&self) {
+        self.held.send_replace(false);
+    }
+
+    /// Inserts without an answer now.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.state().in_flight
+    }
+
+    /// The most inserts that were without an answer at one time.
+    #[must_use]
+    pub fn in_flight_max(&self) -> usize {
+        self.state().in_flight_max
     }
 
     /// Every call of `insert` so far, in their order: the token, the rows, and what became of it.
@@ -87,24 +156,53 @@ impl ScriptedStore {
     fn take(&self, sealed: &Sealed) -> Outcome {
         let Payload::Rows(batch) = &sealed.payload else { panic!("the batch was sealed by another store") };
         let mut state = self.state();
-        let outcome = state.script.pop_front().unwrap_or(state.then);
-        state.calls.push(Call { batch: Arc::clone(batch), outcome });
-        let stored = match outcome {
+        state.in_flight += 1;
+        state.in_flight_max = state.in_flight_max.max(state.in_flight);
+        let mut outcome = state.script.pop_front().unwrap_or(state.then);
+        let mut stored = match outcome {
             Outcome::Stored | Outcome::AmbiguousStored => batch.rows.len(),
             Outcome::AmbiguousFirst(rows) => rows,
-            Outcome::Transient | Outcome::Operator | Outcome::AmbiguousLost | Outcome::Hang => 0,
+            Outcome::Transient
+            | Outcome::Operator
+            | Outcome::Poison(_)
+            | Outcome::Divide
+            | Outcome::AmbiguousLost
+            | Outcome::Hang => 0,
         };
-        for (i, row) in batch.rows.iter().enumerate().take(stored) {
-            let id = Click::decode(&row.frame).expect("a worker sends what it has decoded").id;
-            state.clicks.entry(id).or_insert_with(|| (Arc::clone(batch), i));
+        let clicks = || batch.rows.iter().map(|row| Click::decode(&row.frame).expect("a worker has decoded it"));
+        if stored > 0
+            && let Some(code) = clicks().find_map(|click| state.refuses(&click))
+        {
+            (outcome, stored) = (Outcome::Poison(code), 0);
+        }
+        state.calls.push(Call { batch: Arc::clone(batch), outcome });
+        for (i, click) in clicks().enumerate().take(stored) {
+            state.clicks.entry(click.id).or_insert_with(|| (Arc::clone(batch), i));
         }
         outcome
+    }
+
+    /// Until the answer may be given.
+    async fn wait(&self) {
+        let latency = self.state().latency;
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        // The sender lives as long as this store.
+        let _ = self.held.subscribe().wait_for(|held| !held).await;
     }
 
     fn matching(&self, filter: &ClickFilter) -> Vec<StoredClick> {
         let state = self.state();
         let all = state.clicks.values().map(|(batch, i)| stored(batch, &batch.rows[*i]));
         all.filter(|(unix_ms, click)| matches(filter, *unix_ms, click)).map(|(_, click)| click).collect()
+    }
+}
+
+impl State {
+    /// The code with which the row of this click is refused.
+    fn refuses(&self, click: &Click<'_>) -> Option<u32> {
+        self.bad_links.get(click.link).or_else(|| self.bad_clicks.get(&click.id)).copied()
     }
 }
 
@@ -124,13 +222,17 @@ impl Store for ScriptedStore {
     }
 
     fn insert<'a>(&'a self, batch: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>> {
-        let outcome = self.take(batch);
+        let (outcome, in_flight) = (self.take(batch), InFlight(self));
         let text = || "as the script says".to_owned();
         Box::pin(async move {
+            let _in_flight = in_flight;
+            self.wait().await;
             match outcome {
                 Outcome::Stored => Ok(()),
                 Outcome::Transient => Err(StoreError::Transient(text())),
-                Outcome::Operator => Err(StoreError::Operator(text())),
+                Outcome::Operator => Err(StoreError::operator(text())),
+                Outcome::Poison(code) => Err(StoreError::Poison { code, text: text() }),
+                Outcome::Divide => Err(StoreError::Divide(text())),
                 Outcome::AmbiguousStored | Outcome::AmbiguousLost | Outcome::AmbiguousFirst(_) => {
                     Err(StoreError::Ambiguous(text()))
                 }
@@ -179,50 +281,6 @@ impl Store for ScriptedStore {
     }
 }
 
-fn matches(filter: &ClickFilter, unix_ms: u64, click: &StoredClick) -> bool {
-    filter.link.as_ref().is_none_or(|link| *link == click.link)
-        && filter.campaign.as_ref().is_none_or(|campaign| *campaign == click.campaign)
-        && filter.from_ms.is_none_or(|from| unix_ms >= from)
-        && filter.to_ms.is_none_or(|to| unix_ms < to)
-}
-
-/// The row as a real store gives it back, and its time.
-fn stored(batch: &Batch, row: &Row) -> (u64, StoredClick) {
-    let click = Click::decode(&row.frame).expect("decoded when it was stored");
-    let mut parameters = Parameters::default();
-    parameters.read(click.query);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let unix_ms = click.id.unix_ms();
-    let time = jiff::Timestamp::from_millisecond(i64::try_from(unix_ms).unwrap_or_default());
-    let stored = StoredClick {
-        click_id: click.id.to_string(),
-        ts: time.map_or_else(|_| String::new(), |time| format!("{time:.3}")),
-        org: click.org.into(),
-        campaign: click.campaign.into(),
-        link: click.link.into(),
-        destination: text(click.destination),
-        status: click.status,
-        external_click_id: text(parameters.get("click_id")),
-        source: text(parameters.get("source")),
-        class: row.class.name().into(),
-        reasons: row.reasons.names().map(str::to_owned).collect(),
-        dedup: row.dedup.name().into(),
-        country: row.country.map_or_else(String::new, |country| text(&country)),
-        device: row.agent.device.into(),
-        os: row.agent.os.into(),
-        browser: row.agent.browser.into(),
-        language: text(click.language),
-        referrer: text(click.referrer),
-        ua: text(click.ua),
-        ip: click.address.map_or_else(String::new, |address| address.to_string()),
-        query: parameters.iter().map(|(key, value)| (text(key), text(value))).collect(),
-        route_version: click.route_version,
-        node: batch.node.to_string(),
-        batch_id: batch.id.to_string(),
-    };
-    (unix_ms, stored)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,20 +323,61 @@ mod tests {
 
     #[tokio::test]
     async fn the_script_decides_what_is_stored_and_what_is_said() {
-        use Outcome::{AmbiguousLost, AmbiguousStored, Operator, Stored, Transient};
-        let store = ScriptedStore::new([Transient, Operator, AmbiguousLost, AmbiguousStored], Stored);
+        use Outcome::{AmbiguousLost, AmbiguousStored, Divide, Operator, Poison, Stored, Transient};
+        let script = [Transient, Operator, AmbiguousLost, Poison(53), Divide, AmbiguousStored];
+        let store = ScriptedStore::new(script, Stored);
         let sealed = store.seal(batch(0..3));
         assert!(matches!(store.insert(&sealed).await, Err(StoreError::Transient(_))));
-        assert!(matches!(store.insert(&sealed).await, Err(StoreError::Operator(_))));
+        assert!(matches!(store.insert(&sealed).await, Err(StoreError::Operator { code: 0, .. })));
         assert!(matches!(store.insert(&sealed).await, Err(StoreError::Ambiguous(_))));
+        assert!(matches!(store.insert(&sealed).await, Err(StoreError::Poison { code: 53, .. })));
+        assert!(matches!(store.insert(&sealed).await, Err(StoreError::Divide(_))));
         assert!(store.click_ids().is_empty());
         assert!(matches!(store.insert(&sealed).await, Err(StoreError::Ambiguous(_))));
         assert_eq!(store.click_ids().len(), 3);
         store.insert(&sealed).await.unwrap();
         assert_eq!(store.count(&ClickFilter::default()).await.unwrap().total, 3);
-        assert_eq!(store.calls().len(), 5);
+        assert_eq!(store.calls().len(), 7);
         store.always(Transient);
         assert!(store.insert(&sealed).await.is_err() && store.ping().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_insert_with_a_bad_row_stores_nothing_and_one_without_does() {
+        let store = ScriptedStore::new([], Outcome::Stored);
+        let bad = batch(3..4);
+        store.refuse_clicks(bad.rows.iter().map(|row| Click::decode(&row.frame).unwrap().id), 321);
+        let error = store.insert(&store.seal(batch(0..5))).await.unwrap_err();
+        assert!(matches!(error, StoreError::Poison { code: 321, .. }), "{error:?}");
+        assert!(store.click_ids().is_empty());
+        store.insert(&store.seal(batch(0..3))).await.unwrap();
+        assert_eq!(
+            store.calls().into_iter().map(|call| call.2).collect::<Vec<_>>(),
+            [Outcome::Poison(321), Outcome::Stored]
+        );
+        store.refuse_link("a", 469);
+        assert!(matches!(store.insert(&store.seal(batch(0..1))).await, Err(StoreError::Poison { code: 469, .. })));
+        store.refuse_nothing();
+        store.insert(&store.seal(batch(0..5))).await.unwrap();
+        assert_eq!(store.click_ids().len(), 5);
+    }
+
+    #[tokio::test]
+    async fn answers_come_when_the_test_lets_them() {
+        let store = ScriptedStore::new([], Outcome::Stored);
+        let sealed = store.seal(batch(0..1));
+        store.hold();
+        let (one, two) = (store.insert(&sealed), store.insert(&sealed));
+        drop(store.insert(&sealed));
+        assert_eq!((store.in_flight(), store.in_flight_max()), (2, 3));
+        let mut both = Box::pin(async { tokio::join!(one, two) });
+        tokio::select! { biased; _ = &mut both => panic!("answers are held back"), () = std::future::ready(()) => {} }
+        store.let_go();
+        assert!(matches!(both.await, (Ok(()), Ok(()))));
+        store.answer_after(Duration::from_millis(5));
+        let began = tokio::time::Instant::now();
+        store.insert(&sealed).await.unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(5) && store.in_flight() == 0);
     }
 
     #[tokio::test]

@@ -20,12 +20,24 @@ enum Meaning {
     Ambiguous,
     /// A person must change something.
     Operator,
+    /// A row is at fault.
+    Poison,
 }
 
-use Meaning::{Ambiguous, Operator, Transient};
+use Meaning::{Ambiguous, Operator, Poison, Transient};
 
 /// Codes as in ClickHouse's `ErrorCodes.cpp`.
-const CODES: [(u32, Meaning); 24] = [
+const CODES: [(u32, Meaning); 34] = [
+    (6, Poison),      // CANNOT_PARSE_TEXT
+    (27, Poison),     // CANNOT_PARSE_INPUT_ASSERTION_FAILED
+    (33, Poison),     // CANNOT_READ_ALL_DATA: a value ends early
+    (38, Poison),     // CANNOT_PARSE_DATE
+    (41, Poison),     // CANNOT_PARSE_DATETIME
+    (53, Poison),     // TYPE_MISMATCH
+    (117, Poison),    // INCORRECT_DATA
+    (131, Poison),    // TOO_LARGE_STRING_SIZE
+    (321, Poison),    // VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+    (469, Poison),    // VIOLATED_CONSTRAINT: of a table that a person has changed
     (16, Operator),   // NO_SUCH_COLUMN_IN_TABLE: the table is older or newer than this program
     (47, Operator),   // UNKNOWN_IDENTIFIER: likewise, in a question
     (60, Operator),   // UNKNOWN_TABLE: not migrated
@@ -45,12 +57,15 @@ const CODES: [(u32, Meaning); 24] = [
     (241, Transient), // MEMORY_LIMIT_EXCEEDED
     (242, Transient), // TABLE_IS_READ_ONLY: a replica without its coordinator
     (243, Transient), // NOT_ENOUGH_SPACE: a disk that is full; others may empty it
-    (252, Transient), // TOO_MANY_PARTS: merges are behind
+    (252, Transient), // TOO_MANY_PARTS: merges are behind; or, told apart by DIVIDE, partitions
     (394, Transient), // QUERY_WAS_CANCELLED: killed, or the server goes down
     (425, Transient), // SYSTEM_ERROR
     (999, Transient), // KEEPER_EXCEPTION
     (319, Ambiguous), // UNKNOWN_STATUS_OF_INSERT
 ];
+
+/// TOO_MANY_PARTS, when it speaks of partitions: one insert has rows of too many of them.
+const DIVIDE: (u32, &str) = (252, "partitions");
 
 /// Answers without a code: a proxy's.
 const STATUSES: [(u32, Meaning); 11] = [
@@ -70,42 +85,61 @@ const STATUSES: [(u32, Meaning); 11] = [
 /// Why a batch was not stored.
 pub(super) fn of_insert(error: &Error) -> StoreError {
     let text = text_of(error);
-    match meaning(error) {
+    let (code, meaning) = meaning(error);
+    match meaning {
+        Transient if code == DIVIDE.0 && text.contains(DIVIDE.1) => StoreError::Divide(text),
         Transient => StoreError::Transient(text),
         Ambiguous => StoreError::Ambiguous(text),
-        Operator => StoreError::Operator(text),
+        Operator => StoreError::Operator { code, text },
+        Poison => StoreError::Poison { code, text },
     }
 }
 
-/// Why a question was not answered. Asking twice does no harm, so nothing is ambiguous.
+/// Why a question was not answered. Asking twice does no harm, so nothing is ambiguous; and there is no row to find.
 pub(super) fn of_query(error: &Error) -> StoreError {
     match of_insert(error) {
-        StoreError::Ambiguous(text) => StoreError::Transient(text),
+        StoreError::Ambiguous(text) | StoreError::Divide(text) => StoreError::Transient(text),
+        StoreError::Poison { code, text } => StoreError::Operator { code, text },
         other => other,
     }
 }
 
-fn meaning(error: &Error) -> Meaning {
+/// With the number behind it: ClickHouse's code, the status of a proxy, or 0.
+fn meaning(error: &Error) -> (u32, Meaning) {
     match error {
         Error::BadResponse(text) => of_answer(text),
-        Error::TimedOut => Ambiguous,
+        Error::TimedOut => (0, Ambiguous),
+        Error::Network(cause) if speaks_tls(cause.as_ref()) => (0, Operator),
         Error::Network(cause) => match cause.downcast_ref::<hyper_util::client::legacy::Error>() {
             // Not a byte was sent.
-            Some(error) if error.is_connect() => Transient,
-            _ => Ambiguous,
+            Some(error) if error.is_connect() => (0, Transient),
+            _ => (0, Ambiguous),
         },
         // No URL, or not http://.
-        Error::InvalidParams(_) | Error::Unsupported(_) => Operator,
-        _ => Transient,
+        Error::InvalidParams(_) | Error::Unsupported(_) => (0, Operator),
+        _ => (0, Transient),
     }
 }
 
-fn of_answer(text: &str) -> Meaning {
-    let in_table = |number, table: &[(u32, Meaning)]| table.iter().find(|(n, _)| *n == number).map(|(_, m)| *m);
-    if let Some(code) = code_of(text) {
-        return in_table(code, &CODES).unwrap_or(Transient);
+fn of_answer(text: &str) -> (u32, Meaning) {
+    let (number, table) = match code_of(text) {
+        Some(code) => (code, &CODES[..]),
+        None => (leading_number(text).unwrap_or(0), &STATUSES[..]),
+    };
+    (number, table.iter().find(|(n, _)| *n == number).map_or(Transient, |(_, meaning)| *meaning))
+}
+
+/// A server that wants TLS, or a certificate that is not trusted: no number tells it, only the words.
+fn speaks_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let text = error.to_string().to_ascii_lowercase();
+        if ["tls", "certificate", "scheme is not http"].iter().any(|word| text.contains(word)) {
+            return true;
+        }
+        cause = error.source();
     }
-    leading_number(text).and_then(|status| in_table(status, &STATUSES)).unwrap_or(Transient)
+    false
 }
 
 /// The code of ClickHouse's own error texts.
@@ -151,14 +185,16 @@ mod tests {
         for (code, meaning) in CODES {
             let error = answer(&text(code));
             let found = match &error {
-                StoreError::Transient(_) => Transient,
-                StoreError::Ambiguous(_) => Ambiguous,
-                StoreError::Operator(_) => Operator,
+                StoreError::Transient(_) => (code, Transient),
+                StoreError::Ambiguous(_) => (code, Ambiguous),
+                StoreError::Operator { code, .. } => (*code, Operator),
+                StoreError::Poison { code, .. } => (*code, Poison),
+                StoreError::Divide(_) => panic!("{code}"),
             };
-            assert_eq!(found, meaning, "{code}");
+            assert_eq!(found, (code, meaning));
         }
         assert!(matches!(answer(&text(1)), StoreError::Transient(_)), "an unknown code is sent again");
-        assert!(matches!(answer("Code: 60"), StoreError::Operator(_)), "an answer without a body");
+        assert!(matches!(answer("Code: 60"), StoreError::Operator { code: 60, .. }), "an answer without a body");
         assert!(matches!(answer("Code: 6099. DB"), StoreError::Transient(_)));
     }
 
@@ -166,7 +202,9 @@ mod tests {
     fn a_proxy_speaks_by_status() {
         assert!(matches!(answer("429 Too Many Requests"), StoreError::Transient(_)));
         assert!(matches!(answer("503 Service Unavailable"), StoreError::Transient(_)));
-        assert!(matches!(answer("404 Not Found"), StoreError::Operator(_)));
+        for status in [401, 403, 404] {
+            assert!(matches!(answer(&format!("{status} No")), StoreError::Operator { code, .. } if code == status));
+        }
         assert!(matches!(answer("<html>502</html>"), StoreError::Transient(_)));
     }
 
@@ -175,7 +213,33 @@ mod tests {
         assert!(matches!(of_insert(&Error::TimedOut), StoreError::Ambiguous(_)));
         assert!(matches!(of_insert(&Error::Network("connection reset".into())), StoreError::Ambiguous(_)));
         assert!(matches!(of_query(&Error::TimedOut), StoreError::Transient(_)));
-        assert!(matches!(of_query(&Error::InvalidParams("url".into())), StoreError::Operator(_)));
+        assert!(matches!(of_query(&Error::InvalidParams("url".into())), StoreError::Operator { code: 0, .. }));
+    }
+
+    #[test]
+    fn too_many_partitions_are_sent_in_parts_and_too_many_parts_again() {
+        let partitions =
+            "Code: 252. DB::Exception: Too many partitions for single INSERT block (more than 100). (TOO_MANY_PARTS)";
+        assert!(matches!(answer(partitions), StoreError::Divide(_)));
+        let parts = "Code: 252. DB::Exception: Too many parts (3001). Merges are processing slower than inserts";
+        assert!(matches!(answer(parts), StoreError::Transient(_)));
+        assert!(matches!(answer("Code: 1. DB::Exception: partitions"), StoreError::Transient(_)));
+    }
+
+    #[test]
+    fn a_question_has_no_row_at_fault() {
+        let of = |text: &str| of_query(&Error::BadResponse(text.into()));
+        assert!(matches!(of("Code: 53. DB::Exception: no"), StoreError::Operator { code: 53, .. }));
+        assert!(matches!(of("Code: 252. DB::Exception: partitions"), StoreError::Transient(_)));
+        assert!(matches!(of("Code: 319. DB::Exception: no"), StoreError::Transient(_)));
+    }
+
+    #[test]
+    fn a_server_that_wants_tls_waits_for_a_person() {
+        let network = |text: &str| of_insert(&Error::Network(text.into()));
+        assert!(matches!(network("invalid peer certificate: UnknownIssuer"), StoreError::Operator { .. }));
+        assert!(matches!(network("received fatal alert: TLS handshake"), StoreError::Operator { .. }));
+        assert!(matches!(network("connection reset"), StoreError::Ambiguous(_)));
     }
 
     #[test]

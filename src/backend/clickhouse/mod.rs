@@ -94,7 +94,7 @@ impl ClickHouseStore {
 
     async fn send(&self, batch: &Sealed) -> Result<(), StoreError> {
         let Payload::Bytes(body) = &batch.payload else {
-            return Err(StoreError::Operator("the batch was sealed by another store".into()));
+            return Err(StoreError::operator("the batch was sealed by another store"));
         };
         let mut insert = self
             .writing

@@ -61,7 +61,7 @@ pub(super) async fn stored_of(
     let query = store.reading.query(sql).bind(batch.to_string()).bind(from).bind(to);
     let stored: Vec<Stored> = rows(store, query).await?;
     let ids: Result<_, _> = stored.iter().map(|row| row.click_id.parse()).collect();
-    ids.map_err(|e| StoreError::Operator(format!("ClickHouse answered an id that is none: {e}")))
+    ids.map_err(|e| StoreError::operator(format!("ClickHouse answered an id that is none: {e}")))
 }
 
 fn signed(unix_ms: u64) -> i64 {
@@ -85,7 +85,7 @@ pub(super) async fn rows<T: DeserializeOwned>(store: &ClickHouseStore, query: Qu
     let body = store.within(store.query_timeout, async { query.fetch_bytes("JSONEachRow")?.collect().await }).await?;
     let text = String::from_utf8_lossy(&body);
     let rows: Result<Vec<T>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
-    rows.map_err(|e| StoreError::Operator(format!("ClickHouse answered what this program cannot read: {e}")))
+    rows.map_err(|e| StoreError::operator(format!("ClickHouse answered what this program cannot read: {e}")))
 }
 
 fn bind(query: Query, literals: Vec<Literal<'_>>) -> Query {

@@ -36,7 +36,7 @@ pub(super) async fn migrate(store: &ClickHouseStore) -> Result<Vec<String>, Stor
         queries::rows(store, store.reading.query("SELECT version FROM trellis_migrations GROUP BY version")).await?;
     let known = MIGRATIONS[MIGRATIONS.len() - 1].0;
     if let Some(newer) = steps.iter().map(|step| step.version).max().filter(|version| *version > known) {
-        return Err(StoreError::Operator(format!(
+        return Err(StoreError::operator(format!(
             "the tables have schema version {newer}, and this program knows {known}: start a newer trellis"
         )));
     }
