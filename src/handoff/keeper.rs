@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{RecvTimeoutError, Sender};
 
 use super::Shared;
 use crate::clock::Clock;
@@ -54,11 +54,17 @@ impl Maker {
 }
 
 impl Keeper {
-    pub(super) fn start(maker: Maker, mut kept: Vec<Kept>, config: config::Journal) -> std::io::Result<Self> {
+    pub(super) fn start(mut upkeep: Upkeep) -> std::io::Result<Self> {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
-        let thread = std::thread::Builder::new()
-            .name("journal".into())
-            .spawn(move || run(&maker, &mut kept, config, &stopped))?;
+        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || {
+            loop {
+                let stopping = stopped.recv_timeout(upkeep.pause()) != Err(RecvTimeoutError::Timeout);
+                upkeep.turn(stopping);
+                if stopping {
+                    return;
+                }
+            }
+        })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -73,28 +79,49 @@ impl Drop for Keeper {
     }
 }
 
-fn run(maker: &Maker, kept: &mut [Kept], config: config::Journal, stopped: &Receiver<()>) {
-    let sync = config.sync;
-    let interval = match sync {
-        JournalSync::Interval(interval) => interval,
-        JournalSync::Process => TICK,
-    };
-    let (mut failed, mut capped) = (false, None);
-    loop {
-        let pause = if failed { PAUSE_AFTER_FAILURE.max(interval) } else { interval };
-        let stopping = stopped.recv_timeout(pause) != Err(crossbeam_channel::RecvTimeoutError::Timeout);
-        if sync != JournalSync::Process {
-            kept.iter_mut().for_each(force);
+/// The keeper's work, one turn at a time and without a thread.
+#[derive(Debug)]
+pub struct Upkeep {
+    maker: Maker,
+    kept: Vec<Kept>,
+    config: config::Journal,
+    /// A segment could not be made in the last turn.
+    failed: bool,
+    /// The cap that was reached in the last turn.
+    capped: Option<&'static str>,
+}
+
+impl Upkeep {
+    pub(super) const fn new(maker: Maker, kept: Vec<Kept>, config: config::Journal) -> Self {
+        Self { maker, kept, config, failed: false, capped: None }
+    }
+
+    /// How long to wait before the next turn.
+    #[must_use]
+    pub fn pause(&self) -> Duration {
+        let interval = match self.config.sync {
+            JournalSync::Interval(interval) => interval,
+            JournalSync::Process => TICK,
+        };
+        if self.failed { PAUSE_AFTER_FAILURE.max(interval) } else { interval }
+    }
+
+    /// Forces what was written, and makes the segments that are wanted; in the last turn, `stopping`, only the first.
+    /// Blocks for as long as the disk takes.
+    pub fn turn(&mut self, stopping: bool) {
+        if self.config.sync != JournalSync::Process {
+            self.kept.iter_mut().for_each(force);
         }
         if stopping {
             return;
         }
-        capped = look_at_caps(maker, kept, config, capped);
-        if capped.is_some() {
-            continue;
+        self.capped = look_at_caps(&self.maker, &self.kept, self.config, self.capped);
+        if self.capped.is_none() {
+            // After the sync: a core can change its segment once between two syncs at most, so no file is missed.
+            let failed = self.failed;
+            let failures = self.kept.iter_mut().map(|kept| prepare(&self.maker, kept, failed));
+            self.failed = failures.fold(false, |a, b| a | b);
         }
-        // After the sync: a core can change its segment once between two syncs at most, so no file is missed.
-        failed = kept.iter_mut().map(|kept| prepare(maker, kept, failed)).fold(false, |a, b| a | b);
     }
 }
 

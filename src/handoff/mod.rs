@@ -42,7 +42,7 @@ use bytes::Bytes;
 pub use checkpoint::{Checkpoint, NOTE_BYTES_MAX};
 pub use follower::{Follower, Item, Step};
 pub use intake::{Intake, Ticket};
-pub use keeper::Keeper;
+pub use keeper::{Keeper, Upkeep};
 pub use range::read_range;
 pub use run::{Doors, IntakeMaker, Orphan, Run};
 pub use stretch::Stretch;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use arc_swap::ArcSwap;
 
 use super::intake::Limits;
-use super::keeper::{Kept, Maker};
+use super::keeper::{Kept, Maker, Upkeep};
 use super::{Checkpoint, Follower, Intake, Keeper, Shared};
 use crate::clock::Clock;
 use crate::config;
@@ -23,7 +23,8 @@ const LOCK: &str = "lock";
 pub struct Run {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
-    keeper: Keeper,
+    /// Without one, the steps of its [`Upkeep`] are taken by hand.
+    keeper: Option<Keeper>,
     /// Held as long as the process uses the folder.
     _lock: Lock,
 }
@@ -45,6 +46,31 @@ impl Run {
         metrics: &Metrics,
         clock: &Arc<dyn Clock>,
     ) -> io::Result<(Self, Doors)> {
+        let (mut run, doors, upkeep) = Self::open(disk, config, metrics, clock)?;
+        run.keeper = Some(Keeper::start(upkeep)?);
+        Ok((run, doors))
+    }
+
+    /// The same without the keeper's thread: whoever calls takes its turns.
+    ///
+    /// # Errors
+    /// The system's.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn begin_by_hand(
+        disk: &Arc<dyn Disk>,
+        config: &config::Config,
+        metrics: &Metrics,
+        clock: &Arc<dyn Clock>,
+    ) -> io::Result<(Self, Doors, Upkeep)> {
+        Self::open(disk, config, metrics, clock)
+    }
+
+    fn open(
+        disk: &Arc<dyn Disk>,
+        config: &config::Config,
+        metrics: &Metrics,
+        clock: &Arc<dyn Clock>,
+    ) -> io::Result<(Self, Doors, Upkeep)> {
         let name = format!("{:013}-{}", clock.wall_ms(), std::process::id());
         let journal = config.data_dir.join("journal");
         let folder = journal.join(name);
@@ -67,8 +93,8 @@ impl Run {
             doors.push(door);
             kept.push(keep);
         }
-        let keeper = Keeper::start(maker, kept, config.journal)?;
-        Ok((Self { disk: Arc::clone(disk), folder, keeper, _lock: lock }, doors))
+        let run = Self { disk: Arc::clone(disk), folder, keeper: None, _lock: lock };
+        Ok((run, doors, Upkeep::new(maker, kept, config.journal)))
     }
 
     /// Ends the run; when `finished`, nothing in it is needed any more and the folder is removed.
