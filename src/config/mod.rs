@@ -189,6 +189,19 @@ pub struct Batch {
     pub retry_max: Duration,
 }
 
+/// One entry of `[retry]`: how often something is tried, and the pauses in between.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Tries in all; at least 1.
+    pub tries: u32,
+    /// The first pause; it doubles from failure to failure.
+    pub base: Duration,
+    /// The longest pause.
+    pub max: Duration,
+    /// A pause is a random part of what it could be; otherwise all of it.
+    pub jitter: bool,
+}
+
 /// `[store]`
 #[derive(Clone, Debug)]
 pub struct Store {

@@ -5,10 +5,12 @@
 //! ports, and `backend` has what implements them. `app` calls in here. Bounds: `queue.*`, `batch.*`.
 
 pub mod batch;
+pub mod breaker;
 pub mod dedup;
 mod drain;
 pub mod enrich;
 pub mod intent;
+pub mod retry;
 mod sending;
 pub mod store;
 pub mod worker;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::metrics::{EdgeShard, Found, Outcome, WorkerShard};
+use super::metrics::{BreakerShard, EdgeShard, Found, Guarded, Outcome, WorkerShard};
 use super::shard::{Histogram, Snapshot};
 
 /// Everything that a scrape adds up.
@@ -14,6 +14,8 @@ pub(super) struct Shards {
     pub(super) edges: Vec<Arc<EdgeShard>>,
     /// One for each edge thread, then one for the journals of earlier runs.
     pub(super) workers: Vec<Arc<WorkerShard>>,
+    /// In the order of [`Guarded`].
+    pub(super) breakers: [Arc<BreakerShard>; Guarded::NAMES.len()],
     pub(super) dependencies: Vec<(&'static str, AtomicBool)>,
     pub(super) queue_capacity: usize,
     pub(super) links: Box<dyn Fn() -> usize + Send + Sync>,
@@ -77,6 +79,7 @@ impl Shards {
             "dependency",
             &dependencies,
         ));
+        families.extend(self.breaker_families());
         families.push(gauge("trellis_links", "Links served", "", &[("", (self.links)() as u64)]));
         families.push(gauge(
             "trellis_build_info",
@@ -85,6 +88,21 @@ impl Shards {
             &[(crate::VERSION, 1)],
         ));
         families
+    }
+
+    fn breaker_families(&self) -> [MetricFamily; 2] {
+        let each = |of: fn(&BreakerShard) -> u64| {
+            Guarded::NAMES
+                .into_iter()
+                .zip(&self.breakers)
+                .map(|(name, breaker)| (name, of(breaker)))
+                .collect::<Vec<_>>()
+        };
+        let (states, opened) = (each(|b| b.state.get()), each(|b| b.opened.get()));
+        [
+            gauge("trellis_breaker_state", "0 closed, 1 open, 2 half-open", "dependency", &states),
+            counter("trellis_breaker_opened_total", "Times that a breaker opened", "dependency", &opened),
+        ]
     }
 
     fn edge_families(&self) -> Vec<MetricFamily> {

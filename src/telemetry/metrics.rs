@@ -158,6 +158,34 @@ impl WorkerShard {
     }
 }
 
+/// A dependency with a breaker in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarded {
+    /// What labels clicks.
+    Dedup,
+    /// Where clicks are kept.
+    Store,
+}
+
+impl Guarded {
+    pub(super) const NAMES: [&str; 2] = ["dedup", "store"];
+
+    /// Its name in health and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+/// Written by one breaker, under its lock.
+#[derive(Debug, Default)]
+pub struct BreakerShard {
+    /// 0 closed, 1 open, 2 half-open.
+    pub state: Cell,
+    /// Times that it has opened, a probe that failed included.
+    pub opened: Cell,
+}
+
 /// The shards of one process and the registry that renders them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -180,6 +208,7 @@ impl Metrics {
         let shards = Arc::new(Shards {
             edges: (0..threads).map(|_| Arc::new(EdgeShard::new())).collect(),
             workers: (0..=threads).map(|_| Arc::new(WorkerShard::new())).collect(),
+            breakers: Default::default(),
             dependencies: dependencies.iter().map(|name| (*name, AtomicBool::new(false))).collect(),
             queue_capacity: queue_capacity * threads,
             links: Box::new(links),
@@ -201,6 +230,12 @@ impl Metrics {
     #[must_use]
     pub fn worker(&self, core: usize) -> Arc<WorkerShard> {
         Arc::clone(&self.shards.workers[core])
+    }
+
+    /// The shard of the breaker in front of a dependency.
+    #[must_use]
+    pub fn breaker(&self, of: Guarded) -> Arc<BreakerShard> {
+        Arc::clone(&self.shards.breakers[of as usize])
     }
 
     /// Notes whether a dependency answers.
@@ -239,6 +274,7 @@ mod tests {
         metrics.worker(1).claimed.add(2);
         metrics.edge(1).redirect_duration.observe(60);
         metrics.set_dependency("store", true);
+        metrics.breaker(Guarded::Store).state.set(2);
         let text = metrics.render();
         for line in [
             "trellis_redirects_total{outcome=\"redirected\"} 2",
@@ -247,6 +283,8 @@ mod tests {
             "trellis_redirect_duration_seconds_bucket{le=\"0.0001\"} 1",
             "trellis_redirect_duration_seconds_count 1",
             "trellis_dependency_up{dependency=\"store\"} 1",
+            "trellis_breaker_state{dependency=\"dedup\"} 0",
+            "trellis_breaker_state{dependency=\"store\"} 2",
             "trellis_links 7",
             "trellis_queue_capacity 20",
         ] {
