@@ -197,7 +197,8 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         store.migrate().await.map_err(|error| anyhow::anyhow!("{}: {error}", store.name()))?;
     }
     let own = own_hosts(config, None);
-    let links = Arc::new(Links::open(backends.catalog()?, own, config.catalog.links_max, clock).await?);
+    let links = Links::open(backends.catalog()?, own, config.catalog.links_max, Arc::clone(&clock)).await?;
+    let links = Arc::new(links);
     let counted = Arc::clone(&links);
     let metrics = Metrics::new(0, 0, &[], move || counted.len())?;
     let router = control::router(control::Parts {
@@ -205,7 +206,7 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         store,
         token: token.clone(),
         status: Arc::new(control::Status::new()),
-        metrics: Arc::new(move || metrics.render()),
+        metrics: Arc::new(move || metrics.render(clock.wall_ms())),
         body_bytes_max: config.control.body_bytes_max,
     });
     Ok(OpenFolder { router, token, _lock: lock })

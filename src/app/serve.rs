@@ -130,13 +130,13 @@ impl Node {
         let status = Arc::new(Status::new());
         let (stop_control, control_stopped) = tokio::sync::oneshot::channel::<()>();
         let store = backends.store(runtimes)?;
-        let rendered = Arc::clone(&metrics);
+        let (rendered, scraped) = (Arc::clone(&metrics), Arc::clone(&clock));
         let router = control::router(control::Parts {
             links: Arc::clone(&links),
             store: Arc::clone(&store),
             token,
             status: Arc::clone(&status),
-            metrics: Arc::new(move || rendered.render()),
+            metrics: Arc::new(move || rendered.render(scraped.wall_ms())),
             body_bytes_max: config.control.body_bytes_max,
         });
         let control = tokio::spawn(async move {

@@ -12,8 +12,8 @@ use super::units::{
     meet, node_name, number, redis_url, show_size, show_time, size, socket, text, time, token, word,
 };
 use super::{
-    Batch, Catalog, ClickHouse, Config, Control, Dedup, DedupBackend, Edge, IpPrivacy, Journal, Log, LogFormat,
-    LogLevel, Origin, Privacy, Problems, Queue, Redis, Shutdown, Store, StoreBackend, allocated_bytes,
+    Batch, Catalog, ClickHouse, Config, Control, DeadLetter, Dedup, DedupBackend, Edge, IpPrivacy, Journal, Log,
+    LogFormat, LogLevel, Origin, Privacy, Problems, Queue, Redis, Shutdown, Store, StoreBackend, allocated_bytes,
 };
 
 /// Threads on a machine with more cores, unless a number is set: each has a worker beside it, and the default queues and
@@ -117,6 +117,11 @@ impl Keys {
             redis: self.redis(),
             batch: self.batch(),
             store: self.store(),
+            dead_letter: DeadLetter {
+                // All of it is read at start; some twenty bytes a row are in memory.
+                max_bytes: self.get("dead_letter.max_bytes", size(64 * KIB..=GIB)),
+                keep: self.get("dead_letter.keep", time(minutes(1)..=hours(366 * 24))),
+            },
             // All of them are in memory.
             catalog: Catalog { links_max: self.get("catalog.links_max", number(1..=10_000_000)) },
             privacy: Privacy {

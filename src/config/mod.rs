@@ -47,6 +47,8 @@ pub struct Config {
     pub batch: Batch,
     /// Where clicks are kept.
     pub store: Store,
+    /// What the store refused.
+    pub dead_letter: DeadLetter,
     /// Links.
     pub catalog: Catalog,
     /// What is kept of a visitor.
@@ -241,6 +243,15 @@ pub struct ClickHouse {
     pub insert_timeout: Duration,
     /// For one query.
     pub query_timeout: Duration,
+}
+
+/// `[dead_letter]`
+#[derive(Clone, Copy, Debug)]
+pub struct DeadLetter {
+    /// Bytes of all files of refused rows together.
+    pub max_bytes: u64,
+    /// A file whose rows are all stored or dropped is kept for this long.
+    pub keep: Duration,
 }
 
 /// `[catalog]`

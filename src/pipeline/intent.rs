@@ -117,7 +117,8 @@ impl Intent {
     }
 }
 
-fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+/// A whole file.
+pub(super) fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, Open::Read)?;
     let mut bytes = vec![0; usize::try_from(file.length()?).unwrap_or(usize::MAX)];
     file.read_exact_at(&mut bytes, 0)?;

@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod breaker;
+pub mod dead_letter;
 pub mod dedup;
 mod drain;
 pub mod enrich;

@@ -1,12 +1,12 @@
 //! From shards to the text of `/metrics`: names, help texts and labels of everything that is exported.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::metrics::{BreakerShard, EdgeShard, Found, Guarded, Outcome, WorkerShard};
+use super::metrics::{BreakerShard, DeadLetterShard, EdgeShard, Found, Guarded, Outcome, WorkerShard};
 use super::shard::{Histogram, Snapshot};
 
 /// Everything that a scrape adds up.
@@ -19,6 +19,9 @@ pub(super) struct Shards {
     pub(super) dependencies: Vec<(&'static str, AtomicBool)>,
     pub(super) queue_capacity: usize,
     pub(super) links: Box<dyn Fn() -> usize + Send + Sync>,
+    pub(super) refused: Arc<DeadLetterShard>,
+    /// Time of the scrape, Unix milliseconds.
+    pub(super) now_ms: AtomicU64,
 }
 
 impl std::fmt::Debug for Shards {
@@ -68,6 +71,7 @@ impl Shards {
     fn families(&self) -> Vec<MetricFamily> {
         let mut families = self.edge_families();
         families.extend(self.worker_families());
+        families.extend(self.dead_letter_families());
         let dependencies = self
             .dependencies
             .iter()
@@ -194,6 +198,31 @@ impl Shards {
         ]
     }
 
+    pub(super) fn backlog(&self) -> DeadLetterShard {
+        let backlog = DeadLetterShard::default();
+        backlog.rows.set(self.sum_workers(|w| w.backlog_rows.get()));
+        backlog.bytes.set(self.sum_workers(|w| w.backlog_bytes.get()));
+        let times = self.workers.iter().map(|w| w.backlog_oldest_ms.get());
+        backlog.oldest_ms.set(times.filter(|ms| *ms > 0).min().unwrap_or(0));
+        backlog
+    }
+
+    fn dead_letter_families(&self) -> [MetricFamily; 3] {
+        let now_ms = self.now_ms.load(Ordering::Relaxed);
+        let shelves = [("refused", &*self.refused), ("backlog", &self.backlog())];
+        let age_s = |shelf: &DeadLetterShard| match shelf.oldest_ms.get() {
+            0 => 0.0,
+            oldest_ms => now_ms.saturating_sub(oldest_ms) as f64 / 1e3,
+        };
+        let ages = shelves.map(|(name, shelf)| (name, age_s(shelf)));
+        let (rows, bytes) = (shelves.map(|(n, s)| (n, s.rows.get())), shelves.map(|(n, s)| (n, s.bytes.get())));
+        [
+            gauge("trellis_dead_letter_rows", "Rows that wait", "shelf", &rows),
+            gauge("trellis_dead_letter_bytes", "Bytes on the disk", "shelf", &bytes),
+            float_gauge("trellis_dead_letter_oldest_age_seconds", "Of the oldest click that waits", "shelf", &ages),
+        ]
+    }
+
     fn edge_histogram(&self, name: &str, help: &str, of: impl Fn(&EdgeShard) -> &Histogram) -> MetricFamily {
         let mut total = Snapshot::default();
         self.edges.iter().for_each(|edge| of(edge).merge_into(&mut total));
@@ -249,9 +278,14 @@ fn single(name: &str, help: &str, value: u64) -> MetricFamily {
 }
 
 fn gauge(name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> MetricFamily {
+    let values: Vec<_> = values.iter().map(|(of, value)| (*of, *value as f64)).collect();
+    float_gauge(name, help, label, &values)
+}
+
+fn float_gauge(name: &str, help: &str, label: &str, values: &[(&str, f64)]) -> MetricFamily {
     let metrics = values.iter().map(|(of, value)| {
         let mut gauge = Gauge::default();
-        gauge.set_value(*value as f64);
+        gauge.set_value(*value);
         let mut metric = labelled(label, of);
         metric.set_gauge(gauge);
         metric

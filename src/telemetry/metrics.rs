@@ -5,7 +5,7 @@
 //! its own [`Metrics`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
@@ -133,6 +133,12 @@ pub struct WorkerShard {
     pub unreadable: Cell,
     /// Bytes of live journals taken up.
     pub claimed_bytes: Cell,
+    /// Clicks in the journal that no live cursor will take soon: the shelf "backlog".
+    pub backlog_rows: Cell,
+    /// Bytes of them.
+    pub backlog_bytes: Cell,
+    /// Time of the oldest of them, Unix milliseconds; 0 when there is none.
+    pub backlog_oldest_ms: Cell,
 }
 
 impl WorkerShard {
@@ -154,6 +160,9 @@ impl WorkerShard {
             ingest_lag: Histogram::new(LATENCY_US),
             unreadable: Cell::default(),
             claimed_bytes: Cell::default(),
+            backlog_rows: Cell::default(),
+            backlog_bytes: Cell::default(),
+            backlog_oldest_ms: Cell::default(),
         }
     }
 }
@@ -186,6 +195,17 @@ pub struct BreakerShard {
     pub opened: Cell,
 }
 
+/// A shelf of the dead-letter queue. Written by the shelf "refused" under its lock; read as a sum for the backlog.
+#[derive(Debug, Default)]
+pub struct DeadLetterShard {
+    /// Rows that wait.
+    pub rows: Cell,
+    /// Bytes of its files.
+    pub bytes: Cell,
+    /// Time of the oldest click that waits, Unix milliseconds; 0 when none does.
+    pub oldest_ms: Cell,
+}
+
 /// The shards of one process and the registry that renders them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -212,6 +232,8 @@ impl Metrics {
             dependencies: dependencies.iter().map(|name| (*name, AtomicBool::new(false))).collect(),
             queue_capacity: queue_capacity * threads,
             links: Box::new(links),
+            refused: Arc::default(),
+            now_ms: AtomicU64::new(0),
         });
         let registry = Registry::new();
         registry
@@ -238,6 +260,18 @@ impl Metrics {
         Arc::clone(&self.shards.breakers[of as usize])
     }
 
+    /// What the shelf "refused" writes.
+    #[must_use]
+    pub fn refused(&self) -> Arc<DeadLetterShard> {
+        Arc::clone(&self.shards.refused)
+    }
+
+    /// The shelf "backlog", of all workers.
+    #[must_use]
+    pub fn backlog(&self) -> DeadLetterShard {
+        self.shards.backlog()
+    }
+
     /// Notes whether a dependency answers.
     pub fn set_dependency(&self, name: &str, up: bool) {
         if let Some((_, cell)) = self.shards.dependencies.iter().find(|(known, _)| *known == name) {
@@ -251,9 +285,10 @@ impl Metrics {
         self.shards.pending()
     }
 
-    /// The text of `/metrics`.
+    /// The text of `/metrics` at this time, Unix milliseconds: ages are counted up to it.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub fn render(&self, now_ms: u64) -> String {
+        self.shards.now_ms.store(now_ms, Ordering::Relaxed);
         let mut text = Vec::new();
         // Writing to memory cannot fail, and a family without metrics is never made.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
@@ -275,7 +310,11 @@ mod tests {
         metrics.edge(1).redirect_duration.observe(60);
         metrics.set_dependency("store", true);
         metrics.breaker(Guarded::Store).state.set(2);
-        let text = metrics.render();
+        metrics.worker(0).backlog_rows.add(4);
+        metrics.worker(0).backlog_oldest_ms.set(7_000);
+        metrics.worker(1).backlog_oldest_ms.set(3_000);
+        metrics.refused().bytes.set(9);
+        let text = metrics.render(10_500);
         for line in [
             "trellis_redirects_total{outcome=\"redirected\"} 2",
             "trellis_clicks_pending 3",
@@ -287,6 +326,10 @@ mod tests {
             "trellis_breaker_state{dependency=\"store\"} 2",
             "trellis_links 7",
             "trellis_queue_capacity 20",
+            "trellis_dead_letter_rows{shelf=\"backlog\"} 4",
+            "trellis_dead_letter_bytes{shelf=\"refused\"} 9",
+            "trellis_dead_letter_oldest_age_seconds{shelf=\"backlog\"} 7.5",
+            "trellis_dead_letter_oldest_age_seconds{shelf=\"refused\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
