@@ -10,6 +10,7 @@ mod folder;
 mod monitor;
 mod parts;
 mod serve;
+mod workers;
 
 pub use folder::{OpenFolder, RunningNode, open_folder, running_node};
 pub use serve::serve;

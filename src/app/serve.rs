@@ -13,19 +13,22 @@ use tokio::sync::watch;
 use super::folder::{self, FolderLock};
 use super::monitor::{self, Monitor};
 use super::parts::Backends;
+use super::workers::{Facts, WorkerMaker, WorkerThread};
 use crate::catalog::Links;
-use crate::catalog::agents::Agents;
-use crate::catalog::geo::Geo;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control::{self, State, Status};
 use crate::edge::{self, Edge, Lane, Phase};
-use crate::handoff::{Follower, Orphan, Run};
-use crate::pipeline::enrich::Enricher;
-use crate::pipeline::worker::{Drain, Ended, Worker};
+use crate::handoff::{Orphan, Run};
+use crate::pipeline::breaker::Breaker;
+use crate::pipeline::dead_letter::Shelf;
+use crate::pipeline::delivery::{Delivery, Refusals};
+use crate::pipeline::pace::Pace;
+use crate::pipeline::retry::Policy;
+use crate::pipeline::worker::{Drain, Ended};
 use crate::segment::{Disk, RealDisk};
 use crate::telemetry::log;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Guarded, Metrics};
 
 /// How often a drain looks whether threads have ended.
 const LOOK: Duration = Duration::from_millis(10);
@@ -67,8 +70,6 @@ impl Signals {
         }
     }
 }
-
-type WorkerThread = JoinHandle<std::io::Result<Ended>>;
 
 /// A running node.
 struct Node {
@@ -148,6 +149,7 @@ impl Node {
             }
         });
 
+        let delivery = Arc::new(delivery(&config, &disk, &clock, &metrics)?);
         let deduper = backends.deduper(runtimes)?;
         let mut monitor = Monitor {
             links,
@@ -164,7 +166,7 @@ impl Node {
         tokio::spawn(monitor.run());
 
         let (drain, _) = watch::channel(Drain::No);
-        let maker = WorkerMaker { config: config.clone(), backends, facts, clock, metrics, runtimes };
+        let maker = WorkerMaker { config: config.clone(), backends, facts, delivery, clock, metrics, runtimes };
         let workers = maker.start_all(followers, &drain)?;
         let adopting = maker.adopt(orphans, drain.subscribe())?;
         lock.announce(control_address, edge_address)?;
@@ -244,6 +246,27 @@ async fn ended(condition: impl Fn() -> bool) {
     }
 }
 
+/// What all batches share.
+fn delivery(
+    config: &Config,
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> anyhow::Result<Delivery> {
+    let retry = Policy { tries: 5, base: config.batch.retry_base, max: config.batch.retry_max, jitter: true };
+    let breaker = Breaker::new(Guarded::Store.name(), retry, Arc::clone(clock), metrics.breaker(Guarded::Store));
+    let folder = config.data_dir.join("dead-letters");
+    let shelf = Shelf::open(Arc::clone(disk), folder, config.dead_letter, Arc::clone(clock), metrics.refused())
+        .context("the dead-letter folder cannot be used")?;
+    Ok(Delivery {
+        breaker: Arc::new(breaker),
+        retry,
+        pace: Pace::default(),
+        shelf: Arc::new(shelf),
+        refusals: Refusals::default(),
+    })
+}
+
 /// Waits for a part to end that should not.
 async fn lost_part(edge: &Edge, workers: &[WorkerThread], control: &tokio::task::JoinHandle<()>) -> &'static str {
     loop {
@@ -278,95 +301,6 @@ async fn migrate(store: Arc<dyn crate::pipeline::Store>) {
         }
     });
     let _ = tokio::time::timeout(FIRST_MIGRATION, &mut migration).await;
-}
-
-/// Data that all workers share.
-#[derive(Clone)]
-struct Facts {
-    agents: Arc<Agents>,
-    geo: Arc<Geo>,
-}
-
-impl Facts {
-    fn load() -> anyhow::Result<Self> {
-        let agents = Agents::new().map_err(|e| anyhow::anyhow!("the shipped crawler list: {e}"))?;
-        let geo = Geo::new().map_err(|e| anyhow::anyhow!("the shipped country file: {e}"))?;
-        Ok(Self { agents: Arc::new(agents), geo: Arc::new(geo) })
-    }
-}
-
-#[derive(Clone)]
-struct WorkerMaker {
-    config: Config,
-    backends: Arc<Backends>,
-    facts: Facts,
-    clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
-    runtimes: usize,
-}
-
-impl WorkerMaker {
-    /// A worker for this follower, counted in shard `index`. To be called on the thread that will run it.
-    fn make(&self, follower: Follower, index: usize) -> anyhow::Result<Worker> {
-        Ok(Worker {
-            follower,
-            enricher: Enricher::new(Arc::clone(&self.facts.agents), Arc::clone(&self.facts.geo)),
-            deduper: self.backends.deduper(self.runtimes)?,
-            store: self.backends.store(self.runtimes)?,
-            batch: self.config.batch,
-            lag_max: self.config.dedup.lag_max,
-            node: self.config.node.as_str().into(),
-            clock: Arc::clone(&self.clock),
-            metrics: self.metrics.worker(index),
-        })
-    }
-
-    fn start_all(&self, followers: Vec<Follower>, drain: &watch::Sender<Drain>) -> anyhow::Result<Vec<WorkerThread>> {
-        let start = |(index, follower)| {
-            let (maker, drain) = (self.clone(), drain.subscribe());
-            let run = move || {
-                let worker = maker.make(follower, index).map_err(std::io::Error::other)?;
-                worker.run(drain)
-            };
-            Ok(std::thread::Builder::new().name(format!("worker-{index}")).spawn(run)?)
-        };
-        followers.into_iter().enumerate().map(start).collect()
-    }
-
-    /// Brings what earlier runs left to the store, one journal after the other, on a thread of its own.
-    fn adopt(&self, orphans: Vec<Orphan>, drain: watch::Receiver<Drain>) -> anyhow::Result<JoinHandle<()>> {
-        let maker = self.clone();
-        let run = move || {
-            for orphan in orphans {
-                let folder = orphan.folder().display().to_string();
-                if let Err(error) = maker.adopt_one(orphan, &drain) {
-                    tracing::error!(%error, folder, "the journal of an earlier run stays where it is");
-                }
-            }
-        };
-        Ok(std::thread::Builder::new().name("adopt".into()).spawn(run)?)
-    }
-
-    fn adopt_one(&self, orphan: Orphan, drain: &watch::Receiver<Drain>) -> anyhow::Result<()> {
-        let index = self.config.edge.threads;
-        let metrics = self.metrics.worker(index);
-        let before = metrics.adopted.get();
-        let mut damaged = false;
-        for stretch in orphan.stretches()? {
-            if *drain.borrow() == Drain::Stop {
-                return Ok(());
-            }
-            let follower = Follower::orphan(&orphan, stretch, Arc::clone(&metrics))?;
-            let ended = self.make(follower, index)?.run(drain.clone())?;
-            if !ended.finished {
-                return Ok(());
-            }
-            damaged |= ended.damaged;
-        }
-        let clicks = metrics.adopted.get() - before;
-        tracing::info!(folder = %orphan.folder().display(), clicks, "the journal of an earlier run is stored");
-        Ok(orphan.finish(damaged)?)
-    }
 }
 
 /// Says on standard output where the node listens, and what to do first.

@@ -192,6 +192,8 @@ impl Keys {
             secret: self.get("dedup.secret", text(token)),
             // All of them are in memory.
             entries_max: self.get("dedup.entries_max", number(1..=10_000_000)),
+            // Each holds 512 clicks.
+            checks_in_flight_max: self.get("dedup.checks_in_flight_max", number(1..=256)),
         }
     }
 

@@ -152,6 +152,8 @@ pub struct Dedup {
     pub secret: Secret,
     /// Fingerprints kept in memory.
     pub entries_max: usize,
+    /// Checks of up to 512 clicks at one time, for each worker.
+    pub checks_in_flight_max: usize,
 }
 
 /// `dedup.backend`

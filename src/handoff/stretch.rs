@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -117,6 +118,16 @@ impl Follower {
         };
         self.go_to_segment(first_seq);
         Ok(Some(past))
+    }
+
+    /// The positions of its stretch.
+    #[must_use]
+    pub fn extent(&self) -> Range<Position> {
+        let end = match self.source {
+            Source::Live { .. } => Position::from_u64(u64::MAX),
+            Source::Past { last_seq, .. } => Position::start_of(last_seq.saturating_add(1)),
+        };
+        Position::start_of(self.origin)..end
     }
 
     /// Notes that everything before `end` is finished, with a note that belongs to it, and removes segments that lie

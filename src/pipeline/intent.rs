@@ -11,6 +11,7 @@
 //! many as batches lie above the checkpoint.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -75,12 +76,18 @@ impl Intent {
         }
     }
 
-    /// Every intent of a core above its checkpoint, in order; those below are removed. What is no valid intent was being
-    /// written when the process ended: its batch was not sent, and it is removed too.
+    /// Every intent of a core within a stretch and above its checkpoint, in order; those below it are removed. What is no
+    /// valid intent was being written when the process ended: its batch was not sent, and it is removed too.
     ///
     /// # Errors
     /// The system's.
-    pub fn load(disk: &dyn Disk, folder: &Path, core: u32, checkpoint: Position) -> io::Result<Vec<Self>> {
+    pub fn load(
+        disk: &dyn Disk,
+        folder: &Path,
+        core: u32,
+        stretch: Range<Position>,
+        checkpoint: Position,
+    ) -> io::Result<Vec<Self>> {
         let mut intents = Vec::new();
         for entry in disk.list(folder)? {
             let name = entry.name.to_str().unwrap_or_default();
@@ -90,6 +97,7 @@ impl Intent {
             }
             let path = folder.join(&entry.name);
             match Self::decode(&read_whole(disk, &path)?) {
+                Some(intent) if !stretch.contains(&intent.start) => {}
                 Some(intent) if intent.end > checkpoint => intents.push(intent),
                 _ => disk.unlink(&path)?,
             }
@@ -149,7 +157,8 @@ mod tests {
         }
         intent(256, 999).write(&RealDisk, folder.path(), 11).unwrap();
         std::fs::write(folder.path().join("1-0000000000000500.intent"), b"half of o").unwrap();
-        let found = Intent::load(&RealDisk, folder.path(), 1, first.end).unwrap();
+        let found =
+            Intent::load(&RealDisk, folder.path(), 1, Position::start_of(0)..Position::start_of(1), first.end).unwrap();
         assert_eq!(found, [second.clone(), third]);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "two of core 1, one of core 11");
         second.remove(&RealDisk, folder.path(), 1).unwrap();

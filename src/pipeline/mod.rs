@@ -6,12 +6,16 @@
 
 pub mod batch;
 pub mod breaker;
+mod checks;
 pub mod dead_letter;
 pub mod dedup;
+pub mod delivery;
 mod drain;
 pub mod enrich;
 pub mod intent;
+pub mod pace;
 pub mod retry;
+mod running;
 mod sending;
 pub mod store;
 pub mod worker;

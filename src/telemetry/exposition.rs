@@ -166,7 +166,10 @@ impl Shards {
             .collect();
         let claimed_bytes = self.sum_workers(|w| w.claimed_bytes.get());
         let lag_bytes = self.sum_edges(|e| e.journal_bytes.get()).saturating_sub(claimed_bytes);
-        let in_flight = [("insert", self.sum_workers(|w| w.batches_in_flight.get()))];
+        let in_flight = [
+            ("dedup", self.sum_workers(|w| w.checking.get())),
+            ("insert", self.sum_workers(|w| w.batches_in_flight.get())),
+        ];
         vec![
             counter("trellis_clicks_total", "Clicks that came to their end", "fate", &fates),
             gauge("trellis_clicks_pending", "Accepted and not yet claimed by a worker", "", &[("", self.pending())]),
@@ -174,7 +177,13 @@ impl Shards {
             counter("trellis_handoff_total", "Clicks by the way they took", "via", &via),
             counter("trellis_dedup_checks_total", "Labels", "result", &labels),
             self.worker_histogram("trellis_dedup_duration_seconds", "One check of a chunk", 1e6, |w| &w.dedup_duration),
-            gauge("trellis_work_in_flight", "Batches at the store", "stage", &in_flight),
+            gauge("trellis_work_in_flight", "Clicks at the deduper, batches at the store", "stage", &in_flight),
+            gauge(
+                "trellis_batches_parked",
+                "Batches that the store will not take until a person changes something",
+                "",
+                &[("", self.sum_workers(|w| w.batches_parked.get()))],
+            ),
             self.worker_histogram("trellis_batch_rows", "Clicks of a batch", 1.0, |w| &w.batch_rows),
             self.worker_histogram("trellis_batch_duration_seconds", "First try to stored", 1e6, |w| &w.batch_duration),
             self.worker_histogram("trellis_ingest_lag_seconds", "Click to queryable", 1e6, |w| &w.ingest_lag),

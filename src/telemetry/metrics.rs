@@ -121,6 +121,12 @@ pub struct WorkerShard {
     pub batch_duration: Histogram,
     /// Batches at the store now.
     pub batches_in_flight: Cell,
+    /// Batches that wait for a person.
+    pub batches_parked: Cell,
+    /// Clicks asked about at the deduper now.
+    pub checking: Cell,
+    /// Clicks put on the refused shelf.
+    pub refused: Cell,
     /// Clicks stored.
     pub stored: Cell,
     /// Inserts that failed and are tried again.
@@ -154,6 +160,9 @@ impl WorkerShard {
             batch_rows: Histogram::new(ROWS),
             batch_duration: Histogram::new(LATENCY_US),
             batches_in_flight: Cell::default(),
+            batches_parked: Cell::default(),
+            checking: Cell::default(),
+            refused: Cell::default(),
             stored: Cell::default(),
             insert_failures: Cell::default(),
             looks: Default::default(),

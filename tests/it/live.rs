@@ -155,7 +155,7 @@ fn without_migrate_clicks_wait_until_the_tables_are_made() {
     let mut settings = database.settings();
     settings.push(("store.migrate", "false"));
     let trellis = Trellis::start_with(&settings);
-    for text in ["did not take a batch", "does not answer"] {
+    for text in ["will not take a batch", "does not answer"] {
         trellis.expect_log(text);
     }
     trellis.link("a", "https://a.example/");

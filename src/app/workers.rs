@@ -1,0 +1,119 @@
+//! The threads that bring clicks to the store: one for each edge thread's journal, and one for the journals of earlier runs.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::watch;
+
+use super::parts::Backends;
+use crate::catalog::agents::Agents;
+use crate::catalog::geo::Geo;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::handoff::{Follower, Orphan};
+use crate::pipeline::delivery::Delivery;
+use crate::pipeline::enrich::Enricher;
+use crate::pipeline::worker::{self, Drain, Ended, Worker};
+use crate::telemetry::metrics::Metrics;
+
+/// A worker's thread.
+pub(super) type WorkerThread = JoinHandle<std::io::Result<Ended>>;
+
+/// Data that all workers share.
+#[derive(Clone)]
+pub(super) struct Facts {
+    pub(super) agents: Arc<Agents>,
+    pub(super) geo: Arc<Geo>,
+}
+
+impl Facts {
+    /// Reads what is shipped.
+    pub(super) fn load() -> anyhow::Result<Self> {
+        let agents = Agents::new().map_err(|e| anyhow::anyhow!("the shipped crawler list: {e}"))?;
+        let geo = Geo::new().map_err(|e| anyhow::anyhow!("the shipped country file: {e}"))?;
+        Ok(Self { agents: Arc::new(agents), geo: Arc::new(geo) })
+    }
+}
+
+/// Makes workers.
+#[derive(Clone)]
+pub(super) struct WorkerMaker {
+    pub(super) config: Config,
+    pub(super) backends: Arc<Backends>,
+    pub(super) facts: Facts,
+    pub(super) delivery: Arc<Delivery>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) runtimes: usize,
+}
+
+impl WorkerMaker {
+    /// A worker for this follower, counted in shard `index`. To be called on the thread that will run it.
+    fn make(&self, follower: Follower, index: usize) -> anyhow::Result<Worker> {
+        let parts = worker::Parts {
+            enricher: Enricher::new(Arc::clone(&self.facts.agents), Arc::clone(&self.facts.geo)),
+            deduper: self.backends.deduper(self.runtimes)?,
+            store: self.backends.store(self.runtimes)?,
+            delivery: Arc::clone(&self.delivery),
+            batch: self.config.batch,
+            lag_max: self.config.dedup.lag_max,
+            checks_in_flight_max: self.config.dedup.checks_in_flight_max,
+            node: self.config.node.as_str().into(),
+            clock: Arc::clone(&self.clock),
+            metrics: self.metrics.worker(index),
+        };
+        Ok(Worker { follower, parts })
+    }
+
+    /// One for each follower, in the order of the edge threads.
+    pub(super) fn start_all(
+        &self,
+        followers: Vec<Follower>,
+        drain: &watch::Sender<Drain>,
+    ) -> anyhow::Result<Vec<WorkerThread>> {
+        let start = |(index, follower)| {
+            let (maker, drain) = (self.clone(), drain.subscribe());
+            let run = move || {
+                let worker = maker.make(follower, index).map_err(std::io::Error::other)?;
+                worker.run(drain)
+            };
+            Ok(std::thread::Builder::new().name(format!("worker-{index}")).spawn(run)?)
+        };
+        followers.into_iter().enumerate().map(start).collect()
+    }
+
+    /// Brings what earlier runs left to the store, one journal after the other, on a thread of its own.
+    pub(super) fn adopt(&self, orphans: Vec<Orphan>, drain: watch::Receiver<Drain>) -> anyhow::Result<JoinHandle<()>> {
+        let maker = self.clone();
+        let run = move || {
+            for orphan in orphans {
+                let folder = orphan.folder().display().to_string();
+                if let Err(error) = maker.adopt_one(orphan, &drain) {
+                    tracing::error!(%error, folder, "the journal of an earlier run stays where it is");
+                }
+            }
+        };
+        Ok(std::thread::Builder::new().name("adopt".into()).spawn(run)?)
+    }
+
+    fn adopt_one(&self, orphan: Orphan, drain: &watch::Receiver<Drain>) -> anyhow::Result<()> {
+        let index = self.config.edge.threads;
+        let metrics = self.metrics.worker(index);
+        let before = metrics.adopted.get();
+        let mut damaged = false;
+        for stretch in orphan.stretches()? {
+            if *drain.borrow() == Drain::Stop {
+                return Ok(());
+            }
+            let follower = Follower::orphan(&orphan, stretch, Arc::clone(&metrics))?;
+            let ended = self.make(follower, index)?.run(drain.clone())?;
+            if !ended.finished {
+                return Ok(());
+            }
+            damaged |= ended.damaged;
+        }
+        let clicks = metrics.adopted.get() - before;
+        tracing::info!(folder = %orphan.folder().display(), clicks, "the journal of an earlier run is stored");
+        Ok(orphan.finish(damaged)?)
+    }
+}

@@ -1,0 +1,405 @@
+//! One stretch of a journal on its way to the store. See [`super::worker`].
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinSet};
+
+use super::batch::{Open, month_around, new_id};
+use super::checks::{CHUNK_CLICKS, Checks, Labelled};
+use super::enrich::Enricher;
+use super::intent::Intent;
+use super::sending::{Finished, Sending, Source};
+use super::worker::{Drain, Ended, Parts};
+use super::{Batch, Row};
+use crate::click::frame;
+use crate::handoff::{Follower, Item, Step};
+use crate::segment::{Disk, Position};
+
+/// How often an idle worker looks at its queue.
+const TICK: Duration = Duration::from_millis(10);
+/// While checks are under way, a chunk that is not full waits so long for more clicks.
+const CHUNK_AGE: Duration = Duration::from_millis(2);
+/// A live cursor that lies so many segments behind, while the store takes batches, is cut.
+const SEGMENTS_BEHIND: u32 = 2;
+/// From a cut that failed to the next try.
+const CUT_AGAIN: Duration = Duration::from_secs(10);
+
+/// How a stretch was left.
+pub(super) enum Left {
+    /// For good.
+    Ended(Ended),
+    /// It goes on without its past, which is here.
+    Cut(Follower),
+}
+
+/// A frozen range of the journal, at the store.
+struct Sent {
+    intent: Arc<Intent>,
+    sending: Id,
+    finished: Option<Finished>,
+}
+
+pub(super) struct Running {
+    pub(super) follower: Follower,
+    parts: Parts,
+    enricher: Enricher,
+    drain: watch::Receiver<Drain>,
+    /// Where the follower puts what it claims: at most one chunk, or a group.
+    claimed: Vec<Item>,
+    checks: Checks,
+    last_check: Duration,
+    /// Labelled, and not yet in a batch.
+    ready: VecDeque<Labelled>,
+    open: Open,
+    /// Ranges in the order of the journal, the first one not finished.
+    ranges: VecDeque<Sent>,
+    inserts: JoinSet<Finished>,
+    /// Batches that an earlier life froze, in the order of the journal, the next one to send first.
+    frozen: VecDeque<Intent>,
+    /// End of the last frozen range.
+    frozen_to: Position,
+    /// There will never be more clicks.
+    exhausted: bool,
+    read_failing: bool,
+    cut_again: Duration,
+}
+
+type Insert = Result<(Id, Finished), JoinError>;
+
+impl Running {
+    /// Takes a stretch up at its checkpoint.
+    ///
+    /// # Errors
+    /// The system's, from reading the intents.
+    pub(super) fn begin(follower: Follower, parts: Parts, drain: watch::Receiver<Drain>) -> std::io::Result<Self> {
+        let checkpoint = follower.checkpoint();
+        let frozen =
+            Intent::load(&**follower.disk(), follower.folder(), follower.core(), follower.extent(), checkpoint)?;
+        let Parts { deduper, clock, metrics, lag_max, .. } = parts.clone();
+        Ok(Self {
+            frozen: frozen.into(),
+            frozen_to: follower.next_position(),
+            enricher: parts.enricher.clone(),
+            checks: Checks::new(deduper, clock, metrics, lag_max),
+            follower,
+            parts,
+            drain,
+            claimed: Vec::with_capacity(CHUNK_CLICKS),
+            last_check: Duration::ZERO,
+            ready: VecDeque::new(),
+            open: Open::default(),
+            ranges: VecDeque::new(),
+            inserts: JoinSet::new(),
+            exhausted: false,
+            read_failing: false,
+            cut_again: Duration::ZERO,
+        })
+    }
+
+    /// Until the end, or until it is to be cut.
+    pub(super) async fn run(&mut self) -> Left {
+        loop {
+            let drain = *self.drain.borrow_and_update();
+            // What is past stays on the disk: an end does not wait for a backlog.
+            if drain == Drain::Stop || (drain == Drain::Yes && !self.follower.is_live()) {
+                return Left::Ended(self.ended(false));
+            }
+            if self.take_answers()
+                && let Some(past) = self.cut()
+            {
+                return Left::Cut(past);
+            }
+            let busy = if self.frozen.is_empty() {
+                let claimed = self.claim();
+                let filled = self.fill();
+                self.send_if_due(drain) || claimed || filled
+            } else {
+                self.has_slot() && self.send_frozen()
+            };
+            if self.is_finished() {
+                // A batch whose sending broke off is still in `ranges`: the journal keeps it for the next start.
+                return Left::Ended(self.ended(self.ranges.is_empty()));
+            }
+            if busy {
+                // Checks and inserts run on this thread too.
+                tokio::task::yield_now().await;
+            } else {
+                self.wait().await;
+            }
+        }
+    }
+
+    fn ended(&self, finished: bool) -> Ended {
+        Ended { finished, damaged: self.follower.is_damaged() }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.exhausted
+            && self.frozen.is_empty()
+            && self.is_drained()
+            && self.open.rows.is_empty()
+            && self.inserts.is_empty()
+    }
+
+    /// Nothing lies between the door and the open batch.
+    fn is_drained(&self) -> bool {
+        self.claimed.is_empty() && self.checks.len() == 0 && self.ready.is_empty()
+    }
+
+    fn has_slot(&self) -> bool {
+        self.inserts.len() < self.parts.batch.in_flight_max
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.rows.len() >= self.parts.batch.rows_max
+    }
+
+    /// Waits for a tick, an answer, a stored batch or a word from outside.
+    async fn wait(&mut self) {
+        let pause = if self.claimed.is_empty() || !self.may_check() { TICK } else { CHUNK_AGE };
+        tokio::select! {
+            Some(done) = self.inserts.join_next_with_id() => { self.note_insert(done); }
+            answer = self.checks.answered() => self.checks.note(answer),
+            _ = self.drain.changed() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+
+    /// Notes what has come; whether a batch was stored.
+    fn take_answers(&mut self) -> bool {
+        while let Some(answer) = self.checks.try_answered() {
+            self.checks.note(answer);
+        }
+        let mut stored = false;
+        while let Some(done) = self.inserts.try_join_next_with_id() {
+            stored |= self.note_insert(done);
+        }
+        stored
+    }
+
+    /// Gives the past away, when it holds up the present and the store takes batches.
+    fn cut(&mut self) -> Option<Follower> {
+        let now = self.parts.clock.now();
+        if now < self.cut_again {
+            return None;
+        }
+        match self.follower.cut(SEGMENTS_BEHIND) {
+            Ok(past) => past,
+            Err(error) => {
+                self.cut_again = now + CUT_AGAIN;
+                tracing::warn!(%error, "the backlog cannot be put aside for now; clicks of now wait behind it");
+                None
+            }
+        }
+    }
+
+    fn may_check(&self) -> bool {
+        self.checks.len() < self.parts.checks_in_flight_max
+    }
+
+    /// Takes clicks up from the door, and begins a check when there is a chunk of them, or nothing else to wait for.
+    /// Groups are small at leisure, and one question to the deduper for each would cost more than all the rest.
+    fn claim(&mut self) -> bool {
+        let under_way = self.claimed.len() + self.checks.clicks() + self.ready.len();
+        if !self.exhausted
+            && under_way < self.parts.batch.rows_max.max(CHUNK_CLICKS)
+            && (self.has_slot() || !self.is_full())
+        {
+            self.poll();
+        }
+        let now = self.parts.clock.now();
+        let due = self.claimed.len() >= CHUNK_CLICKS
+            || self.exhausted
+            || self.checks.len() == 0
+            || now.saturating_sub(self.last_check) >= CHUNK_AGE;
+        if self.claimed.is_empty() || !due || !self.may_check() {
+            return false;
+        }
+        self.last_check = now;
+        self.checks.begin(self.claimed.drain(..), &mut self.enricher);
+        true
+    }
+
+    fn poll(&mut self) {
+        while self.claimed.len() < CHUNK_CLICKS {
+            let missing = CHUNK_CLICKS - self.claimed.len();
+            match self.follower.poll(missing, &mut self.claimed) {
+                Ok(Step::Clicks) => self.read_failing = false,
+                Ok(step) => {
+                    self.exhausted = step == Step::Finished;
+                    return;
+                }
+                Err(error) => {
+                    if !self.read_failing {
+                        self.read_failing = true;
+                        tracing::error!(%error, "the journal cannot be read for now; trying again");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Moves labelled clicks into the open batch, as far as they fit.
+    fn fill(&mut self) -> bool {
+        while let Some(labelled) = self.checks.pop() {
+            self.ready.extend(labelled);
+        }
+        let mut moved = false;
+        while !self.is_full() && self.next_fits() {
+            let Some((row, end)) = self.ready.pop_front() else { break };
+            if let Some(row) = row {
+                self.push(row);
+            }
+            self.open.end = Some(end);
+            moved = true;
+        }
+        moved
+    }
+
+    /// Whether the next labelled click is of the open batch's month. What became no row fits everywhere.
+    fn next_fits(&self) -> bool {
+        let Some((Some(row), _)) = self.ready.front() else { return !self.ready.is_empty() };
+        self.open.rows.is_empty() || frame::unix_ms(&row.frame).is_none_or(|ms| self.open.month_ms.contains(&ms))
+    }
+
+    fn push(&mut self, row: Row) {
+        if self.open.rows.is_empty() {
+            self.open.since = self.parts.clock.now();
+            self.open.month_ms = frame::unix_ms(&row.frame).map_or(0..0, month_around);
+        }
+        self.open.rows.push(row);
+    }
+
+    /// Sends the open batch when it is full or old, or when the next click belongs to another month or will never come.
+    fn send_if_due(&mut self, drain: Drain) -> bool {
+        if self.open.rows.is_empty() || !self.has_slot() {
+            return false;
+        }
+        let aged = self.parts.clock.now().saturating_sub(self.open.since) >= self.parts.batch.age_max;
+        let last = self.is_drained() && (self.exhausted || drain == Drain::Yes);
+        let due = aged || last || self.is_full() || (!self.ready.is_empty() && !self.next_fits());
+        due && self.send()
+    }
+
+    /// Freezes the open batch and sends it.
+    fn send(&mut self) -> bool {
+        let Some(end) = self.open.end.take() else { return false };
+        let rows = std::mem::take(&mut self.open.rows);
+        let intent = Intent {
+            batch: new_id(self.parts.clock.wall_ms()),
+            start: self.frozen_to,
+            end,
+            facts: self.enricher.facts(),
+            labels: rows.iter().map(|row| row.dedup).collect(),
+        };
+        let (disk, folder, core) = self.place();
+        if let Err(error) = intent.write(disk, folder, core) {
+            // Waiting would fill the disk further, and only stored batches free it.
+            tracing::warn!(%error, "a batch is sent without being frozen; a crash now may send its clicks in another one");
+        }
+        self.frozen_to = end;
+        let batch = Batch { id: intent.batch, part: 0, node: Arc::clone(&self.parts.node), rows };
+        self.start(batch, intent, false);
+        true
+    }
+
+    /// Sends the next batch that an earlier life froze, as it was.
+    fn send_frozen(&mut self) -> bool {
+        let Some(intent) = self.frozen.pop_front() else { return false };
+        let loaded = self.source(Arc::new(intent.clone())).load();
+        if intent.facts != self.enricher.facts() {
+            tracing::info!(batch = %intent.batch, "a batch was frozen with older data; its countries and agents are read anew");
+        }
+        match loaded {
+            Ok(batch) => {
+                self.follower.skip_to(intent.end, batch.rows.len());
+                self.frozen_to = intent.end;
+                self.start(batch, intent, true);
+            }
+            Err(error) => {
+                // Its clicks, as far as they can be read, are taken up like those that were never frozen, and so are
+                // all behind it: the store knows them by their ids.
+                tracing::error!(%error, batch = %intent.batch, "a frozen batch cannot be read");
+                for intent in std::iter::once(intent).chain(std::mem::take(&mut self.frozen)) {
+                    if let Err(error) = self.remove(&intent) {
+                        tracing::warn!(%error, batch = %intent.batch, "an intent could not be removed");
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn source(&self, intent: Arc<Intent>) -> Source {
+        Source {
+            disk: Arc::clone(self.follower.disk()),
+            folder: self.follower.folder().to_owned(),
+            core: self.follower.core(),
+            intent,
+            enricher: self.enricher.clone(),
+            node: Arc::clone(&self.parts.node),
+        }
+    }
+
+    fn start(&mut self, batch: Batch, intent: Intent, look_first: bool) {
+        let intent = Arc::new(intent);
+        let source = self.source(Arc::clone(&intent));
+        let sending = Sending::new(&self.parts, batch, source, !self.follower.is_live());
+        self.parts.metrics.batches_in_flight.add(1);
+        let sending = self.inserts.spawn_local(sending.run(look_first)).id();
+        self.ranges.push_back(Sent { intent, sending, finished: None });
+    }
+
+    /// Notes how the sending of a batch ended; whether it is finished.
+    fn note_insert(&mut self, done: Insert) -> bool {
+        self.parts.metrics.batches_in_flight.sub(1);
+        let (id, finished) = match done {
+            Ok(done) => done,
+            Err(error) => {
+                // A panic while sending: the range stays unfinished, and the next start takes it up.
+                tracing::error!(%error, "a batch could not be sent; it stays in the journal");
+                return false;
+            }
+        };
+        if let Some(range) = self.ranges.iter_mut().find(|range| range.sending == id) {
+            range.finished = Some(finished);
+        }
+        let mut below = Vec::new();
+        while let Some(range) = self.ranges.pop_front_if(|range| range.finished.is_some()) {
+            below.push(range.intent);
+        }
+        if let Some(last) = below.last()
+            && let Err(error) = self.forget(last.end, &below)
+        {
+            tracing::warn!(%error, "the checkpoint could not be written; it will be with the next batch");
+        }
+        true
+    }
+
+    /// Moves the checkpoint, and then, not before, removes the intents below it.
+    fn forget(&mut self, end: Position, below: &[Arc<Intent>]) -> std::io::Result<()> {
+        self.follower.finish_up_to(end, &[])?;
+        below.iter().try_for_each(|intent| self.remove(intent))
+    }
+
+    /// The follower alone; what is in memory is dropped, and gauges fall with it.
+    pub(super) fn into_follower(self) -> Follower {
+        self.parts.metrics.batches_in_flight.sub(self.inserts.len() as u64);
+        self.parts.metrics.checking.sub(self.checks.clicks() as u64);
+        self.follower
+    }
+
+    fn place(&self) -> (&dyn Disk, &Path, u32) {
+        (&**self.follower.disk(), self.follower.folder(), self.follower.core())
+    }
+
+    fn remove(&self, intent: &Intent) -> std::io::Result<()> {
+        let (disk, folder, core) = self.place();
+        intent.remove(disk, folder, core)
+    }
+}
