@@ -209,6 +209,10 @@ impl Follower {
     /// Reads up to `limit`, or, without one, to the end of the last segment.
     fn read_journal(&mut self, limit: Option<Position>, most: usize, out: &mut Vec<Item>) -> io::Result<Step> {
         let before = out.len();
+        let last_seq = match self.source {
+            Source::Live { .. } => None,
+            Source::Past { last_seq, .. } => Some(last_seq),
+        };
         while out.len() - before < most && limit.is_none_or(|limit| self.next < limit) {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
@@ -234,6 +238,9 @@ impl Follower {
                     }
                     self.next = end;
                     out.push(Item { frame, end });
+                }
+                Next::Sealed if last_seq.is_some_and(|last_seq| self.next.seq >= last_seq) => {
+                    return Ok(if out.len() > before { self.read(out.len() - before) } else { Step::Finished });
                 }
                 Next::Sealed => self.go_to_segment(self.next.seq + 1),
                 Next::Invalid { dirty } => {

@@ -2,9 +2,11 @@
 //! ClickHouse engine; without those the live ones say loudly that they are skipped.
 
 mod api;
+mod bench;
 mod cli;
 mod clicks;
 mod config;
+mod delivery;
 mod edge;
 mod harness;
 mod lifecycle;
@@ -17,5 +19,5 @@ mod tidy;
 #[cfg(not(feature = "testing"))]
 #[test]
 fn tests_with_scripted_parts_need_the_feature_testing() {
-    harness::skipped("pipeline and live_backends", "cargo test --features testing, as tests/run does");
+    harness::skipped("pipeline, delivery and live_backends", "cargo test --features testing, as tests/run does");
 }
