@@ -311,7 +311,7 @@ mod tests {
                 if permit.probe {
                     probes.fetch_add(1, Ordering::SeqCst);
                     // An answer takes its time; nobody else may go meanwhile.
-                    tokio::time::sleep(7 * MAX).await;
+                    tokio::time::sleep(7 * MAX + LOOK / 3).await;
                 }
                 permit.succeeded();
                 breaker.clock.now()
@@ -358,10 +358,11 @@ mod tests {
             }
         });
         // A caller that gives up while it waits takes nothing with it.
-        assert!(tokio::time::timeout(MAX, breaker.admit()).await.is_err());
+        assert!(tokio::time::timeout(MAX + LOOK / 3, breaker.admit()).await.is_err());
         let dropped = breaker.clock.now();
         drop(probe);
-        assert_eq!(next.await.unwrap() - dropped, Duration::ZERO);
+        let next = tokio::time::timeout(MAX, next).await.expect("a probe").unwrap();
+        assert_eq!(next - dropped, Duration::ZERO);
         assert_eq!(seen(&breaker), (0, 1));
     }
 

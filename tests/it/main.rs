@@ -13,6 +13,7 @@ mod lifecycle;
 mod live;
 mod live_backends;
 mod pipeline;
+mod proxy;
 mod readme;
 mod tidy;
 
