@@ -59,7 +59,8 @@ impl Backends {
             DedupBackend::Redis => {
                 let (window, lag_max) = (self.config.dedup.window, self.config.dedup.lag_max);
                 let clock = Arc::clone(&self.clock);
-                let deduper = RedisDeduper::new(&self.config.redis, window, lag_max, runtimes, clock);
+                let deduper =
+                    RedisDeduper::new(&self.config.redis, self.config.retry.dedup, window, lag_max, runtimes, clock);
                 Ok(Arc::new(deduper.map_err(|error| anyhow::anyhow!("redis.url is not usable: {error}"))?))
             }
         }

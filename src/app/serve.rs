@@ -24,7 +24,6 @@ use crate::pipeline::breaker::Breaker;
 use crate::pipeline::dead_letter::Shelf;
 use crate::pipeline::delivery::{Delivery, Refusals};
 use crate::pipeline::pace::Pace;
-use crate::pipeline::retry::Policy;
 use crate::pipeline::worker::{Drain, Ended};
 use crate::segment::{Disk, RealDisk};
 use crate::telemetry::log;
@@ -253,7 +252,7 @@ fn delivery(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> anyhow::Result<Delivery> {
-    let retry = Policy { tries: 5, base: config.batch.retry_base, max: config.batch.retry_max, jitter: true };
+    let retry = config.retry.insert;
     let breaker = Breaker::new(Guarded::Store.name(), retry, Arc::clone(clock), metrics.breaker(Guarded::Store));
     let folder = config.data_dir.join("dead-letters");
     let shelf = Shelf::open(Arc::clone(disk), folder, config.dead_letter, Arc::clone(clock), metrics.refused())

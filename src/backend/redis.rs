@@ -5,8 +5,8 @@
 //! goes on. Redis 7.0 or newer (`SET … NX GET`).
 //!
 //! `app` makes one of these **for each worker**: pooled connections are driven by the runtime that opened them. Bounds:
-//! its share of `redis.pool`; `redis.timeout` for one pipeline, connecting and waiting for a connection included, `tries`
-//! of them; 1,000 claims a pipeline. While Redis is away, one claim list a second waits for it, once, and all others are
+//! its share of `redis.pool`; `redis.timeout` for one pipeline, connecting and waiting for a connection included,
+//! `retry.dedup.tries` of them; 1,000 claims a pipeline. While Redis is away, one claim list a second waits for it, once, and all others are
 //! `unknown` at once: an outage costs labels, not throughput.
 
 use std::sync::{Mutex, PoisonError};
@@ -20,14 +20,12 @@ use crate::click::{ClickId, Fingerprint};
 use crate::clock::Clock;
 use crate::config;
 use crate::pipeline::dedup::judge;
+use crate::pipeline::retry::Policy;
 use crate::pipeline::{Claim, Deduper, Label};
 
 /// A pipeline of this many claims is some 120 KB, and Redis works a few milliseconds on it.
 const CLAIMS_MAX: usize = 1000;
 const PREFIX: &[u8; 11] = b"trellis:fp:";
-/// Pause before the second try; it doubles from try to try.
-const PAUSE_BASE: Duration = Duration::from_millis(10);
-const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// After a check that failed, the next one that asks Redis comes this much later.
 const REST: Duration = Duration::from_secs(1);
 /// An outage is one log line this often.
@@ -37,7 +35,7 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 pub struct RedisDeduper {
     pool: Pool,
     timeout: Duration,
-    tries: u32,
+    retry: Policy,
     window_ms: u64,
     expire_s: u64,
     clock: std::sync::Arc<dyn Clock>,
@@ -77,6 +75,7 @@ impl RedisDeduper {
     /// `redis.url` is no URL of Redis. The text never holds the URL: it may hold a password.
     pub fn new(
         config: &config::Redis,
+        retry: Policy,
         window: Duration,
         lag_max: Duration,
         workers: usize,
@@ -91,7 +90,7 @@ impl RedisDeduper {
         Ok(Self {
             pool,
             timeout: config.timeout,
-            tries: config.tries.max(1),
+            retry,
             window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
             // Redis refuses 0, and numbers near the end of i64.
             expire_s: (window + lag_max).as_millis().div_ceil(1000).clamp(1, 1 << 40) as u64,
@@ -124,18 +123,14 @@ impl RedisDeduper {
     }
 
     async fn try_claims(&self, claims: &[Claim], tries: u32) -> Result<Vec<Label>, Failure> {
-        let mut pause = PAUSE_BASE;
-        let mut tried = 1;
+        let mut failures = 0;
         loop {
             match self.claim(claims).await {
                 Ok(labels) => return Ok(labels),
-                Err(failure) if tried >= tries => return Err(failure),
-                Err(_) => {
-                    tokio::time::sleep(pause.mul_f64(fastrand::f64())).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
-                    tried += 1;
-                }
+                Err(failure) if failures + 1 >= tries => return Err(failure),
+                Err(_) => failures += 1,
             }
+            tokio::time::sleep(self.retry.pause(failures, fastrand::f64())).await;
         }
     }
 
@@ -191,7 +186,7 @@ impl RedisDeduper {
     /// How often Redis may be asked now: while it is away, not at all, and then once.
     fn tries_left(&self) -> Option<u32> {
         let health = self.health();
-        if health.away { (self.clock.now() >= health.next_try).then_some(1) } else { Some(self.tries) }
+        if health.away { (self.clock.now() >= health.next_try).then_some(1) } else { Some(self.retry.tries) }
     }
 
     fn note_answer(&self) {
@@ -299,10 +294,10 @@ mod tests {
     }
 
     fn deduper(url: &str, clock: &Arc<Seconds>) -> Result<RedisDeduper, String> {
-        let config =
-            config::Redis { url: config::Secret::new(url), pool: 4, timeout: Duration::from_millis(50), tries: 3 };
+        let config = config::Redis { url: config::Secret::new(url), pool: 4, timeout: Duration::from_millis(50) };
+        let retry = Policy { tries: 3, base: Duration::from_millis(10), max: Duration::from_secs(1), jitter: true };
         let day = Duration::from_secs(86_400);
-        RedisDeduper::new(&config, day, Duration::from_secs(3600), 2, Arc::<Seconds>::clone(clock))
+        RedisDeduper::new(&config, retry, day, Duration::from_secs(3600), 2, Arc::<Seconds>::clone(clock))
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Every key with its range, and the relations between keys: from layered values to a [`Config`].
+//! Every key with its range: from layered values to a [`Config`]. What keys say of each other stands in `relations`.
 //!
 //! Never stops at the first mistake, never guesses: a value out of its range is refused, not bent. A key that failed
 //! counts as its default until the end, when the problems are told instead; relations leave it out. What is planned
@@ -9,21 +9,16 @@ use std::time::Duration;
 use super::layers::Layers;
 use super::units::{
     GIB, KIB, MIB, Secret, Value, boolean, clickhouse_url, folder, header_text, host, identifier, journal_sync, list,
-    meet, node_name, number, redis_url, show_size, show_time, size, socket, text, time, token, word,
+    node_name, number, redis_url, size, socket, text, time, token, word,
 };
 use super::{
     Batch, Catalog, ClickHouse, Config, Control, DeadLetter, Dedup, DedupBackend, Edge, IpPrivacy, Journal, Log,
-    LogFormat, LogLevel, Origin, Privacy, Problems, Queue, Redis, Shutdown, Store, StoreBackend, allocated_bytes,
+    LogFormat, LogLevel, Origin, Policy, Privacy, Problems, Queue, Redis, Retry, Shutdown, Store, StoreBackend,
 };
 
 /// Threads on a machine with more cores, unless a number is set: each has a worker beside it, and the default queues and
-/// batches keep within [`QUEUES_BYTES_MAX`] and [`ROWS_MAX`] up to 50.
+/// batches keep within what `relations` allows up to 50.
 const THREADS_FOUND_MAX: usize = 48;
-/// Bytes of all queues together: the program promises to stay below 1 GB.
-const QUEUES_BYTES_MAX: u64 = GIB;
-/// Clicks of all open batches together: they are in memory.
-const ROWS_MAX: u64 = 4_000_000;
-
 /// What is taken from the machine where the settings leave it open.
 pub(super) struct Machine {
     /// Cores that this process may use.
@@ -53,7 +48,7 @@ pub(super) fn check(layers: Layers, machine: &Machine) -> Result<Config, Problem
     }
 }
 
-struct Keys {
+pub(super) struct Keys {
     layers: Layers,
     /// For the test that every key is read, once.
     read: Vec<&'static str>,
@@ -77,7 +72,7 @@ impl Keys {
 
     /// A relation between keys. It is told of the first key that was written by people, and not at all when one of the
     /// keys is wrong in itself.
-    fn relation(&mut self, keys: &[&str], holds: bool, message: impl FnOnce() -> String) {
+    pub(super) fn relation(&mut self, keys: &[&str], holds: bool, message: impl FnOnce() -> String) {
         if holds || keys.iter().any(|key| self.layers.bad.contains(*key)) {
             return;
         }
@@ -116,6 +111,7 @@ impl Keys {
             dedup: self.dedup(),
             redis: self.redis(),
             batch: self.batch(),
+            retry: self.retry(),
             store: self.store(),
             dead_letter: DeadLetter {
                 // All of it is read at start; some twenty bytes a row are in memory.
@@ -202,9 +198,8 @@ impl Keys {
             url: self.get("redis.url", text(redis_url)),
             // Redis takes 10,000 clients unless told otherwise.
             pool: self.get("redis.pool", number(1..=10_000)),
-            // A worker waits for timeout x tries at most, and its clicks with it.
+            // A worker's clicks wait for timeout x retry.dedup.tries at most.
             timeout: self.get("redis.timeout", time(ms(1)..=ms(10_000))),
-            tries: self.get("redis.tries", number(1..=100)),
         }
     }
 
@@ -213,9 +208,31 @@ impl Keys {
             rows_max: self.get("batch.rows_max", number(1..=1_000_000)),
             age_max: self.get("batch.age_max", time(ms(1)..=minutes(10))),
             in_flight_max: self.get("batch.in_flight_max", number(1..=64)),
-            // With no pause a store that is down would be asked without end.
-            retry_base: self.get("batch.retry_base", time(ms(1)..=minutes(60))),
-            retry_max: self.get("batch.retry_max", time(ms(1)..=minutes(60))),
+        }
+    }
+
+    fn retry(&mut self) -> Retry {
+        Retry {
+            insert: self.policy(["retry.insert.tries", "retry.insert.base", "retry.insert.max", "retry.insert.jitter"]),
+            dedup: self.policy(["retry.dedup.tries", "retry.dedup.base", "retry.dedup.max", "retry.dedup.jitter"]),
+            email: self.policy(["retry.email.tries", "retry.email.base", "retry.email.max", "retry.email.jitter"]),
+            webhook: self.policy([
+                "retry.webhook.tries",
+                "retry.webhook.base",
+                "retry.webhook.max",
+                "retry.webhook.jitter",
+            ]),
+            report: self.policy(["retry.report.tries", "retry.report.base", "retry.report.max", "retry.report.jitter"]),
+        }
+    }
+
+    fn policy(&mut self, [tries, base, max, jitter]: [&'static str; 4]) -> Policy {
+        Policy {
+            tries: self.get(tries, number(1..=100)),
+            // With no pause what is down would be asked without end.
+            base: self.get(base, time(ms(1)..=hours(1))),
+            max: self.get(max, time(ms(1)..=hours(1))),
+            jitter: self.get(jitter, boolean),
         }
     }
 
@@ -251,47 +268,6 @@ impl Keys {
             format: self.get("log.format", word(&[("text", LogFormat::Text), ("json", LogFormat::Json)], &[])),
         }
     }
-
-    fn relations(&mut self, config: &Config) {
-        let Config { edge, control, queue, batch, .. } = config;
-        let (uri, head) = (show_size(edge.uri_bytes_max as u64), show_size(edge.head_bytes_max as u64));
-        self.relation(&["edge.head_bytes_max", "edge.uri_bytes_max"], edge.uri_bytes_max < edge.head_bytes_max, || {
-            format!("edge.head_bytes_max ({head}) must be more than edge.uri_bytes_max ({uri}), which it holds")
-        });
-        self.relation(&["edge.listen", "control.listen"], !meet(edge.listen, control.listen), || {
-            format!("edge.listen ({}) and control.listen ({}) need different ports", edge.listen, control.listen)
-        });
-        let (base, max) = (show_time(batch.retry_base), show_time(batch.retry_max));
-        self.relation(&["batch.retry_base", "batch.retry_max"], batch.retry_base <= batch.retry_max, || {
-            format!("batch.retry_base ({base}) must be at most batch.retry_max ({max})")
-        });
-        let threads = edge.threads;
-        let bytes = (threads as u64).saturating_mul(queue.bytes_max as u64);
-        self.relation(&["queue.bytes_max", "edge.threads"], bytes <= QUEUES_BYTES_MAX, || {
-            let (each, most) = (show_size(queue.bytes_max as u64), show_size(QUEUES_BYTES_MAX));
-            format!("queue.bytes_max ({each}) x edge.threads ({threads}) must be at most {most} of memory")
-        });
-        let files = 3 * threads as u64;
-        let least = files.saturating_mul(allocated_bytes(config.journal.segment_bytes));
-        self.relation(
-            &["journal.max_bytes", "journal.segment_bytes", "edge.threads"],
-            least <= config.journal.max_bytes,
-            || {
-                let (max, least) = (show_size(config.journal.max_bytes), show_size(least));
-                format!(
-                    "journal.max_bytes ({max}) must be at least {least}: three files for each of edge.threads ({threads})"
-                )
-            },
-        );
-        let rows = (threads as u64).saturating_mul(batch.rows_max as u64).saturating_mul(batch.in_flight_max as u64);
-        self.relation(&["batch.rows_max", "batch.in_flight_max", "edge.threads"], rows <= ROWS_MAX, || {
-            format!(
-                "batch.rows_max ({}) x batch.in_flight_max ({}) x edge.threads ({threads}) must be at most {ROWS_MAX} \
-                 clicks in memory",
-                batch.rows_max, batch.in_flight_max
-            )
-        });
-    }
 }
 
 const fn ms(ms: u64) -> Duration {
@@ -307,7 +283,7 @@ const fn hours(hours: u64) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::Sources;
 
@@ -320,7 +296,7 @@ mod tests {
     }
 
     /// The problems of a file, without its name.
-    fn problems(text: &str) -> Vec<String> {
+    pub(in crate::config) fn problems(text: &str) -> Vec<String> {
         let problems = check_text(text).unwrap_err();
         problems.as_slice().iter().map(|problem| problem.to_string().replacen("config:", "", 1)).collect()
     }
@@ -384,21 +360,15 @@ mod tests {
     }
 
     #[test]
-    fn relations_between_keys_are_told_at_the_key_that_was_written() {
-        let told = problems(
-            "edge.uri_bytes_max = \"16KiB\"\ncontrol.listen = \"127.0.0.1:8080\"\nbatch.retry_base = \"6s\"\n\
-             queue.bytes_max = \"300MiB\"\nbatch.rows_max = 300000\n",
-        );
-        let starts = [
-            "1: edge.uri_bytes_max = \"16KiB\": edge.head_bytes_max (16KiB) must be more than",
-            "2: control.listen = \"127.0.0.1:8080\": edge.listen (0.0.0.0:8080) and control.listen",
-            "3: batch.retry_base = \"6s\": batch.retry_base (6s) must be at most batch.retry_max (5s)",
-            "4: queue.bytes_max = \"300MiB\": queue.bytes_max (300MiB) x edge.threads (4) must be at most 1GiB",
-            "5: batch.rows_max = 300000: batch.rows_max (300000) x batch.in_flight_max (4) x edge.threads (4)",
-        ];
-        assert!(told.len() == 5 && told.iter().zip(starts).all(|(told, start)| told.starts_with(start)), "{told:#?}");
-        let one = problems("edge.uri_bytes_max = \"16KiB\"\nedge.head_bytes_max = \"1KiB\"");
-        assert_eq!(one, ["2: edge.head_bytes_max = \"1KiB\": must be 8KiB to 1MiB"], "no relation with a wrong value");
+    fn every_kind_of_work_has_its_policy() {
+        let retry = check_text("").unwrap().retry;
+        let of = |policy: Policy| (policy.tries, policy.base.as_millis(), policy.max.as_secs(), policy.jitter);
+        assert_eq!(of(retry.insert), (5, 100, 30, true));
+        assert_eq!(of(retry.dedup), (5, 10, 1, true));
+        // The first try is not a retry.
+        assert_eq!(of(retry.email), (1 + 3, 1_000, 600, true));
+        assert_eq!(of(retry.webhook), (1 + 5, 1_000, 1_800, true));
+        assert_eq!(of(retry.report), (1 + 2, 300_000, 300, false), "a fixed delay");
     }
 
     #[test]

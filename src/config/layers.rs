@@ -11,8 +11,9 @@ use std::{fmt, fs};
 use toml::de::{DeTable, DeValue};
 
 use super::check::{self, Machine};
+use super::problem::nearest;
 use super::units::Value;
-use super::{Config, DEFAULTS, Origin, Problem, Problems, nearest};
+use super::{Config, DEFAULTS, Origin, Problem, Problems};
 
 const PREFIX: &str = "TRELLIS_";
 /// Names the file when no flag does.
@@ -362,17 +363,24 @@ mod tests {
 
     #[test]
     fn unknown_names_are_told_with_the_nearest_known_one() {
-        let env = [("TRELLIS_EDGE_LISTEN", "x"), ("TRELLIS_EDGE__LISTEN_FILE", "x"), ("TRELLIS_QUUX", "x")];
-        let text = "\"edge.listen\" = 1\nedge.pool = 1\nstore = 1\nzzz = 1\nedge.threads.x = 1\n";
+        let env = [
+            ("TRELLIS_EDGE_LISTEN", "x"),
+            ("TRELLIS_EDGE__LISTEN_FILE", "x"),
+            ("TRELLIS_QUUX", "x"),
+            ("TRELLIS_REDIS__TRIES", "2"),
+        ];
+        let text = "\"edge.listen\" = 1\nedge.pool = 1\nstore = 1\nzzz = 1\nedge.threads.x = 1\nbatch.retry_max = 1\n";
         let expected = [
             "my.toml:1: \"edge.listen\": is not a setting; did you mean edge.listen?",
             "my.toml:2: edge.pool: is not a setting; did you mean redis.pool?",
             "my.toml:3: store: is a section: write [store] and its keys below",
             "my.toml:4: zzz: is not a setting",
             "my.toml:5: edge.threads: takes a value, not a section",
+            "my.toml:6: batch.retry_max: is not a setting; did you mean retry.insert.max?",
             "TRELLIS_EDGE_LISTEN: is not a variable of Trellis; did you mean TRELLIS_EDGE__LISTEN?",
             "TRELLIS_EDGE__LISTEN_FILE: is not a variable of Trellis",
             "TRELLIS_QUUX: is not a variable of Trellis",
+            "TRELLIS_REDIS__TRIES: is not a variable of Trellis; did you mean TRELLIS_RETRY__DEDUP__TRIES?",
             "command line: edge.lisetn: is not a setting; did you mean edge.listen?",
         ];
         assert_eq!(told(&sources(&env, &[("edge.lisetn", "1")]), text), expected);

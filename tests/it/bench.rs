@@ -17,7 +17,6 @@ use trellis::pipeline::dead_letter::Shelf;
 use trellis::pipeline::delivery::{Delivery, Refusals};
 use trellis::pipeline::enrich::Enricher;
 use trellis::pipeline::pace::Pace;
-use trellis::pipeline::retry::Policy;
 use trellis::pipeline::worker::{Drain, Ended, Parts, Worker};
 use trellis::pipeline::{Deduper, Label};
 use trellis::segment::{Disk, RealDisk};
@@ -47,14 +46,14 @@ impl Bench {
             ("edge.threads", "1"),
             ("journal.segment_bytes", "1MiB"),
             ("batch.age_max", "20ms"),
-            ("batch.retry_base", "1ms"),
-            ("batch.retry_max", "5ms"),
+            ("retry.insert.base", "1ms"),
+            ("retry.insert.max", "5ms"),
         ];
         let flags = fixed.iter().chain(settings).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let config = Config::load(&Sources { flags, ..Sources::default() }).expect("a good config");
         let metrics = Metrics::new(1, config.queue.groups_max, &[], || 0).expect("metrics");
         let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) = (Arc::new(RealDisk), Arc::new(SystemClock::new()));
-        let retry = Policy { tries: 5, base: config.batch.retry_base, max: config.batch.retry_max, jitter: true };
+        let retry = config.retry.insert;
         let shelf = folder.path().join("dead-letters");
         let shelf = Shelf::open(Arc::clone(&disk), shelf, config.dead_letter, Arc::clone(&clock), metrics.refused());
         let breaker = Breaker::new("store", retry, Arc::clone(&clock), metrics.breaker(Guarded::Store));

@@ -112,7 +112,7 @@ fn a_batch_with_too_many_partitions_goes_in_halves() {
 
 #[test]
 fn while_the_store_is_away_one_batch_asks_for_all() {
-    let settings = [("batch.rows_max", "10"), ("batch.in_flight_max", "8"), ("batch.retry_max", "10m")];
+    let settings = [("batch.rows_max", "10"), ("batch.in_flight_max", "8"), ("retry.insert.max", "10m")];
     let bench = Bench::new(ScriptedStore::new([], Outcome::Transient), &settings);
     let (_run, intake, follower) = bench.begin();
     let mut intake = intake();

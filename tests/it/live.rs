@@ -29,7 +29,7 @@ impl Database {
             ("store.backend", "clickhouse"),
             ("store.clickhouse.url", &self.url),
             ("store.clickhouse.database", &self.name),
-            ("batch.retry_max", "200ms"),
+            ("retry.insert.max", "200ms"),
         ]
     }
 
@@ -201,7 +201,7 @@ fn a_store_that_is_killed_and_comes_back_misses_no_click_and_has_none_twice() {
 fn without_redis_clicks_are_stored_with_the_label_unknown() {
     let test = "without_redis_clicks_are_stored_with_the_label_unknown";
     let Some(services) = Services::up(test) else { return };
-    let settings = [("dedup.backend", "redis"), ("redis.url", services.redis.as_str()), ("redis.tries", "2")];
+    let settings = [("dedup.backend", "redis"), ("redis.url", services.redis.as_str()), ("retry.dedup.tries", "2")];
     let trellis = Trellis::start_with(&settings);
     for text in ["Redis", "does not answer"] {
         trellis.expect_log(text);

@@ -250,9 +250,10 @@ async fn pages_of_clicks_from_clickhouse_go_on_without_a_gap() {
 
 fn deduper(url: &str, window_s: u64) -> RedisDeduper {
     // Longer than in service: a busy machine must not make a label unknown here.
-    let config = config::Redis { url: config::Secret::new(url), pool: 4, timeout: Duration::from_secs(10), tries: 5 };
+    let config = config::Redis { url: config::Secret::new(url), pool: 4, timeout: Duration::from_secs(10) };
+    let retry = config::Policy { tries: 5, base: Duration::from_millis(10), max: Duration::from_secs(1), jitter: true };
     let clock = Arc::new(ManualClock::new(T0));
-    RedisDeduper::new(&config, Duration::from_secs(window_s), Duration::from_secs(60), 1, clock).unwrap()
+    RedisDeduper::new(&config, retry, Duration::from_secs(window_s), Duration::from_secs(60), 1, clock).unwrap()
 }
 
 fn claim(fingerprint: Fingerprint, unix_ms: u64) -> Claim {

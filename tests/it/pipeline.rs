@@ -12,12 +12,11 @@ use trellis::pipeline::worker::{Drain, Ended};
 use trellis::segment::Disk;
 use trellis::testing::{FaultDisk, Outcome, ScriptedStore};
 
+use crate::bench::{Bench, click, id, push, sorted};
 use crate::harness::eventually;
 
 /// 2026-01-31T23:59:59.500Z
 const END_OF_JANUARY_MS: u64 = 1_769_903_999_500;
-
-use crate::bench::{Bench, click, id, push, sorted};
 
 #[test]
 fn a_failing_store_gets_the_same_batch_again_until_it_takes_it() {
