@@ -7,19 +7,24 @@ use anyhow::Context as _;
 
 use crate::backend::clickhouse::ClickHouseStore;
 use crate::backend::memory::MemoryDeduper;
-use crate::backend::redis::RedisDeduper;
+use crate::backend::redis::{self, RedisDeduper};
 use crate::backend::sqlite_catalog::SqliteCatalog;
 use crate::backend::sqlite_clicks::SqliteClicks;
 use crate::catalog::LinkStore;
 use crate::clock::Clock;
 use crate::config::{Config, DedupBackend, StoreBackend};
+use crate::pipeline::breaker::Breaker;
 use crate::pipeline::{Deduper, Store};
+use crate::telemetry::metrics::{Guarded, Metrics};
+use crate::telemetry::pools::Pooled;
 
 /// Makes backends.
 pub(super) struct Backends {
     config: Config,
     sqlite: OnceLock<Arc<SqliteClicks>>,
     memory: Arc<MemoryDeduper>,
+    /// One for the process: all workers find out together.
+    dedup_breaker: OnceLock<Arc<Breaker>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -30,7 +35,7 @@ impl Backends {
             DedupBackend::Redis => 1,
         };
         let memory = Arc::new(MemoryDeduper::new(entries, config.dedup.window));
-        Self { config: config.clone(), sqlite: OnceLock::new(), memory, clock }
+        Self { config: config.clone(), sqlite: OnceLock::new(), memory, dedup_breaker: OnceLock::new(), clock }
     }
 
     /// A store for one of `runtimes` runtimes.
@@ -53,14 +58,18 @@ impl Backends {
     }
 
     /// A deduper for one of `runtimes` runtimes.
-    pub(super) fn deduper(&self, runtimes: usize) -> anyhow::Result<Arc<dyn Deduper>> {
+    pub(super) fn deduper(&self, runtimes: usize, metrics: &Metrics) -> anyhow::Result<Arc<dyn Deduper>> {
         match self.config.dedup.backend {
             DedupBackend::Memory => Ok(Arc::clone(&self.memory) as Arc<dyn Deduper>),
             DedupBackend::Redis => {
-                let (window, lag_max) = (self.config.dedup.window, self.config.dedup.lag_max);
-                let clock = Arc::clone(&self.clock);
-                let deduper =
-                    RedisDeduper::new(&self.config.redis, self.config.retry.dedup, window, lag_max, runtimes, clock);
+                let retry = self.config.retry.dedup;
+                let breaker = self.dedup_breaker.get_or_init(|| {
+                    let (clock, shard) = (Arc::clone(&self.clock), metrics.breaker(Guarded::Dedup));
+                    Arc::new(Breaker::new(Guarded::Dedup.name(), retry, clock, shard))
+                });
+                let (breaker, clock) = (Arc::clone(breaker), Arc::clone(&self.clock));
+                let parts = redis::Parts { retry, breaker, clock, metrics: metrics.pool(Pooled::Redis) };
+                let deduper = RedisDeduper::new(&self.config.redis, &self.config.dedup, runtimes, parts);
                 Ok(Arc::new(deduper.map_err(|error| anyhow::anyhow!("redis.url is not usable: {error}"))?))
             }
         }

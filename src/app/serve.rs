@@ -149,7 +149,7 @@ impl Node {
         });
 
         let delivery = Arc::new(delivery(&config, &disk, &clock, &metrics)?);
-        let deduper = backends.deduper(runtimes)?;
+        let deduper = backends.deduper(runtimes, &metrics)?;
         let mut monitor = Monitor {
             links,
             deduper,

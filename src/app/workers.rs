@@ -52,7 +52,7 @@ impl WorkerMaker {
     fn make(&self, follower: Follower, index: usize) -> anyhow::Result<Worker> {
         let parts = worker::Parts {
             enricher: Enricher::new(Arc::clone(&self.facts.agents), Arc::clone(&self.facts.geo)),
-            deduper: self.backends.deduper(self.runtimes)?,
+            deduper: self.backends.deduper(self.runtimes, &self.metrics)?,
             store: self.backends.store(self.runtimes)?,
             delivery: Arc::clone(&self.delivery),
             batch: self.config.batch,

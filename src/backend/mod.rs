@@ -25,5 +25,6 @@ mod sqlite_questions;
 pub mod clickhouse;
 pub mod memory;
 pub mod redis;
+mod redis_pool;
 pub mod sqlite_catalog;
 pub mod sqlite_clicks;

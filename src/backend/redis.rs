@@ -4,55 +4,55 @@
 //! `dedup.window` + `dedup.lag_max`. Redis labels and never deletes: a click whose label it cannot tell is `unknown` and
 //! goes on. Redis 7.0 or newer (`SET … NX GET`).
 //!
-//! `app` makes one of these **for each worker**: pooled connections are driven by the runtime that opened them. Bounds:
-//! its share of `redis.pool`; `redis.timeout` for one pipeline, connecting and waiting for a connection included,
-//! `retry.dedup.tries` of them; 1,000 claims a pipeline. While Redis is away, one claim list a second waits for it, once, and all others are
-//! `unknown` at once: an outage costs labels, not throughput.
+//! `app` makes one of these **for each worker**: pooled connections are driven by the runtime that opened them. Many
+//! checks may run at one time; a slow one holds up no other as long as there are connections. Bounds: its share of
+//! `redis.pool`; `redis.timeout` for one pipeline, connecting and waiting for a connection included, `retry.dedup.tries`
+//! of them; 1,000 claims a pipeline. While Redis is away, which all workers find out together by their breaker, one
+//! check at a time looks for it and all others are `unknown` at once: an outage costs labels, not throughput.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool_redis::{Manager, Pool};
-use redis::{AsyncConnectionConfig, Pipeline, RedisError, RedisResult, Value};
+use redis::{Pipeline, RedisError, RedisResult, Value};
 
+use super::redis_pool::RedisPool;
 use crate::BoxFuture;
 use crate::click::{ClickId, Fingerprint};
 use crate::clock::Clock;
 use crate::config;
+use crate::pipeline::breaker::Breaker;
 use crate::pipeline::dedup::judge;
 use crate::pipeline::retry::Policy;
 use crate::pipeline::{Claim, Deduper, Label};
+use crate::telemetry::pools::PoolShard;
 
 /// A pipeline of this many claims is some 120 KB, and Redis works a few milliseconds on it.
 const CLAIMS_MAX: usize = 1000;
 const PREFIX: &[u8; 11] = b"trellis:fp:";
-/// After a check that failed, the next one that asks Redis comes this much later.
-const REST: Duration = Duration::from_secs(1);
 /// An outage is one log line this often.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
 /// Fingerprints and their owners in Redis, for one runtime.
 pub struct RedisDeduper {
-    pool: Pool,
+    pool: RedisPool,
+    metrics: Arc<PoolShard>,
     timeout: Duration,
     retry: Policy,
+    breaker: Arc<Breaker>,
     window_ms: u64,
     expire_s: u64,
-    clock: std::sync::Arc<dyn Clock>,
-    health: Mutex<Health>,
+    clock: Arc<dyn Clock>,
+    told: Mutex<Told>,
 }
 
-/// How Redis was last found. Times are the clock's `now`.
+/// What the log says of Redis.
 #[derive(Clone, Copy, Debug, Default)]
-struct Health {
-    /// The last check that asked it failed.
+struct Told {
+    /// That it is away.
     away: bool,
-    /// While it is away: when it is asked again.
-    next_try: Duration,
-    next_log: Duration,
-    /// The log says that it is away.
-    told: bool,
-    /// Claims without a label since the log last said that all is well.
+    /// Not again before the clock's `now` is here.
+    next: Duration,
+    /// Claims without a label since it last said that all is well.
     unknown: u64,
 }
 
@@ -67,68 +67,78 @@ enum Failure {
     Redis(#[from] RedisError),
 }
 
+/// What a deduper works with.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// How often a check is tried, and the pauses in between.
+    pub retry: Policy,
+    /// In front of Redis, for the whole process.
+    pub breaker: Arc<Breaker>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Of all its pools.
+    pub metrics: Arc<PoolShard>,
+}
+
 impl RedisDeduper {
     /// A deduper for one of `workers` workers, which share `config.pool` connections between them (two for each at
-    /// least). Connects to nothing yet.
+    /// least), and `breaker`. Connects to nothing yet.
     ///
     /// # Errors
     /// `redis.url` is no URL of Redis. The text never holds the URL: it may hold a password.
-    pub fn new(
-        config: &config::Redis,
-        retry: Policy,
-        window: Duration,
-        lag_max: Duration,
-        workers: usize,
-        clock: std::sync::Arc<dyn Clock>,
-    ) -> Result<Self, String> {
-        // Ours is the only clock: the crate's own limits would cut in at 500 ms and 1 s.
-        let limits = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-        let manager = Manager::new_with_config(config.url.expose(), limits)
-            .map_err(|e| format!("redis.url is no address such as redis://127.0.0.1:6379: {e}"))?;
+    pub fn new(config: &config::Redis, rule: &config::Dedup, workers: usize, parts: Parts) -> Result<Self, String> {
+        let Parts { retry, breaker, clock, metrics } = parts;
         let connections = config.pool.div_ceil(workers.max(1)).max(2);
-        let pool = Pool::builder(manager).max_size(connections).build().map_err(|e| e.to_string())?;
+        let (of_pool, shard) = (Arc::clone(&clock), Arc::clone(&metrics));
+        let pool = RedisPool::new(config.url.expose(), connections, config.lifetime_max, of_pool, shard)
+            .map_err(|e| format!("redis.url is no address such as redis://127.0.0.1:6379: {e}"))?;
         Ok(Self {
             pool,
+            metrics,
             timeout: config.timeout,
             retry,
-            window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
+            breaker,
+            window_ms: u64::try_from(rule.window.as_millis()).unwrap_or(u64::MAX),
             // Redis refuses 0, and numbers near the end of i64.
-            expire_s: (window + lag_max).as_millis().div_ceil(1000).clamp(1, 1 << 40) as u64,
+            expire_s: (rule.window + rule.lag_max).as_millis().div_ceil(1000).clamp(1, 1 << 40) as u64,
             clock,
-            health: Mutex::default(),
+            told: Mutex::default(),
         })
     }
 
     async fn labels(&self, claims: &[Claim]) -> Vec<Label> {
         let mut labels = Vec::with_capacity(claims.len());
         for claims in claims.chunks(CLAIMS_MAX) {
-            let Some(tries) = self.tries_left() else { break };
-            match self.try_claims(claims, tries).await {
-                Ok(found) => {
-                    labels.extend(found);
-                    self.note_answer();
-                }
-                Err(failure) => {
-                    self.note_failure(&failure);
-                    break;
-                }
-            }
+            let Some(found) = self.try_claims(claims).await else { break };
+            labels.extend(found);
+            self.note_answer();
         }
         let untold = claims.len() - labels.len();
         if untold > 0 {
-            self.health().unknown += untold as u64;
+            self.told().unknown += untold as u64;
             labels.resize(claims.len(), Label::Unknown);
         }
         labels
     }
 
-    async fn try_claims(&self, claims: &[Claim], tries: u32) -> Result<Vec<Label>, Failure> {
+    /// The labels; `None` when Redis is known to be away, or every try has failed.
+    async fn try_claims(&self, claims: &[Claim]) -> Option<Vec<Label>> {
         let mut failures = 0;
         loop {
+            let permit = self.breaker.try_admit()?;
             match self.claim(claims).await {
-                Ok(labels) => return Ok(labels),
-                Err(failure) if failures + 1 >= tries => return Err(failure),
-                Err(_) => failures += 1,
+                Ok(labels) => {
+                    permit.succeeded();
+                    return Some(labels);
+                }
+                Err(failure) => {
+                    permit.failed();
+                    failures += 1;
+                    if self.retry.is_spent(failures) || self.breaker.is_open() {
+                        self.note_failure(&failure);
+                        return None;
+                    }
+                }
             }
             tokio::time::sleep(self.retry.pause(failures, fastrand::f64())).await;
         }
@@ -173,47 +183,45 @@ impl RedisDeduper {
         pipeline
     }
 
+    /// One pipeline on a connection of its own. A connection on which an answer may still be on its way is closed, also
+    /// when the caller gives up.
     async fn run(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
+        self.metrics.count_request();
         let answer = async {
-            let mut connection = self.pool.get().await.map_err(|e| Failure::Pool(e.to_string()))?;
-            Ok(pipeline.query_async(&mut connection).await?)
+            let mut lease = self.pool.lease().await.map_err(Failure::Pool)?;
+            let answers = lease.query(pipeline).await?;
+            lease.give_back();
+            Ok(answers)
         };
-        let answers =
-            tokio::time::timeout(self.timeout, answer).await.unwrap_or(Err(Failure::TimedOut(self.timeout)))?;
-        unrefused(answers)
-    }
-
-    /// How often Redis may be asked now: while it is away, not at all, and then once.
-    fn tries_left(&self) -> Option<u32> {
-        let health = self.health();
-        if health.away { (self.clock.now() >= health.next_try).then_some(1) } else { Some(self.retry.tries) }
+        let answers = tokio::time::timeout(self.timeout, answer).await.unwrap_or(Err(Failure::TimedOut(self.timeout)));
+        if answers.is_err() {
+            self.metrics.count_failure();
+        }
+        unrefused(answers?)
     }
 
     fn note_answer(&self) {
-        let mut health = self.health();
-        health.away = false;
-        if health.told {
-            tracing::info!(unknown = health.unknown, "Redis answers again; clicks are labelled");
-            health.told = false;
-            health.unknown = 0;
+        let mut told = self.told();
+        if told.away {
+            tracing::info!(unknown = told.unknown, "Redis answers again; clicks are labelled");
+            told.away = false;
+            told.unknown = 0;
         }
     }
 
     fn note_failure(&self, failure: &Failure) {
         let now = self.clock.now();
-        let mut health = self.health();
-        health.away = true;
-        health.next_try = now + REST;
-        if now >= health.next_log {
-            health.next_log = now + LOG_EVERY;
-            health.told = true;
-            tracing::warn!(error = %failure, unknown = health.unknown, "Redis gives no labels; clicks are stored as unknown");
+        let mut told = self.told();
+        if now >= told.next {
+            told.next = now + LOG_EVERY;
+            told.away = true;
+            tracing::warn!(error = %failure, unknown = told.unknown, "Redis gives no labels; clicks are stored as unknown");
         }
     }
 
-    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
         // Numbers only: nothing in it can be half done.
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -240,10 +248,7 @@ impl Deduper for RedisDeduper {
 
 impl std::fmt::Debug for RedisDeduper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisDeduper")
-            .field("pool", &self.pool.status())
-            .field("health", &*self.health())
-            .finish_non_exhaustive()
+        f.debug_struct("RedisDeduper").field("pool", &self.pool).field("breaker", &self.breaker).finish_non_exhaustive()
     }
 }
 
@@ -276,28 +281,31 @@ fn owner_of(answer: RedisResult<Value>) -> Option<Option<ClickId>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
+    use crate::telemetry::metrics::{Guarded, Metrics};
+    use crate::telemetry::pools::Pooled;
+    use crate::testing::ManualClock;
 
-    #[derive(Debug, Default)]
-    struct Seconds(AtomicU64);
-
-    impl Clock for Seconds {
-        fn now(&self) -> Duration {
-            Duration::from_secs(self.0.load(Ordering::SeqCst))
-        }
-        fn wall_ms(&self) -> u64 {
-            0
-        }
-    }
-
-    fn deduper(url: &str, clock: &Arc<Seconds>) -> Result<RedisDeduper, String> {
-        let config = config::Redis { url: config::Secret::new(url), pool: 4, timeout: Duration::from_millis(50) };
+    fn deduper(url: &str, clock: &Arc<ManualClock>) -> Result<RedisDeduper, String> {
+        let config = config::Redis {
+            url: config::Secret::new(url),
+            pool: 4,
+            timeout: Duration::from_millis(50),
+            lifetime_max: Duration::from_secs(60),
+        };
+        let rule = config::Dedup {
+            backend: config::DedupBackend::Redis,
+            window: Duration::from_secs(86_400),
+            lag_max: Duration::from_secs(3600),
+            secret: config::Secret::default(),
+            entries_max: 1,
+        };
+        let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
+        let metrics = Metrics::new(0, 0, &[], || 0).unwrap();
         let retry = Policy { tries: 3, base: Duration::from_millis(10), max: Duration::from_secs(1), jitter: true };
-        let day = Duration::from_secs(86_400);
-        RedisDeduper::new(&config, retry, day, Duration::from_secs(3600), 2, Arc::<Seconds>::clone(clock))
+        let breaker = Breaker::new("dedup", retry, Arc::clone(&clock), metrics.breaker(Guarded::Dedup));
+        let parts = Parts { retry, breaker: Arc::new(breaker), clock, metrics: metrics.pool(Pooled::Redis) };
+        RedisDeduper::new(&config, &rule, 2, parts)
     }
 
     #[test]
@@ -325,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_claim_is_one_command() {
-        let deduper = deduper("redis://127.0.0.1", &Arc::default()).unwrap();
+        let deduper = deduper("redis://127.0.0.1", &Arc::new(ManualClock::new(0))).unwrap();
         let claim =
             Claim { fingerprint: Fingerprint(*b"ffffffffffffffff"), id: ClickId::from_bytes(*b"iiiiiiiiiiiiiiii") };
         let sent = deduper.set([claim].iter(), true).get_packed_pipeline();
@@ -336,26 +344,26 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_told_without_its_password() {
-        let error = deduper("http://user:hunter2@host", &Arc::default()).unwrap_err();
+        let error = deduper("http://user:hunter2@host", &Arc::new(ManualClock::new(0))).unwrap_err();
         assert!(error.contains("redis.url") && !error.contains("hunter2"), "{error}");
     }
 
     #[tokio::test]
-    async fn while_redis_is_away_it_is_asked_once_a_second() {
+    async fn while_redis_is_away_one_check_a_second_asks_it() {
         // A port that nobody listens on.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let clock = Arc::new(Seconds::default());
+        let clock = Arc::new(ManualClock::new(0));
         let deduper = deduper(&format!("redis://127.0.0.1:{port}"), &clock).unwrap();
         let claims = vec![Claim { fingerprint: Fingerprint([1; 16]), id: ClickId::new(5, &[1; 10]) }; 2500];
-        assert_eq!(deduper.tries_left(), Some(3));
         assert_eq!(deduper.check(&claims).await, vec![Label::Unknown; 2500]);
-        assert_eq!(deduper.tries_left(), None);
+        assert_eq!(deduper.metrics.requests(), 3, "every try of the policy");
         assert_eq!(deduper.check(&claims[..1]).await, [Label::Unknown]);
-        clock.0.store(1, Ordering::SeqCst);
-        assert_eq!(deduper.tries_left(), Some(1));
+        assert_eq!(deduper.metrics.requests(), 3, "known to be away");
+        clock.advance(Duration::from_secs(1));
         assert_eq!(deduper.check(&claims[..1]).await, [Label::Unknown]);
-        let health = *deduper.health();
-        assert_eq!((health.next_try.as_secs(), health.next_log.as_secs(), health.unknown), (2, 5, 2502));
+        assert_eq!((deduper.metrics.requests(), deduper.metrics.failures()), (4, 4), "the probe, once");
+        let told = *deduper.told();
+        assert_eq!((told.away, told.next.as_secs(), told.unknown), (true, 5, 2502));
         assert!(deduper.ping().await.is_err());
     }
 }

@@ -200,6 +200,8 @@ impl Keys {
             pool: self.get("redis.pool", number(1..=10_000)),
             // A worker's clicks wait for timeout x retry.dedup.tries at most.
             timeout: self.get("redis.timeout", time(ms(1)..=ms(10_000))),
+            // An old one is found within 30 s, and none becomes an hour old.
+            lifetime_max: self.get("redis.lifetime_max", time(ms(1000)..=minutes(59))),
         }
     }
 

@@ -178,6 +178,8 @@ pub struct Redis {
     pub pool: usize,
     /// For one pipeline.
     pub timeout: Duration,
+    /// Age at which a connection is closed; less than an hour.
+    pub lifetime_max: Duration,
 }
 
 /// `[batch]`

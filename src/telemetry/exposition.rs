@@ -7,6 +7,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::metrics::{BreakerShard, DeadLetterShard, EdgeShard, Found, Guarded, Outcome, WorkerShard};
+use super::pools::{PoolShard, Pooled};
 use super::shard::{Histogram, Snapshot};
 
 /// Everything that a scrape adds up.
@@ -16,6 +17,8 @@ pub(super) struct Shards {
     pub(super) workers: Vec<Arc<WorkerShard>>,
     /// In the order of [`Guarded`].
     pub(super) breakers: [Arc<BreakerShard>; Guarded::NAMES.len()],
+    /// In the order of [`Pooled`].
+    pub(super) pools: [Arc<PoolShard>; Pooled::NAMES.len()],
     pub(super) dependencies: Vec<(&'static str, AtomicBool)>,
     pub(super) queue_capacity: usize,
     pub(super) links: Box<dyn Fn() -> usize + Send + Sync>,
@@ -84,6 +87,7 @@ impl Shards {
             &dependencies,
         ));
         families.extend(self.breaker_families());
+        families.extend(self.pool_families());
         families.push(gauge("trellis_links", "Links served", "", &[("", (self.links)() as u64)]));
         families.push(gauge(
             "trellis_build_info",
@@ -92,6 +96,38 @@ impl Shards {
             &[(crate::VERSION, 1)],
         ));
         families
+    }
+
+    fn pool_families(&self) -> [MetricFamily; 5] {
+        let redis = &self.pools[Pooled::Redis as usize];
+        let each = |of: fn(&PoolShard) -> u64| {
+            Pooled::NAMES.into_iter().zip(&self.pools).map(|(name, pool)| (name, of(pool))).collect::<Vec<_>>()
+        };
+        let mut connections = gauge("trellis_pool_connections", "Connections, by state", "state", &[]);
+        for (name, pool) in Pooled::NAMES.into_iter().zip(&self.pools) {
+            let mut states = vec![("busy", pool.busy()), ("max", pool.capacity())];
+            if name == Pooled::NAMES[Pooled::Redis as usize] {
+                states.push(("idle", pool.connections().saturating_sub(pool.busy())));
+            }
+            let mut of_pool = gauge("", "", "state", &states).take_metric();
+            for metric in &mut of_pool {
+                let mut labels = metric.take_label();
+                labels.insert(0, pair("pool", name));
+                metric.set_label(labels);
+            }
+            connections.mut_metric().extend(of_pool);
+        }
+        let mut wait = Snapshot::default();
+        redis.wait().merge_into(&mut wait);
+        let mut wait = histogram("trellis_pool_wait_seconds", "From asking for a connection to having it", &wait, 1e6);
+        wait.mut_metric()[0].set_label(vec![pair("pool", "redis")]);
+        [
+            connections,
+            wait,
+            counter("trellis_pool_requests_total", "Connections asked for", "pool", &each(PoolShard::requests)),
+            counter("trellis_pool_failures_total", "Not given, or broken", "pool", &each(PoolShard::failures)),
+            gauge("trellis_pool_oldest_seconds", "Age of the oldest", "pool", &[("redis", redis.oldest().as_secs())]),
+        ]
     }
 
     fn breaker_families(&self) -> [MetricFamily; 2] {
@@ -263,12 +299,16 @@ fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> Met
 fn labelled(label: &str, value: &str) -> Metric {
     let mut metric = Metric::default();
     if !label.is_empty() {
-        let mut pair = LabelPair::default();
-        pair.set_name(label.into());
-        pair.set_value(value.into());
-        metric.set_label(vec![pair]);
+        metric.set_label(vec![pair(label, value)]);
     }
     metric
+}
+
+fn pair(label: &str, value: &str) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(label.into());
+    pair.set_value(value.into());
+    pair
 }
 
 fn counter(name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> MetricFamily {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use super::exposition::{ShardCollector, Shards, describe};
+use super::pools::{PoolShard, Pooled};
 use super::shard::{Cell, Histogram, LATENCY_US, ROWS};
 
 /// How the edge answered.
@@ -238,6 +239,7 @@ impl Metrics {
             edges: (0..threads).map(|_| Arc::new(EdgeShard::new())).collect(),
             workers: (0..=threads).map(|_| Arc::new(WorkerShard::new())).collect(),
             breakers: Default::default(),
+            pools: std::array::from_fn(|_| Arc::new(PoolShard::new())),
             dependencies: dependencies.iter().map(|name| (*name, AtomicBool::new(false))).collect(),
             queue_capacity: queue_capacity * threads,
             links: Box::new(links),
@@ -279,6 +281,12 @@ impl Metrics {
     #[must_use]
     pub fn backlog(&self) -> DeadLetterShard {
         self.shards.backlog()
+    }
+
+    /// What all pools of a kind write.
+    #[must_use]
+    pub fn pool(&self, of: Pooled) -> Arc<PoolShard> {
+        Arc::clone(&self.shards.pools[of as usize])
     }
 
     /// Notes whether a dependency answers.

@@ -6,4 +6,5 @@
 mod exposition;
 pub mod log;
 pub mod metrics;
+pub mod pools;
 pub mod shard;

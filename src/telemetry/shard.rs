@@ -16,6 +16,11 @@ impl Cell {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
+    /// Adds, whoever else adds at the same time; where one writer cannot be had.
+    pub fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
     /// Subtracts; for gauges. Only the owner of the shard may call this.
     pub fn sub(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
@@ -63,9 +68,18 @@ impl Histogram {
 
     /// Counts one value in the unit of the bounds.
     pub fn observe(&self, value: u64) {
-        let bucket = self.bounds.iter().position(|bound| value <= *bound).unwrap_or(self.bounds.len());
-        self.counts[bucket].add(1);
+        self.counts[self.bucket(value)].add(1);
         self.sum.add(value);
+    }
+
+    /// As [`Histogram::observe`], whoever else does so at the same time.
+    pub fn observe_shared(&self, value: u64) {
+        self.counts[self.bucket(value)].add_shared(1);
+        self.sum.add_shared(value);
+    }
+
+    fn bucket(&self, value: u64) -> usize {
+        self.bounds.iter().position(|bound| value <= *bound).unwrap_or(self.bounds.len())
     }
 
     /// Counts one duration, in microseconds.

@@ -10,18 +10,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trellis::backend::clickhouse::ClickHouseStore;
-use trellis::backend::redis::RedisDeduper;
+use trellis::backend::redis::{Parts, RedisDeduper};
 use trellis::catalog::agents::Agent;
 use trellis::click::{Class, Click, ClickId, Fingerprint, Reasons};
+use trellis::clock::Clock;
 use trellis::config;
+use trellis::pipeline::breaker::Breaker;
 use trellis::pipeline::store::ClickCursor;
 use trellis::pipeline::{Batch, Claim, ClickFilter, Deduper, Label, Row, Store, StoreError};
+use trellis::telemetry::metrics::{Guarded, Metrics};
+use trellis::telemetry::pools::Pooled;
 use trellis::testing::ManualClock;
 use uuid::Uuid;
 
 use crate::harness::service;
 
-const REDIS: &str = "TRELLIS_TEST_REDIS_URL";
+pub(crate) const REDIS: &str = "TRELLIS_TEST_REDIS_URL";
 const CLICKHOUSE: &str = "TRELLIS_TEST_CLICKHOUSE_URL";
 
 /// 2026-02-03T04:05:06.000Z; rows of the tests are not past their retention.
@@ -249,11 +253,26 @@ async fn pages_of_clicks_from_clickhouse_go_on_without_a_gap() {
 // --- Redis -------------------------------------------------------------------------------------------------------------
 
 fn deduper(url: &str, window_s: u64) -> RedisDeduper {
-    // Longer than in service: a busy machine must not make a label unknown here.
-    let config = config::Redis { url: config::Secret::new(url), pool: 4, timeout: Duration::from_secs(10) };
+    let config = config::Redis {
+        url: config::Secret::new(url),
+        pool: 4,
+        // Longer than in service: a busy machine must not make a label unknown here.
+        timeout: Duration::from_secs(10),
+        lifetime_max: Duration::from_secs(3300),
+    };
+    let rule = config::Dedup {
+        backend: config::DedupBackend::Redis,
+        window: Duration::from_secs(window_s),
+        lag_max: Duration::from_secs(60),
+        secret: config::Secret::default(),
+        entries_max: 1,
+    };
     let retry = config::Policy { tries: 5, base: Duration::from_millis(10), max: Duration::from_secs(1), jitter: true };
-    let clock = Arc::new(ManualClock::new(T0));
-    RedisDeduper::new(&config, retry, Duration::from_secs(window_s), Duration::from_secs(60), 1, clock).unwrap()
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(T0));
+    let metrics = Metrics::new(0, 0, &[], || 0).unwrap();
+    let breaker = Breaker::new("dedup", retry, Arc::clone(&clock), metrics.breaker(Guarded::Dedup));
+    let parts = Parts { retry, breaker: Arc::new(breaker), clock, metrics: metrics.pool(Pooled::Redis) };
+    RedisDeduper::new(&config, &rule, 1, parts).unwrap()
 }
 
 fn claim(fingerprint: Fingerprint, unix_ms: u64) -> Claim {

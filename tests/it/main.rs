@@ -12,6 +12,7 @@ mod harness;
 mod lifecycle;
 mod live;
 mod live_backends;
+mod live_redis;
 mod pipeline;
 mod proxy;
 mod readme;
