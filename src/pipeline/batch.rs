@@ -34,7 +34,8 @@ pub struct Row {
 pub struct Batch {
     /// Its name, stored with each row, and the insert token.
     pub id: Uuid,
-    /// 0 for the whole batch; n for the rows that were missing when it was looked for the n-th time.
+    /// 0 for the whole batch; n for the rows that were missing when it was looked for the n-th time; [`Batch::REPLAY`] + n
+    /// for rows of the shelf "refused" that are sent for the n-th time.
     pub part: u32,
     /// Name of this node; stored with each row.
     pub node: Arc<str>,
@@ -43,10 +44,17 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Parts from here on are replays: far above what a batch can be divided into.
+    pub const REPLAY: u32 = 1 << 31;
+
     /// The insert token: different rows never have the same one.
     #[must_use]
     pub fn token(&self) -> String {
-        if self.part == 0 { self.id.to_string() } else { format!("{}/{}", self.id, self.part) }
+        match (self.part, self.part.checked_sub(Self::REPLAY)) {
+            (0, _) => self.id.to_string(),
+            (_, Some(replay)) => format!("{}/r{replay}", self.id),
+            (part, None) => format!("{}/{part}", self.id),
+        }
     }
 }
 
@@ -101,5 +109,6 @@ mod tests {
         let batch = |part| Batch { id: Uuid::nil(), part, node: "n".into(), rows: Vec::new() };
         assert_eq!(batch(0).token(), "00000000-0000-0000-0000-000000000000");
         assert_eq!(batch(2).token(), "00000000-0000-0000-0000-000000000000/2");
+        assert_eq!(batch(Batch::REPLAY + 2).token(), "00000000-0000-0000-0000-000000000000/r2");
     }
 }

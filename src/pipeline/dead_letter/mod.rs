@@ -14,12 +14,19 @@
 //! all stored or dropped is kept, without frames, for `dead_letter.keep`.
 //!
 //! It never loses a row silently, never stops a start over a damaged file, and knows no store. Workers call
-//! [`Shelf::refuse`], rarely; the operator side calls the rest. All calls block on the disk.
+//! [`Shelf::refuse`], rarely; the operator side calls the rest through [`DeadLetters`]. All calls block on the disk.
 //! Bounds: `dead_letter.max_bytes` on disk; in memory some 20 bytes for each row in it.
 
+mod books;
 mod file;
+mod replay;
+#[cfg(test)]
+mod replay_tests;
 #[cfg(test)]
 mod tests;
+
+pub use books::{Page, Summary};
+pub use replay::{Actor, DeadLetterError, DeadLetters, Dropped, EnricherMaker, Replayed, ReplayedAll};
 
 use std::collections::BTreeMap;
 use std::io;
@@ -41,7 +48,6 @@ use crate::telemetry::metrics::DeadLetterShard;
 
 /// Characters kept of a store's reason.
 pub const REASON_CHARS_MAX: usize = 500;
-const MINUTE_MS: u64 = 60_000;
 
 /// What became of a refused row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,17 +246,6 @@ impl Shelf {
         }
         let rows = index.batches.get(&batch).map(|entry| entry.rows.as_slice()).unwrap_or_default();
         Ok(rows.iter().map(|(id, _)| *id).collect())
-    }
-
-    /// Every row in the files, by the Unix minute of its click. A file that was removed after `dead_letter.keep`, and a
-    /// damaged one, is no longer in it.
-    #[must_use]
-    pub fn tally(&self) -> BTreeMap<u64, Tally> {
-        let mut minutes = BTreeMap::<u64, Tally>::new();
-        for (id, state) in self.index().batches.values().flat_map(|entry| &entry.rows) {
-            minutes.entry(id.unix_ms() / MINUTE_MS).or_default().add(*state);
-        }
-        minutes
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

@@ -25,7 +25,11 @@ impl Bench {
     }
 
     pub(super) fn shelf(&self) -> Shelf {
-        self.shelf_within(limits(1 << 20)).unwrap()
+        self.try_shelf().unwrap()
+    }
+
+    pub(super) fn try_shelf(&self) -> io::Result<Shelf> {
+        self.shelf_within(limits(1 << 20))
     }
 
     fn shelf_within(&self, limits: config::DeadLetter) -> io::Result<Shelf> {
@@ -39,7 +43,7 @@ impl Bench {
     }
 
     /// After a power cut.
-    fn crashed(&self) -> Self {
+    pub(super) fn crashed(&self) -> Self {
         Self { disk: self.disk.crash(), clock: Arc::clone(&self.clock), figures: Arc::default() }
     }
 }
@@ -95,7 +99,7 @@ fn a_refused_row_survives_a_power_cut_once_and_repeating_it_adds_nothing() {
         let shelf = bench.shelf();
         assert_eq!(shelf.of_batch(batch(1)).unwrap(), ids(&rows));
         assert_eq!(shelf.of_batch(batch(3)).unwrap(), []);
-        let minute = 1_699_999_980_000 / MINUTE_MS;
+        let minute = 1_699_999_980_000 / 60_000;
         let waiting = |waiting| Tally { waiting, ..Tally::default() };
         assert_eq!(shelf.tally(), BTreeMap::from([(minute, waiting(3)), (minute + 1, waiting(1))]));
         assert_eq!((bench.figures.rows.get(), bench.figures.oldest_ms.get()), (4, 1_699_999_980_000));
