@@ -43,3 +43,21 @@ impl Clock for SystemClock {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
     }
 }
+
+/// A wall time as people read it: UTC, with milliseconds; empty beyond the year 9999, where our clock never was.
+#[must_use]
+pub fn rfc_3339(unix_ms: u64) -> String {
+    let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(String::new, |time| format!("{time:.3}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_in_utc_with_milliseconds() {
+        assert_eq!(rfc_3339(1_700_000_000_120), "2023-11-14T22:13:20.120Z");
+        assert_eq!(rfc_3339(u64::MAX), "");
+    }
+}

@@ -11,12 +11,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use super::letters;
 use super::parts::Backends;
+use super::workers::Facts;
 use crate::catalog::Links;
 use crate::click::OwnHosts;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secret, StoreBackend};
 use crate::control;
+use crate::pipeline::dead_letter::Actor;
 use crate::telemetry::metrics::Metrics;
 
 /// A command holds the folder for milliseconds: a node that starts meanwhile looks again for one second.
@@ -201,8 +204,13 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     let links = Arc::new(links);
     let counted = Arc::clone(&links);
     let metrics = Metrics::new(0, 0, &[], move || counted.len())?;
+    let shelf = letters::shelf(config, &clock, &metrics)?;
+    // Most commands need no facts about clicks.
+    let enricher = Box::new(|| Facts::load().map(|facts| facts.enricher()).map_err(|error| error.to_string()));
     let router = control::router(control::Parts {
         links,
+        dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::CommandLine),
+        backlog: None,
         store,
         token: token.clone(),
         status: Arc::new(control::Status::new()),

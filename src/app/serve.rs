@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::folder::{self, FolderLock};
+use super::letters;
 use super::monitor::{self, Monitor};
 use super::parts::Backends;
 use super::workers::{Facts, WorkerMaker, WorkerThread};
@@ -21,7 +22,7 @@ use crate::control::{self, State, Status};
 use crate::edge::{self, Edge, Lane, Phase};
 use crate::handoff::{Orphan, Run};
 use crate::pipeline::breaker::Breaker;
-use crate::pipeline::dead_letter::Shelf;
+use crate::pipeline::dead_letter::{Actor, Shelf};
 use crate::pipeline::delivery::{Delivery, Refusals};
 use crate::pipeline::pace::Pace;
 use crate::pipeline::worker::{Drain, Ended};
@@ -130,10 +131,14 @@ impl Node {
         let status = Arc::new(Status::new());
         let (stop_control, control_stopped) = tokio::sync::oneshot::channel::<()>();
         let store = backends.store(runtimes)?;
-        let (rendered, scraped) = (Arc::clone(&metrics), Arc::clone(&clock));
+        let (rendered, scraped, behind) = (Arc::clone(&metrics), Arc::clone(&clock), Arc::clone(&metrics));
+        let (shelf, enriched) = (letters::shelf(&config, &clock, &metrics)?, facts.clone());
+        let enricher = Box::new(move || Ok(enriched.enricher()));
         let router = control::router(control::Parts {
             links: Arc::clone(&links),
             store: Arc::clone(&store),
+            dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::Token),
+            backlog: Some(Arc::new(move || behind.backlog())),
             token,
             status: Arc::clone(&status),
             metrics: Arc::new(move || rendered.render(scraped.wall_ms())),
@@ -148,7 +153,7 @@ impl Node {
             }
         });
 
-        let delivery = Arc::new(delivery(&config, &disk, &clock, &metrics)?);
+        let delivery = Arc::new(delivery(&config, shelf, &clock, &metrics));
         let deduper = backends.deduper(runtimes, &metrics)?;
         let mut monitor = Monitor {
             links,
@@ -246,24 +251,10 @@ async fn ended(condition: impl Fn() -> bool) {
 }
 
 /// What all batches share.
-fn delivery(
-    config: &Config,
-    disk: &Arc<dyn Disk>,
-    clock: &Arc<dyn Clock>,
-    metrics: &Metrics,
-) -> anyhow::Result<Delivery> {
+fn delivery(config: &Config, shelf: Arc<Shelf>, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Delivery {
     let retry = config.retry.insert;
     let breaker = Breaker::new(Guarded::Store.name(), retry, Arc::clone(clock), metrics.breaker(Guarded::Store));
-    let folder = config.data_dir.join("dead-letters");
-    let shelf = Shelf::open(Arc::clone(disk), folder, config.dead_letter, Arc::clone(clock), metrics.refused())
-        .context("the dead-letter folder cannot be used")?;
-    Ok(Delivery {
-        breaker: Arc::new(breaker),
-        retry,
-        pace: Pace::default(),
-        shelf: Arc::new(shelf),
-        refusals: Refusals::default(),
-    })
+    Delivery { breaker: Arc::new(breaker), retry, pace: Pace::default(), shelf, refusals: Refusals::default() }
 }
 
 /// Waits for a part to end that should not.

@@ -33,6 +33,11 @@ impl Facts {
         let geo = Geo::new().map_err(|e| anyhow::anyhow!("the shipped country file: {e}"))?;
         Ok(Self { agents: Arc::new(agents), geo: Arc::new(geo) })
     }
+
+    /// An enricher with a memo of its own.
+    pub(super) fn enricher(&self) -> Enricher {
+        Enricher::new(Arc::clone(&self.agents), Arc::clone(&self.geo))
+    }
 }
 
 /// Makes workers.
@@ -51,7 +56,7 @@ impl WorkerMaker {
     /// A worker for this follower, counted in shard `index`. To be called on the thread that will run it.
     fn make(&self, follower: Follower, index: usize) -> anyhow::Result<Worker> {
         let parts = worker::Parts {
-            enricher: Enricher::new(Arc::clone(&self.facts.agents), Arc::clone(&self.facts.geo)),
+            enricher: self.facts.enricher(),
             deduper: self.backends.deduper(self.runtimes, &self.metrics)?,
             store: self.backends.store(self.runtimes)?,
             delivery: Arc::clone(&self.delivery),

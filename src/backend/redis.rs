@@ -299,6 +299,7 @@ mod tests {
             lag_max: Duration::from_secs(3600),
             secret: config::Secret::default(),
             entries_max: 1,
+            checks_in_flight_max: 16,
         };
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
         let metrics = Metrics::new(0, 0, &[], || 0).unwrap();

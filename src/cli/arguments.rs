@@ -83,6 +83,9 @@ pub(super) enum Command {
     /// Look at recorded clicks
     #[command(subcommand, arg_required_else_help = true)]
     Clicks(ClicksCommand),
+    /// Look at, send again and give up what the store refused
+    #[command(name = "dead-letter", subcommand, arg_required_else_help = true)]
+    DeadLetter(DeadLetterCommand),
     /// Ask a node whether it is ready: exit code 0 or 1
     Healthcheck(Healthcheck),
 }
@@ -191,6 +194,57 @@ pub(super) struct Tail {
     pub(super) json: bool,
 }
 
+/// `trellis dead-letter`
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadLetterCommand {
+    /// Show both shelves: how much waits, and each batch with refused rows
+    #[command(after_help = "\
+The first line of each shelf: rows, bytes, time of the oldest click. Then each batch, newest first: batch, rows that wait,
+stored later, dropped, when it was refused, the store's code and reason.")]
+    Ls(ListDeadLetters),
+    /// Show the refused rows of a batch
+    #[command(after_help = "Each line: time, click id, state, code, link, destination, reason.")]
+    Show {
+        /// Which
+        batch: uuid::Uuid,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send refused rows again; what the store has already is not sent
+    Replay {
+        /// Which
+        #[arg(value_name = "BATCH", required_unless_present = "all")]
+        batches: Vec<uuid::Uuid>,
+        /// Everything that waits, oldest first
+        #[arg(long, conflicts_with = "batches")]
+        all: bool,
+    },
+    /// Give up refused rows: their clicks are in no store, and cannot be got back
+    Drop {
+        /// Which
+        #[arg(value_name = "BATCH", required = true)]
+        batches: Vec<uuid::Uuid>,
+        /// Yes, drop them
+        #[arg(long, required = true)]
+        yes: bool,
+    },
+}
+
+/// `trellis dead-letter ls`
+#[derive(Debug, clap::Args)]
+pub(super) struct ListDeadLetters {
+    /// Also batches of which no row waits any more
+    #[arg(long)]
+    pub(super) settled: bool,
+    /// This many batches at most; all when absent
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) limit: Option<u64>,
+    /// One JSON object a line; the first one has the shelves
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 /// `trellis healthcheck`
 #[derive(Debug, clap::Args)]
 pub(super) struct Healthcheck {
@@ -249,7 +303,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_not_there() {
-        for command in ["key", "dead-letter", "explain", "verify", "slo", "metrics", "capacity", "warden"] {
+        for command in ["key", "explain", "verify", "slo", "metrics", "capacity", "warden"] {
             assert!(read(&["trellis", command]).is_err(), "{command}");
         }
     }

@@ -7,6 +7,7 @@
 mod arguments;
 mod clicks;
 mod client;
+mod dead_letters;
 mod http;
 mod links;
 mod output;
@@ -59,6 +60,7 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Migrate => on_runtime(migrate(&config)),
         Command::Link(command) => on_runtime(links::run(&config, command)),
         Command::Clicks(command) => on_runtime(clicks::run(&config, command)),
+        Command::DeadLetter(command) => on_runtime(dead_letters::run(&config, command)),
         Command::Healthcheck(Healthcheck { url }) => on_runtime(healthcheck(&config, url)),
     }
 }

@@ -18,6 +18,7 @@ use super::problem::{Code, Problem, Wrong};
 use crate::catalog::LinkError;
 use crate::click::link::check_slug;
 use crate::click::{Link, QueryMode, RawLink};
+use crate::clock::rfc_3339;
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
@@ -56,12 +57,6 @@ impl<'a> Shown<'a> {
             updated_at: rfc_3339(link.updated_ms),
         }
     }
-}
-
-/// UTC, with milliseconds; empty beyond the year 9999, where our clock never was.
-fn rfc_3339(unix_ms: u64) -> String {
-    let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(String::new, |time| format!("{time:.3}"))
 }
 
 /// Makes an edit in a task of its own: a client that goes away, or the deadline, must not leave it in the catalog and out
@@ -157,12 +152,6 @@ pub(super) async fn remove(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_shown_in_utc_with_milliseconds() {
-        assert_eq!(rfc_3339(1_700_000_000_120), "2023-11-14T22:13:20.120Z");
-        assert_eq!(rfc_3339(u64::MAX), "");
-    }
 
     #[test]
     fn a_cursor_is_taken_only_as_it_was_given() {

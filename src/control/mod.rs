@@ -8,6 +8,7 @@
 //! /health  /health/ready  /metrics            open
 //! /api/v1/links  /api/v1/links/{slug}         bearer token
 //! /api/v1/clicks  /api/v1/clicks/count        bearer token
+//! /api/v1/dead-letters  …/{batch}  …/replay    bearer token
 //! ```
 //! Errors are `application/problem+json` (RFC 9457) with a stable `code`, also for unknown paths and methods. What is
 //! planned and not built answers 501 and says so.
@@ -16,6 +17,7 @@
 
 mod auth;
 mod clicks;
+mod dead_letters;
 mod extract;
 mod links;
 mod problem;
@@ -33,7 +35,7 @@ use axum::http::Method;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 
 pub use problem::{Code, Problem};
 pub use serve::{CONNECTIONS_MAX, serve};
@@ -42,21 +44,15 @@ pub use status::{State, Status};
 use crate::catalog::Links;
 use crate::config::Secret;
 use crate::pipeline::Store;
+use crate::pipeline::dead_letter::DeadLetters;
+use crate::telemetry::metrics::DeadLetterShard;
 
 /// From a request's head to its answer; above every time-out of the parts behind it at their defaults.
 pub const DEADLINE: Duration = Duration::from_secs(35);
 
 /// Planned under `/api/v1`, so that nobody takes their absence for a wrong path.
-const NOT_BUILT: [&str; 8] = [
-    "/campaigns",
-    "/campaigns/{*rest}",
-    "/keys",
-    "/keys/{*rest}",
-    "/ledger",
-    "/dead-letters",
-    "/explain",
-    "/openapi.json",
-];
+const NOT_BUILT: [&str; 7] =
+    ["/campaigns", "/campaigns/{*rest}", "/keys", "/keys/{*rest}", "/ledger", "/explain", "/openapi.json"];
 
 /// What the operator side works with.
 #[derive(Clone)]
@@ -65,6 +61,10 @@ pub struct Parts {
     pub links: Arc<Links>,
     /// Where clicks are kept.
     pub store: Arc<dyn Store>,
+    /// What the store refused.
+    pub dead_letters: Arc<DeadLetters>,
+    /// Clicks that wait behind the live ones; `None` where no node runs, so that nobody knows.
+    pub backlog: Option<Arc<dyn Fn() -> DeadLetterShard + Send + Sync>>,
     /// Bearer token of the API. Empty: nobody is let in.
     pub token: Secret,
     /// State of the node and of what it depends on.
@@ -86,6 +86,11 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .route("/links/{slug}", get(links::read).patch(links::change).delete(links::remove))
         .route("/clicks", get(clicks::list))
         .route("/clicks/count", get(clicks::count));
+    let api = api
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/replay", post(dead_letters::replay_all))
+        .route("/dead-letters/{batch}", get(dead_letters::read).delete(dead_letters::give_up))
+        .route("/dead-letters/{batch}/replay", post(dead_letters::replay));
     let api = NOT_BUILT.iter().fold(api, |api, path| api.route(path, any(not_built)));
     let auth = from_fn_with_state(Arc::new(auth::Token::new(&parts.token)), auth::check);
     let api = api

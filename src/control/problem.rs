@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::catalog::{CatalogError, LinkError};
 use crate::click::FieldError;
 use crate::pipeline::StoreError;
+use crate::pipeline::dead_letter::DeadLetterError;
 
 /// Fields told of in one answer.
 pub(super) const ERRORS_MAX: usize = 64;
@@ -26,10 +27,14 @@ pub enum Code {
     NotFound,
     /// 404: no link of this slug.
     UnknownLink,
+    /// 404: no row of this batch was refused, or it is long settled.
+    UnknownDeadLetter,
     /// 405: the path is right, the method is not.
     MethodNotAllowed,
     /// 409: there is a link of this slug.
     SlugTaken,
+    /// 409: another action works on this batch.
+    DeadLetterBusy,
     /// 400: the body is no JSON.
     InvalidJson,
     /// 400: the cursor is none of ours.
@@ -48,6 +53,8 @@ pub enum Code {
     CatalogUnavailable,
     /// 503: the store did not answer.
     StoreUnavailable,
+    /// 503: the dead letters cannot be read or written.
+    DeadLettersUnavailable,
     /// 503: the answer took too long.
     Timeout,
     /// 507: `catalog.links_max` is reached.
@@ -60,8 +67,10 @@ impl Code {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::UnknownLink => (StatusCode::NOT_FOUND, "unknown_link"),
+            Self::UnknownDeadLetter => (StatusCode::NOT_FOUND, "unknown_dead_letter"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::SlugTaken => (StatusCode::CONFLICT, "slug_taken"),
+            Self::DeadLetterBusy => (StatusCode::CONFLICT, "dead_letter_busy"),
             Self::InvalidJson => (StatusCode::BAD_REQUEST, "invalid_json"),
             Self::InvalidCursor => (StatusCode::BAD_REQUEST, "invalid_cursor"),
             Self::InvalidParameter => (StatusCode::BAD_REQUEST, "invalid_parameter"),
@@ -71,6 +80,7 @@ impl Code {
             Self::NotBuilt => (StatusCode::NOT_IMPLEMENTED, "not_built"),
             Self::CatalogUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "catalog_unavailable"),
             Self::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            Self::DeadLettersUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "dead_letters_unavailable"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::CatalogFull => (StatusCode::INSUFFICIENT_STORAGE, "catalog_full"),
         }
@@ -176,6 +186,17 @@ impl From<CatalogError> for Problem {
         match error {
             CatalogError::Taken => Self::new(Code::SlugTaken, "there is a link with this slug already"),
             CatalogError::Unavailable(_) => Self::new(Code::CatalogUnavailable, error.to_string()),
+        }
+    }
+}
+
+impl From<DeadLetterError> for Problem {
+    fn from(error: DeadLetterError) -> Self {
+        match error {
+            DeadLetterError::Unknown(_) => Self::new(Code::UnknownDeadLetter, error.to_string()),
+            DeadLetterError::Busy(_) => Self::new(Code::DeadLetterBusy, error.to_string()),
+            DeadLetterError::Shelf(_) => Self::new(Code::DeadLettersUnavailable, error.to_string()),
+            DeadLetterError::Store(error) => error.into(),
         }
     }
 }

@@ -266,6 +266,7 @@ fn deduper(url: &str, window_s: u64) -> RedisDeduper {
         lag_max: Duration::from_secs(60),
         secret: config::Secret::default(),
         entries_max: 1,
+        checks_in_flight_max: 16,
     };
     let retry = config::Policy { tries: 5, base: Duration::from_millis(10), max: Duration::from_secs(1), jitter: true };
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(T0));

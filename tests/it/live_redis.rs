@@ -53,6 +53,7 @@ impl Bench {
             lag_max: Duration::from_secs(60),
             secret: config::Secret::default(),
             entries_max: 1,
+            checks_in_flight_max: 16,
         };
         Arc::new(RedisDeduper::new(&self.config, &rule, workers, self.parts.clone()).expect("a deduper"))
     }

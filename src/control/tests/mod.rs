@@ -1,5 +1,6 @@
 //! The whole router, with stores in memory: every status and every code.
 
+mod dead_letters;
 mod fakes;
 
 use std::sync::atomic::Ordering;
@@ -15,6 +16,8 @@ use self::fakes::{Fake, Noon, clicks};
 use super::*;
 use crate::click::OwnHosts;
 use crate::pipeline::ClickFilter;
+use crate::pipeline::dead_letter::Shelf;
+use crate::testing::ScriptedStore;
 
 const TOKEN: &str = "a token for tests";
 const JSON: &str = "application/json";
@@ -52,6 +55,9 @@ struct Bench {
     router: Router,
     fake: Arc<Fake>,
     status: Arc<Status>,
+    shelf: Arc<Shelf>,
+    /// Where replays go.
+    scripted: Arc<ScriptedStore>,
 }
 
 impl Bench {
@@ -59,7 +65,10 @@ impl Bench {
         let (fake, status) = (Arc::new(Fake::default()), Arc::new(Status::new()));
         let own = OwnHosts { hosts: vec!["go.example".into()], ..OwnHosts::default() };
         let links = Links::open(fake.clone(), own, 3, Arc::new(Noon)).await.unwrap();
+        let (shelf, scripted, letters) = dead_letters::parts();
         let parts = Parts {
+            dead_letters: letters,
+            backlog: Some(Arc::new(dead_letters::backlog)),
             links: Arc::new(links),
             store: fake.clone(),
             token: Secret::new(TOKEN),
@@ -69,7 +78,7 @@ impl Bench {
         };
         // Far above what any answer here takes, unless it never comes.
         let router = router_within(parts, Duration::from_secs(1));
-        Self { router, fake, status }
+        Self { router, fake, status, shelf, scripted }
     }
 
     async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
@@ -219,6 +228,9 @@ async fn parameters_and_cursors_are_checked() {
         "/links?after=a",
         "/links?limit=1&limit=2",
         "/links/a?x=1",
+        "/dead-letters?limit=1001",
+        "/dead-letters?order=first",
+        "/dead-letters?settled=1",
         "/clicks?limit=-1",
         "/clicks?from=yesterday",
         "/clicks?from=2&to=2",
@@ -227,7 +239,13 @@ async fn parameters_and_cursors_are_checked() {
     ] {
         bench.api("GET", path, "").await.assert_problem(400, "invalid_parameter");
     }
-    for path in ["/links?cursor=b", "/links?cursor=c1.b", "/clicks?cursor=l1.b", "/clicks?cursor=c1.1.x"] {
+    for path in [
+        "/links?cursor=b",
+        "/links?cursor=c1.b",
+        "/clicks?cursor=l1.b",
+        "/clicks?cursor=c1.1.x",
+        "/dead-letters?cursor=d1.x",
+    ] {
         bench.api("GET", path, "").await.assert_problem(400, "invalid_cursor");
     }
 }
@@ -279,7 +297,7 @@ async fn parts_that_are_away_are_named_and_the_silent_one_has_a_deadline() {
 async fn nobody_without_the_token_learns_anything() {
     let bench = Bench::new().await;
     let mut texts = Vec::new();
-    for path in ["/links", "/links/a", "/clicks", "/campaigns", "/nothing", "/", ""] {
+    for path in ["/links", "/links/a", "/clicks", "/dead-letters", "/campaigns", "/nothing", "/", ""] {
         for headers in [&[][..], &[("authorization", "Bearer wrong")], &[("authorization", "Basic x")]] {
             for method in ["GET", "POST", "TRACE"] {
                 let answer = bench.send(method, &format!("/api/v1{path}"), headers, "{").await;
@@ -317,7 +335,6 @@ async fn unknown_paths_methods_and_what_is_not_built_are_told_apart() {
         ("GET", "/campaigns"),
         ("POST", "/keys"),
         ("GET", "/ledger"),
-        ("GET", "/dead-letters"),
         ("POST", "/explain"),
         ("GET", "/openapi.json"),
         ("POST", "/links/bulk"),

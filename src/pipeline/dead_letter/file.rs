@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Refusal, RefusedRow, RowState};
 use crate::click::ClickId;
+use crate::clock::rfc_3339;
 use crate::pipeline::Label;
 
 /// A file longer than this is none of ours: eight rows with the longest frames there can be have less than 9 MB.
@@ -135,12 +136,6 @@ fn row(row: BodyRow) -> Option<RefusedRow> {
         refused_at_ms: row.refused_at_ms,
         state: row.state,
     })
-}
-
-/// UTC, with milliseconds; empty beyond the years that a calendar has.
-fn rfc_3339(unix_ms: u64) -> String {
-    let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(String::new, |time| format!("{time:.3}"))
 }
 
 fn hex(bytes: &[u8]) -> String {

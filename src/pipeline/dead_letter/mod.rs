@@ -26,7 +26,7 @@ mod replay_tests;
 mod tests;
 
 pub use books::{Page, Summary};
-pub use replay::{Actor, DeadLetterError, DeadLetters, Dropped, EnricherMaker, Replayed, ReplayedAll};
+pub use replay::{Actor, DeadLetterError, DeadLetters, Dropped, EnricherMaker, Listed, Replayed, ReplayedAll};
 
 use std::collections::BTreeMap;
 use std::io;

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Page, Refusal, RefusedRow, RowState, Shelf};
+use super::{Page, Refusal, RefusedRow, RowState, Shelf, Summary};
 use crate::click::{Click, ClickId};
 use crate::clock::Clock;
 use crate::pipeline::enrich::Enricher;
@@ -64,6 +64,15 @@ pub enum DeadLetterError {
     /// The store did not take the rows, for a reason that is not theirs.
     #[error("{0}")]
     Store(#[from] StoreError),
+}
+
+/// A batch of a page.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its id.
+    pub batch: Uuid,
+    /// What its file says.
+    pub refusal: io::Result<Refusal>,
 }
 
 /// What a replay of one batch did.
@@ -136,11 +145,24 @@ impl DeadLetters {
         Self { shelf, store, enricher, clock, actor, busy: Mutex::default() }
     }
 
-    /// Does something with the shelf where it may block.
+    /// The shelf as a whole, and the batches of a page: all their rows, or why they cannot be read.
     ///
     /// # Errors
-    /// The system's.
-    pub async fn on_shelf<T: Send + 'static>(
+    /// Nobody could look.
+    pub async fn list(&self, page: Page) -> Result<(Summary, Vec<Listed>), DeadLetterError> {
+        self.on_shelf(move |shelf| {
+            let read = |batch| match shelf.read(batch) {
+                Ok(refusal) => refusal.map(|refusal| Listed { batch, refusal: Ok(refusal) }),
+                Err(error) => Some(Listed { batch, refusal: Err(error) }),
+            };
+            let summary = shelf.summary();
+            Ok((summary, shelf.page(page).into_iter().filter_map(read).collect()))
+        })
+        .await
+    }
+
+    /// Does something with the shelf where it may block.
+    async fn on_shelf<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shelf) -> io::Result<T> + Send + 'static,
     ) -> Result<T, DeadLetterError> {
