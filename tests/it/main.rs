@@ -6,6 +6,7 @@ mod bench;
 mod cli;
 mod clicks;
 mod config;
+mod dead_letters;
 mod delivery;
 mod edge;
 mod harness;
