@@ -21,6 +21,7 @@ mod database_thread;
 mod samples;
 mod sqlite_file;
 mod sqlite_questions;
+mod sqlite_rollups;
 
 pub mod clickhouse;
 pub mod memory;

@@ -6,7 +6,7 @@
 //! Bounds: two threads, 64 waiting calls each, 4 + 2 MiB of page cache. Texts that are no UTF-8 are kept with U+FFFD in
 //! the place of what is not.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,15 +19,18 @@ use super::columns;
 use super::database_thread::{DatabaseThread, Gone};
 use super::sqlite_file::{self, FileError, Migration};
 use super::sqlite_questions::{self, MINUTE_MS};
+use super::sqlite_rollups;
 use crate::BoxFuture;
 use crate::click::query::Parameters;
 use crate::click::{Click, ClickId};
-use crate::pipeline::store::ClickCursor;
+use crate::pipeline::store::{ClickCursor, DIFFERENCES_MAX, Difference};
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Row, Sealed, Store, StoreError, StoredClick};
 
 const MIGRATIONS: [Migration; 1] =
     [Migration { name: "001_clicks", sql: include_str!("../../schema/sqlite/clicks/001_clicks.sql") }];
 
+/// Minutes.
+const HOUR: u64 = 60;
 const WRITER_CACHE_KIB: u32 = 4 * 1024;
 const READER_CACHE_KIB: u32 = 2 * 1024;
 
@@ -129,6 +132,53 @@ impl Store for SqliteClicks {
         let filter = filter.clone();
         Box::pin(self.read(move |c| sqlite_questions::recent(c, &filter, behind.map(|cursor| cursor.id), limit)))
     }
+
+    fn roll_up<'a>(&'a self, minutes: &'a [u64]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async {
+            // An hour's worth a transaction: a batch waits for no more.
+            for minutes in minutes.chunks(HOUR as usize) {
+                let minutes = minutes.to_vec();
+                self.writer.call(move |c| sqlite_rollups::roll_up(c, &minutes)).await??;
+            }
+            Ok(())
+        })
+    }
+
+    fn compare(&self, minutes: Range<u64>) -> BoxFuture<'_, Result<Vec<Difference>, StoreError>> {
+        Box::pin(async move {
+            let mut found = Vec::new();
+            for hour in hours(minutes) {
+                found.extend(self.read(move |c| sqlite_rollups::compare(c, &hour)).await?);
+                if found.len() >= DIFFERENCES_MAX {
+                    found.truncate(DIFFERENCES_MAX);
+                    break;
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    fn counts_by_minute<'a>(
+        &'a self,
+        node: &'a str,
+        minutes: Range<u64>,
+    ) -> BoxFuture<'a, Result<Vec<(u64, u64)>, StoreError>> {
+        Box::pin(async move {
+            let mut counts = Vec::new();
+            for hour in hours(minutes) {
+                let node = node.to_owned();
+                counts.extend(self.read(move |c| sqlite_rollups::counts_by_minute(c, &node, &hour)).await?);
+            }
+            Ok(counts)
+        })
+    }
+}
+
+/// Cuts minutes at full hours: one call to a thread each, so that others get their turn.
+fn hours(minutes: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let Range { start, end } = minutes;
+    let hours = if start < end { start / HOUR..end.div_ceil(HOUR) } else { 0..0 };
+    hours.map(move |hour| start.max(hour.saturating_mul(HOUR))..end.min((hour + 1).saturating_mul(HOUR)))
 }
 
 impl From<Gone> for StoreError {

@@ -197,7 +197,7 @@ fn names(filter: &ClickFilter, values: &mut Vec<Value>) -> String {
 
 /// The text before which every id of an earlier time sorts, and no other. Ids end in the year 10889; later times sort
 /// behind all of them.
-fn first_id(unix_ms: u64) -> String {
+pub(super) fn first_id(unix_ms: u64) -> String {
     if unix_ms >= 1 << 48 { "g".into() } else { Uuid::from_u128(u128::from(unix_ms) << 80).hyphenated().to_string() }
 }
 

@@ -1,7 +1,7 @@
 //! The port to the store, and the questions that the operator side asks it.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -132,6 +132,48 @@ pub struct StoredClick {
     pub batch_id: String,
 }
 
+/// A level of the rollups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Made of clicks.
+    Minute,
+    /// Made of minutes.
+    Hour,
+    /// Made of minutes.
+    Day,
+}
+
+impl Level {
+    /// Minutes of a line.
+    #[must_use]
+    pub const fn minutes(self) -> u64 {
+        match self {
+            Self::Minute => 1,
+            Self::Hour => 60,
+            Self::Day => 1440,
+        }
+    }
+}
+
+/// A minute, an hour or a day whose lines do not say what they are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Which rollup.
+    pub level: Level,
+    /// Whole minutes since 1970 at which it begins. Rolling this minute up mends it.
+    pub minute: u64,
+    /// Groups (link, campaign, class, label …) that differ.
+    pub groups: u64,
+    /// Clicks of these groups, as they should be.
+    pub clicks: u64,
+    /// What the lines say.
+    pub counted: u64,
+}
+
+/// Differences that one comparison tells of; mended, the next one tells of more.
+pub const DIFFERENCES_MAX: usize = 1440;
+
 /// Where a page of clicks goes on: behind this click, towards older ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClickCursor {
@@ -172,4 +214,23 @@ pub trait Store: Send + Sync {
         behind: Option<ClickCursor>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<StoredClick>, StoreError>>;
+
+    /// Computes the rollups of these minutes (whole minutes since 1970, in any order) anew, and the hours and days that
+    /// they lie in. Repeating it changes nothing; it mends whatever a line said. To be called after clicks of these
+    /// minutes were stored, and again when it failed. A call takes a statement for each hour and two for each day: hand
+    /// over what was touched, not a year.
+    fn roll_up<'a>(&'a self, minutes: &'a [u64]) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Where the rollups do not say what is stored (each hour of the range is a question), in the order of time, at most [`DIFFERENCES_MAX`]; the hours and days
+    /// that these minutes lie in are compared whole. What has expired is left out.
+    fn compare(&self, minutes: Range<u64>) -> BoxFuture<'_, Result<Vec<Difference>, StoreError>>;
+
+    /// Clicks that are stored of one node (each hour of the range is a question), by the minute of the click (whole minutes since 1970), in the order of time.
+    /// Each click counts once, however often its row was sent; minutes without a click are left out, and so is what has
+    /// expired and was removed.
+    fn counts_by_minute<'a>(
+        &'a self,
+        node: &'a str,
+        minutes: Range<u64>,
+    ) -> BoxFuture<'a, Result<Vec<(u64, u64)>, StoreError>>;
 }

@@ -4,7 +4,6 @@
 //! Never part of a service. Tests in `tests/` make them and hand them to `app` or to a worker in the place of the real
 //! ones. Bound: a [`ScriptedStore`] keeps everything it was given.
 
-mod answers;
 mod clock;
 mod deduper;
 mod disk;

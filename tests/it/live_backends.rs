@@ -40,8 +40,8 @@ fn random() -> [u8; 10] {
 // --- ClickHouse --------------------------------------------------------------------------------------------------------
 
 /// A database of one test, dropped with it.
-struct Database {
-    store: ClickHouseStore,
+pub(crate) struct Database {
+    pub store: ClickHouseStore,
     raw: clickhouse::Client,
     name: String,
 }
@@ -64,24 +64,24 @@ impl Database {
         Some(Self { store: ClickHouseStore::new(&config, 2557, 1), raw, name })
     }
 
-    async fn migrated(test: &str) -> Option<Self> {
+    pub(crate) async fn migrated(test: &str) -> Option<Self> {
         let database = Self::new(test)?;
         database.store.migrate().await.unwrap();
         Some(database)
     }
 
-    async fn raw(&self, sql: &str) -> String {
+    pub(crate) async fn raw(&self, sql: &str) -> String {
         let sql = sql.replace("{db}", &self.name);
         let bytes = self.raw.query_raw(&sql).fetch_bytes("TabSeparated").unwrap().collect().await.unwrap();
         String::from_utf8_lossy(&bytes).trim_end().to_owned()
     }
 
-    async fn drop(self) {
+    pub(crate) async fn drop(self) {
         self.raw("DROP DATABASE IF EXISTS {db}").await;
     }
 }
 
-fn click<'a>(unix_ms: u64, link: &'a str, query: &'a str) -> Click<'a> {
+pub(crate) fn click<'a>(unix_ms: u64, link: &'a str, query: &'a str) -> Click<'a> {
     Click {
         id: ClickId::new(unix_ms, &random()),
         fingerprint: None,
@@ -102,7 +102,7 @@ fn click<'a>(unix_ms: u64, link: &'a str, query: &'a str) -> Click<'a> {
     }
 }
 
-fn row(click: &Click<'_>, dedup: Label) -> Row {
+pub(crate) fn row(click: &Click<'_>, dedup: Label) -> Row {
     let mut frame = Vec::new();
     click.encode(&mut frame);
     let agent = Agent { browser: "Other", os: "Other", device: "bot", crawler: true };
@@ -110,7 +110,7 @@ fn row(click: &Click<'_>, dedup: Label) -> Row {
     Row { frame: frame.into(), country: Some(*b"DE"), class: Class::Bot, reasons, dedup, agent }
 }
 
-fn batch(rows: Vec<Row>) -> Batch {
+pub(crate) fn batch(rows: Vec<Row>) -> Batch {
     Batch { id: Uuid::from_u128(fastrand::u128(..)), part: 0, node: "node-1".into(), rows }
 }
 
@@ -124,7 +124,7 @@ async fn clickhouse_migrations_make_database_and_table_once() {
     let sealed = database.store.seal(batch(vec![row(&click(T0, "a", ""), Label::Unique)]));
     let error = database.store.insert(&sealed).await.unwrap_err();
     assert!(matches!(&error, StoreError::Operator { code: 81, .. }), "{error}");
-    assert_eq!(database.store.migrate().await.unwrap(), ["001_clicks"]);
+    assert_eq!(database.store.migrate().await.unwrap(), ["001_clicks", "002_rollups"]);
     assert!(database.store.migrate().await.unwrap().is_empty());
     database.store.ping().await.unwrap();
     database.raw("DROP TABLE {db}.clicks").await;

@@ -11,10 +11,11 @@
 mod errors;
 mod frames;
 mod queries;
+mod rollups;
 mod rowbinary;
 mod schema;
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ use crate::BoxFuture;
 use crate::click::ClickId;
 use crate::click::query::Parameters;
 use crate::config;
-use crate::pipeline::store::ClickCursor;
+use crate::pipeline::store::{ClickCursor, Difference};
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
 
 /// Nobody waits longer for a connection; the insert is then known not to have arrived.
@@ -164,6 +165,22 @@ impl Store for ClickHouseStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<StoredClick>, StoreError>> {
         Box::pin(queries::recent(self, filter, behind, limit))
+    }
+
+    fn roll_up<'a>(&'a self, minutes: &'a [u64]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(rollups::roll_up(self, minutes))
+    }
+
+    fn compare(&self, minutes: Range<u64>) -> BoxFuture<'_, Result<Vec<Difference>, StoreError>> {
+        Box::pin(rollups::compare(self, minutes))
+    }
+
+    fn counts_by_minute<'a>(
+        &'a self,
+        node: &'a str,
+        minutes: Range<u64>,
+    ) -> BoxFuture<'a, Result<Vec<(u64, u64)>, StoreError>> {
+        Box::pin(rollups::counts_by_minute(self, node, minutes))
     }
 }
 

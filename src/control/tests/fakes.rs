@@ -1,6 +1,7 @@
 //! What stands behind the router in its tests: a clock that stands still, and stores in memory that can be away or silent.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::BoxFuture;
 use crate::catalog::{CatalogError, LinkStore};
 use crate::click::{ClickId, Link};
 use crate::clock::Clock;
-use crate::pipeline::store::ClickCursor;
+use crate::pipeline::store::{ClickCursor, Difference, Level};
 use crate::pipeline::{Batch, ClickFilter, Counts, Sealed, Store, StoreError, StoredClick};
 
 /// Always the same moment.
@@ -35,6 +36,8 @@ pub(super) struct Fake {
     pub(super) silent: AtomicBool,
     pub(super) links: Mutex<BTreeMap<String, Link>>,
     pub(super) asked: Mutex<Vec<ClickFilter>>,
+    /// Minutes whose rollups are wrong.
+    pub(super) wrong_minutes: Mutex<Vec<u64>>,
 }
 
 impl Fake {
@@ -156,5 +159,25 @@ impl Store for Fake {
             let older = |click: &StoredClick| behind.is_none_or(|b| click.click_id < b.id.to_string());
             Ok(clicks().into_iter().filter(older).take(limit).collect())
         })
+    }
+
+    fn roll_up<'a>(&'a self, minutes: &'a [u64]) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.wrong_minutes.lock().unwrap().retain(|wrong| !minutes.contains(wrong));
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn compare(&self, minutes: Range<u64>) -> BoxFuture<'_, Result<Vec<Difference>, StoreError>> {
+        if self.away.load(Ordering::Relaxed) {
+            return Box::pin(std::future::ready(Err(StoreError::Transient("connection refused".into()))));
+        }
+        let wrong = self.wrong_minutes.lock().unwrap();
+        let wrong = wrong.iter().filter(|minute| minutes.contains(minute));
+        let difference =
+            |minute: &u64| Difference { level: Level::Minute, minute: *minute, groups: 1, clicks: 5, counted: 4 };
+        Box::pin(std::future::ready(Ok(wrong.map(difference).collect())))
+    }
+
+    fn counts_by_minute<'a>(&'a self, _: &'a str, _: Range<u64>) -> BoxFuture<'a, Result<Vec<(u64, u64)>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 }

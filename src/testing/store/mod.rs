@@ -1,18 +1,24 @@
 //! A store that follows a script and keeps what it is given in memory.
 
+mod answers;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::answers::{matches, stored};
+use self::answers::{matches, stored};
 use crate::BoxFuture;
 use crate::click::{Click, ClickId};
-use crate::pipeline::store::ClickCursor;
+use crate::pipeline::store::{ClickCursor, Difference, Level};
 use crate::pipeline::{Batch, ClickFilter, Counts, Label, Payload, Row, Sealed, Store, StoreError, StoredClick};
+
+const MINUTE_MS: u64 = 60_000;
 
 /// What becomes of one call of `insert`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +61,9 @@ struct State {
     /// Links and clicks whose rows are refused, and the code.
     bad_links: HashMap<String, u32>,
     bad_clicks: HashMap<ClickId, u32>,
+    /// Clicks by the minute, as rolled up.
+    rollup: BTreeMap<u64, u64>,
+    rolled_up: Vec<Vec<u64>>,
     latency: Duration,
     in_flight: usize,
     in_flight_max: usize,
@@ -122,6 +131,17 @@ impl ScriptedStore {
     /// See [`ScriptedStore::hold`].
     pub fn let_go(&self) {
         self.held.send_replace(false);
+    }
+
+    /// Every call of `roll_up` that was answered well, in their order.
+    #[must_use]
+    pub fn rolled_up(&self) -> Vec<Vec<u64>> {
+        self.state().rolled_up.clone()
+    }
+
+    /// Makes the rollup of a minute say this.
+    pub fn plant_rollup(&self, minute: u64, clicks: u64) {
+        self.state().rollup.insert(minute, clicks);
     }
 
     /// Inserts without an answer now.
@@ -200,6 +220,18 @@ impl ScriptedStore {
 }
 
 impl State {
+    /// Everything but `insert` is answered while an insert would be.
+    fn answers(&self) -> Result<(), StoreError> {
+        match self.then {
+            Outcome::Stored => Ok(()),
+            _ => Err(StoreError::Transient("as the script says".into())),
+        }
+    }
+
+    fn count_minute(&self, minute: u64) -> u64 {
+        self.clicks.keys().filter(|id| id.unix_ms() / MINUTE_MS == minute).count() as u64
+    }
+
     /// The code with which the row of this click is refused.
     fn refuses(&self, click: &Click<'_>) -> Option<u32> {
         self.bad_links.get(click.link).or_else(|| self.bad_clicks.get(&click.id)).copied()
@@ -252,8 +284,7 @@ impl Store for ScriptedStore {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        let up = matches!(self.state().then, Outcome::Stored);
-        Box::pin(std::future::ready(if up { Ok(()) } else { Err(StoreError::Transient("as the script says".into())) }))
+        Box::pin(std::future::ready(self.state().answers()))
     }
 
     fn count<'a>(&'a self, filter: &'a ClickFilter) -> BoxFuture<'a, Result<Counts, StoreError>> {
@@ -279,115 +310,40 @@ impl Store for ScriptedStore {
         let page = self.matching(filter).into_iter().rev().filter(older).take(limit).collect();
         Box::pin(std::future::ready(Ok(page)))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::catalog::agents::Agent;
-    use crate::click::{Class, Reasons};
-
-    fn batch(ids: std::ops::Range<u64>) -> Batch {
-        let row = |unix_ms| {
-            let mut frame = Vec::new();
-            let click = Click {
-                id: ClickId::new(unix_ms, &[1; 10]),
-                fingerprint: None,
-                head: false,
-                prefetch: false,
-                status: 302,
-                route_version: 1,
-                address: None,
-                country: None,
-                org: "default",
-                campaign: "",
-                link: "a",
-                destination: b"https://a.example/",
-                referrer: b"",
-                ua: b"",
-                language: b"",
-                query: "",
-            };
-            click.encode(&mut frame);
-            Row {
-                frame: frame.into(),
-                country: None,
-                class: Class::Human,
-                reasons: Reasons::default(),
-                dedup: Label::Unique,
-                agent: Agent { browser: "Other", os: "Other", device: "other", crawler: false },
+    fn roll_up<'a>(&'a self, minutes: &'a [u64]) -> BoxFuture<'a, Result<(), StoreError>> {
+        let mut state = self.state();
+        let answer = state.answers();
+        if answer.is_ok() {
+            for minute in minutes {
+                let clicks = state.count_minute(*minute);
+                state.rollup.insert(*minute, clicks);
             }
+            state.rolled_up.push(minutes.to_vec());
+        }
+        Box::pin(std::future::ready(answer))
+    }
+
+    fn compare(&self, minutes: Range<u64>) -> BoxFuture<'_, Result<Vec<Difference>, StoreError>> {
+        let state = self.state();
+        let difference = |minute: u64| {
+            let (clicks, counted) = (state.count_minute(minute), state.rollup.get(&minute).copied().unwrap_or(0));
+            (clicks != counted).then_some(Difference { level: Level::Minute, minute, groups: 1, clicks, counted })
         };
-        Batch { id: Uuid::from_u128(1), part: 0, node: "n".into(), rows: ids.map(row).collect() }
+        Box::pin(std::future::ready(state.answers().map(|()| minutes.filter_map(difference).collect())))
     }
 
-    #[tokio::test]
-    async fn the_script_decides_what_is_stored_and_what_is_said() {
-        use Outcome::{AmbiguousLost, AmbiguousStored, Divide, Operator, Poison, Stored, Transient};
-        let script = [Transient, Operator, AmbiguousLost, Poison(53), Divide, AmbiguousStored];
-        let store = ScriptedStore::new(script, Stored);
-        let sealed = store.seal(batch(0..3));
-        assert!(matches!(store.insert(&sealed).await, Err(StoreError::Transient(_))));
-        assert!(matches!(store.insert(&sealed).await, Err(StoreError::Operator { code: 0, .. })));
-        assert!(matches!(store.insert(&sealed).await, Err(StoreError::Ambiguous(_))));
-        assert!(matches!(store.insert(&sealed).await, Err(StoreError::Poison { code: 53, .. })));
-        assert!(matches!(store.insert(&sealed).await, Err(StoreError::Divide(_))));
-        assert!(store.click_ids().is_empty());
-        assert!(matches!(store.insert(&sealed).await, Err(StoreError::Ambiguous(_))));
-        assert_eq!(store.click_ids().len(), 3);
-        store.insert(&sealed).await.unwrap();
-        assert_eq!(store.count(&ClickFilter::default()).await.unwrap().total, 3);
-        assert_eq!(store.calls().len(), 7);
-        store.always(Transient);
-        assert!(store.insert(&sealed).await.is_err() && store.ping().await.is_err());
-    }
-
-    #[tokio::test]
-    async fn an_insert_with_a_bad_row_stores_nothing_and_one_without_does() {
-        let store = ScriptedStore::new([], Outcome::Stored);
-        let bad = batch(3..4);
-        store.refuse_clicks(bad.rows.iter().map(|row| Click::decode(&row.frame).unwrap().id), 321);
-        let error = store.insert(&store.seal(batch(0..5))).await.unwrap_err();
-        assert!(matches!(error, StoreError::Poison { code: 321, .. }), "{error:?}");
-        assert!(store.click_ids().is_empty());
-        store.insert(&store.seal(batch(0..3))).await.unwrap();
-        assert_eq!(
-            store.calls().into_iter().map(|call| call.2).collect::<Vec<_>>(),
-            [Outcome::Poison(321), Outcome::Stored]
-        );
-        store.refuse_link("a", 469);
-        assert!(matches!(store.insert(&store.seal(batch(0..1))).await, Err(StoreError::Poison { code: 469, .. })));
-        store.refuse_nothing();
-        store.insert(&store.seal(batch(0..5))).await.unwrap();
-        assert_eq!(store.click_ids().len(), 5);
-    }
-
-    #[tokio::test]
-    async fn answers_come_when_the_test_lets_them() {
-        let store = ScriptedStore::new([], Outcome::Stored);
-        let sealed = store.seal(batch(0..1));
-        store.hold();
-        let (one, two) = (store.insert(&sealed), store.insert(&sealed));
-        drop(store.insert(&sealed));
-        assert_eq!((store.in_flight(), store.in_flight_max()), (2, 3));
-        let mut both = Box::pin(async { tokio::join!(one, two) });
-        tokio::select! { biased; _ = &mut both => panic!("answers are held back"), () = std::future::ready(()) => {} }
-        store.let_go();
-        assert!(matches!(both.await, (Ok(()), Ok(()))));
-        store.answer_after(Duration::from_millis(5));
-        let began = tokio::time::Instant::now();
-        store.insert(&sealed).await.unwrap();
-        assert!(began.elapsed() >= Duration::from_millis(5) && store.in_flight() == 0);
-    }
-
-    #[tokio::test]
-    async fn pages_are_newest_first() {
-        let store = ScriptedStore::new([], Outcome::Stored);
-        store.insert(&store.seal(batch(0..5))).await.unwrap();
-        let page = store.recent(&ClickFilter::default(), None, 2).await.unwrap();
-        let last: ClickId = page[1].click_id.parse().unwrap();
-        assert_eq!(last.unix_ms(), 3);
-        let behind = Some(ClickCursor { unix_ms: 3, id: last });
-        assert_eq!(store.recent(&ClickFilter::default(), behind, 9).await.unwrap().len(), 3);
+    fn counts_by_minute<'a>(
+        &'a self,
+        node: &'a str,
+        minutes: Range<u64>,
+    ) -> BoxFuture<'a, Result<Vec<(u64, u64)>, StoreError>> {
+        let state = self.state();
+        let mut counts = BTreeMap::<u64, u64>::new();
+        for (id, _) in state.clicks.iter().filter(|(_, (batch, _))| *batch.node == *node) {
+            *counts.entry(id.unix_ms() / MINUTE_MS).or_default() += 1;
+        }
+        counts.retain(|minute, _| minutes.contains(minute));
+        Box::pin(std::future::ready(state.answers().map(|()| counts.into_iter().collect())))
     }
 }
