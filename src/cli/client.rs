@@ -1,7 +1,7 @@
 //! The control API as commands see it: over the network when a node runs on the data folder, in this process when none
 //! does. One code path for both: every command is a request.
 //!
-//! Never opens a folder that a node holds, never prints a token. Called by the commands. Bounds: [`TIMEOUT`] a request;
+//! Never opens a folder that a node holds, never prints a token. Called by the commands. Bounds: [`TIMEOUT`] a request, unless the command takes longer;
 //! [`TRIES_MAX`] looks at a folder that another command has open, or whose node is just starting.
 
 use std::fmt;
@@ -93,6 +93,17 @@ impl Api {
     /// # Errors
     /// [`Refused`] for any other answer; what kept the node from answering.
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        self.call_within(TIMEOUT, method, path, body).await
+    }
+
+    /// The same for what may take longer.
+    pub(super) async fn call_within(
+        &self,
+        timeout: Duration,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         let token = match self {
             Self::Remote { token, .. } => token,
             Self::Local(folder) => &folder.token,
@@ -108,7 +119,7 @@ impl Api {
         let body = body.map(Value::to_string).unwrap_or_default();
         let (status, answer) = match self {
             Self::Remote { url, .. } => {
-                http::exchange(url, request.body(Full::from(body))?, TIMEOUT).await.context("the node")?
+                http::exchange(url, request.body(Full::from(body))?, timeout).await.context("the node")?
             }
             Self::Local(folder) => in_process(folder, request.body(Body::from(body))?).await?,
         };

@@ -11,6 +11,7 @@ mod dead_letters;
 mod http;
 mod links;
 mod output;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,6 +62,7 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Link(command) => on_runtime(links::run(&config, command)),
         Command::Clicks(command) => on_runtime(clicks::run(&config, command)),
         Command::DeadLetter(command) => on_runtime(dead_letters::run(&config, command)),
+        Command::Verify(command) => on_runtime(verify::run(&config, command)),
         Command::Healthcheck(Healthcheck { url }) => on_runtime(healthcheck(&config, url)),
     }
 }

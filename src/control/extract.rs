@@ -16,6 +16,8 @@ use super::problem::{Code, ERRORS_MAX, Problem, Wrong};
 
 /// Characters of a name that a client sent, when it is sent back.
 const NAME_CHARS_MAX: usize = 64;
+/// The last moment that can be written with any offset within the year 9999 (jiff's last), in Unix milliseconds.
+const TIME_MS_MAX: u64 = 253_402_207_200_999;
 
 /// A JSON object whose fields are all optional.
 pub(super) struct Fields<T> {
@@ -115,6 +117,20 @@ pub(super) fn limit(text: Option<&str>, default: usize, max: usize) -> Result<us
     }
 }
 
+/// A time as Unix milliseconds; what is wrong with it.
+pub(super) fn time(text: &str) -> Result<u64, &'static str> {
+    let number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let unix_ms = if number {
+        text.parse().ok()
+    } else {
+        text.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond()).ok())
+    };
+    unix_ms.filter(|ms| *ms <= TIME_MS_MAX).ok_or(
+        "must be a time from 1970 on, as RFC 3339 (2026-11-21T08:00:00Z; write the + of an offset as %2B in a URL) or in \
+         Unix milliseconds",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +148,24 @@ mod tests {
             assert!(!json(kind), "{kind}");
         }
         assert!(!is_json(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn times_are_rfc_3339_or_milliseconds() {
+        for (text, ms) in [
+            ("0", 0),
+            ("1700000000123", 1_700_000_000_123),
+            ("2023-11-14T22:13:20Z", 1_700_000_000_000),
+            ("2023-11-14T23:13:20.5+01:00", 1_700_000_000_500),
+            ("9999-12-30T22:00:00.999Z", TIME_MS_MAX),
+        ] {
+            assert_eq!(time(text).unwrap(), ms, "{text}");
+        }
+        for bad in
+            ["", "-1", "1e3", "now", "2023-11-14", "1969-12-31T23:59:59Z", "99999999999999999999", "253402207201000"]
+        {
+            assert!(time(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

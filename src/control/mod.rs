@@ -9,6 +9,7 @@
 //! /api/v1/links  /api/v1/links/{slug}         bearer token
 //! /api/v1/clicks  /api/v1/clicks/count        bearer token
 //! /api/v1/dead-letters  …/{batch}  …/replay    bearer token
+//! /api/v1/verify                              bearer token
 //! ```
 //! Errors are `application/problem+json` (RFC 9457) with a stable `code`, also for unknown paths and methods. What is
 //! planned and not built answers 501 and says so.
@@ -25,6 +26,7 @@ mod serve;
 mod status;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,7 +87,8 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .route("/links", get(links::list).post(links::create))
         .route("/links/{slug}", get(links::read).patch(links::change).delete(links::remove))
         .route("/clicks", get(clicks::list))
-        .route("/clicks/count", get(clicks::count));
+        .route("/clicks/count", get(clicks::count))
+        .route("/verify", post(verify::run));
     let api = api
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/replay", post(dead_letters::replay_all))

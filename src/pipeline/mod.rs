@@ -18,6 +18,7 @@ pub mod retry;
 mod running;
 mod sending;
 pub mod store;
+pub mod verify;
 pub mod worker;
 
 pub use batch::{Batch, Row};

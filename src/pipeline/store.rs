@@ -171,8 +171,8 @@ pub struct Difference {
     pub counted: u64,
 }
 
-/// Differences that one comparison tells of; mended, the next one tells of more.
-pub const DIFFERENCES_MAX: usize = 1440;
+/// Differences that one comparison tells of: a whole day has 1440 minutes, 24 hours and itself.
+pub const DIFFERENCES_MAX: usize = 1500;
 
 /// Where a page of clicks goes on: behind this click, towards older ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

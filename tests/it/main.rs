@@ -18,6 +18,7 @@ mod live_rollups;
 mod pipeline;
 mod proxy;
 mod readme;
+mod store_commands;
 mod tidy;
 
 #[cfg(not(feature = "testing"))]
