@@ -122,7 +122,7 @@ fn journal(c: &mut Criterion) {
 
 fn store(c: &mut Criterion) {
     let config = Config::load(&Sources::default()).expect("the defaults are good");
-    let store = ClickHouseStore::new(&config.store.clickhouse, 2557, 1);
+    let store = ClickHouseStore::new(&config.store.clickhouse, config.store.retention.clone(), 1);
     let (agents, mut ids) = (Agents::new().expect("agents"), IdSource::new(1));
     let row = |id| {
         let mut frame = BytesMut::new();

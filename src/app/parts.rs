@@ -43,14 +43,14 @@ impl Backends {
         let settings = &self.config.store;
         match settings.backend {
             StoreBackend::ClickHouse => {
-                Ok(Arc::new(ClickHouseStore::new(&settings.clickhouse, settings.retention_days, runtimes)))
+                Ok(Arc::new(ClickHouseStore::new(&settings.clickhouse, settings.retention.clone(), runtimes)))
             }
             StoreBackend::Sqlite => {
                 if let Some(store) = self.sqlite.get() {
                     return Ok(Arc::clone(store) as Arc<dyn Store>);
                 }
                 let path = self.config.data_dir.join("clicks.db");
-                let opened = SqliteClicks::open(&path, settings.retention_days)
+                let opened = SqliteClicks::open(&path, settings.retention.clone())
                     .with_context(|| format!("`{}` cannot be opened", path.display()))?;
                 Ok(Arc::clone(self.sqlite.get_or_init(|| Arc::new(opened))) as Arc<dyn Store>)
             }

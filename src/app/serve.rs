@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use super::expiry;
 use super::folder::{self, FolderLock};
 use super::letters;
 use super::monitor::{self, Monitor};
@@ -164,8 +165,9 @@ impl Node {
             up: [None; 3],
         };
         if config.store.migrate {
-            migrate(store).await;
+            migrate(Arc::clone(&store)).await;
         }
+        tokio::spawn(expiry::run(store, Arc::clone(&clock)));
         monitor.look().await;
         tokio::spawn(monitor.run());
 

@@ -1,9 +1,11 @@
-//! What every click store derives alike: a query string as JSON, the day a row expires, and the shape of counts. Pure; called by the stores for each row they encode and for each answer they read.
+//! What every click store derives alike: a query string as JSON, when a row expires, and the shape of counts. Pure; called by the stores for each row they encode and for each answer they read.
+
+use std::time::Duration;
 
 use crate::click::query::Parameters;
 use crate::pipeline::{Counts, Label};
 
-const DAY_MS: u64 = 86_400_000;
+const MINUTE_MS: u64 = 60_000;
 
 /// Appends parameters as a JSON object of texts; bytes that are no UTF-8 become U+FFFD.
 pub(super) fn write_json(parameters: &Parameters<'_>, out: &mut Vec<u8>) {
@@ -23,10 +25,12 @@ fn write_json_text(text: &[u8], out: &mut Vec<u8>) {
     serde_json::to_writer(out, String::from_utf8_lossy(text).as_ref()).expect("a text into memory cannot fail");
 }
 
-/// The day (since 1970-01-01) behind which a click of this time may be removed. A `Date` ends in 2149; later ones stay
-/// there.
-pub(super) fn expires_day(unix_ms: u64, retention_days: u32) -> u16 {
-    u16::try_from(unix_ms / DAY_MS + u64::from(retention_days)).unwrap_or(u16::MAX)
+/// The second (since 1970-01-01) from which a click of this time may be removed. Counted from the end of its minute, so
+/// that the clicks of a minute go together, and the counts of a minute with them. ClickHouse's `DateTime` ends in 2106;
+/// later times stay there.
+pub(super) fn expires_s(unix_ms: u64, retention: Duration) -> u32 {
+    let minute_end_s = (unix_ms / MINUTE_MS + 1) * 60;
+    u32::try_from(minute_end_s.saturating_add(retention.as_secs())).unwrap_or(u32::MAX)
 }
 
 /// Adds up groups of (class, label, clicks). A label that this program does not know counts as unknown.
@@ -65,9 +69,9 @@ mod tests {
 
     #[test]
     fn a_row_expires_after_its_retention_and_never_beyond_the_calendar() {
-        assert_eq!(expires_day(DAY_MS - 1, 2557), 2557);
-        assert_eq!(expires_day(DAY_MS, 2557), 2558);
-        assert_eq!(expires_day(u64::MAX, u32::MAX), u16::MAX);
+        let day = Duration::from_secs(86_400);
+        assert_eq!([0, 59_999, 60_000].map(|ms| expires_s(ms, day)), [86_460, 86_460, 86_520]);
+        assert_eq!(expires_s(u64::MAX, Duration::MAX), u32::MAX);
     }
 
     #[test]

@@ -19,7 +19,9 @@ mod columns;
 mod database_thread;
 #[cfg(test)]
 mod samples;
+mod sqlite_expiry;
 mod sqlite_file;
+mod sqlite_insert;
 mod sqlite_questions;
 mod sqlite_rollups;
 

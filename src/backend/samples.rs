@@ -1,9 +1,12 @@
 //! Clicks and rows for the tests of this module. Compiled for tests only.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use crate::catalog::agents::Agent;
 use crate::click::{Class, Click, ClickId, Fingerprint, class};
+use crate::config::Retention;
 use crate::pipeline::{Batch, Label, Row, StoredClick};
 
 /// A bot's click on `spring` at 1_700_000_000_123 with this query string.
@@ -26,6 +29,12 @@ pub(super) fn click(query: &str) -> Click<'_> {
         language: b"de",
         query,
     }
+}
+
+/// Thirty days; an hour for `brief`.
+pub(super) fn retention() -> Retention {
+    let (hour, days) = (Duration::from_secs(3600), Duration::from_secs(30 * 86_400));
+    Retention::new(days, [("brief".to_owned(), hour)].into())
 }
 
 /// The row of this click.

@@ -1,8 +1,8 @@
 //! The embedded store: clicks in one SQLite file.
 //!
 //! One thread writes, one reads; a question never holds up a batch. A batch is one transaction, and a click that is
-//! there already is left alone, so a batch sent twice is stored once. It keeps every click: old rows carry the day they
-//! may go, and nothing here removes them yet. `app` opens it once; workers call `insert`, the operator side the rest.
+//! there already is left alone, so a batch sent twice is stored once. Rows carry the second from
+//! which they may go, and go when `expire` is called. `app` opens it once; workers call `insert`, the operator side the rest.
 //! Bounds: two threads, 64 waiting calls each, 4 + 2 MiB of page cache. Texts that are no UTF-8 are kept with U+FFFD in
 //! the place of what is not.
 
@@ -10,48 +10,37 @@ use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, Statement, TransactionBehavior, params};
+use rusqlite::Connection;
 use uuid::Uuid;
 
-use super::columns;
 use super::database_thread::{DatabaseThread, Gone};
+use super::sqlite_expiry;
 use super::sqlite_file::{self, FileError, Migration};
-use super::sqlite_questions::{self, MINUTE_MS};
+use super::sqlite_insert;
+use super::sqlite_questions;
 use super::sqlite_rollups;
 use crate::BoxFuture;
-use crate::click::query::Parameters;
-use crate::click::{Click, ClickId};
-use crate::pipeline::store::{ClickCursor, DIFFERENCES_MAX, Difference};
-use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Row, Sealed, Store, StoreError, StoredClick};
+use crate::click::ClickId;
+use crate::config::Retention;
+use crate::pipeline::store::{ClickCursor, DIFFERENCES_MAX, Difference, Expired};
+use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { name: "001_clicks", sql: include_str!("../../schema/sqlite/clicks/001_clicks.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { name: "001_clicks", sql: include_str!("../../schema/sqlite/clicks/001_clicks.sql") },
+    Migration { name: "002_expiry", sql: include_str!("../../schema/sqlite/clicks/002_expiry.sql") },
+];
 
 /// Minutes.
 const HOUR: u64 = 60;
 const WRITER_CACHE_KIB: u32 = 4 * 1024;
 const READER_CACHE_KIB: u32 = 2 * 1024;
 
-/// Only the key may be there already; anything else that a row breaks is an error.
-const INSERT: &str = "INSERT INTO clicks (click_id, ts, org, campaign, link, rule, variant, destination, status,
-     external_click_id, source, class, reasons, dedup, fraud_score, country, device, os, browser, language, referrer, ua,
-     ip, query, route_version, node, batch_id, expires)
-     VALUES (?1, ?2, ?3, ?4, ?5, '', '', ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-     ?22, ?23, ?24, ?25)
-     ON CONFLICT (click_id) DO NOTHING";
-
-const ADD: &str = "INSERT INTO click_counts (minute, link, campaign, class, dedup, clicks)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-     ON CONFLICT (minute, link, campaign, class, dedup) DO UPDATE SET clicks = clicks + excluded.clicks";
-
 /// Clicks in a SQLite file.
 #[derive(Debug)]
 pub struct SqliteClicks {
     writer: DatabaseThread,
     reader: DatabaseThread,
-    retention_days: u32,
+    retention: Retention,
 }
 
 impl SqliteClicks {
@@ -59,7 +48,7 @@ impl SqliteClicks {
     ///
     /// # Errors
     /// The file cannot be opened or written, is no database, or comes from a newer program.
-    pub fn open(path: &Path, retention_days: u32) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, retention: Retention) -> Result<Self, StoreError> {
         let open = || -> Result<Self, FileError> {
             let writer = sqlite_file::open(path, WRITER_CACHE_KIB, &MIGRATIONS)?;
             // Second: the writer has made the file.
@@ -67,7 +56,7 @@ impl SqliteClicks {
             Ok(Self {
                 writer: DatabaseThread::start("clicks-db-write", writer)?,
                 reader: DatabaseThread::start("clicks-db-read", reader)?,
-                retention_days,
+                retention,
             })
         };
         open().map_err(|e| StoreError::operator(format!("{}: {e}", path.display())))
@@ -101,8 +90,8 @@ impl Store for SqliteClicks {
             let Payload::Rows(rows) = &batch.payload else {
                 return Err(StoreError::operator("the batch was sealed by another store"));
             };
-            let (rows, retention_days) = (Arc::clone(rows), self.retention_days);
-            self.writer.call(move |c| write(c, &rows, retention_days)).await?.map_err(of_insert)
+            let (rows, retention) = (Arc::clone(rows), self.retention.clone());
+            self.writer.call(move |c| sqlite_insert::write(c, &rows, &retention)).await?.map_err(of_insert)
         })
     }
 
@@ -172,6 +161,10 @@ impl Store for SqliteClicks {
             Ok(counts)
         })
     }
+
+    fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<Expired, StoreError>> {
+        Box::pin(async move { Ok(self.writer.call(move |c| sqlite_expiry::expire(c, now_ms)).await??) })
+    }
 }
 
 /// Cuts minutes at full hours: one call to a thread each, so that others get their turn.
@@ -212,119 +205,13 @@ fn of_insert(error: rusqlite::Error) -> StoreError {
     error.into()
 }
 
-/// Writes a batch: all of it, or none.
-fn write(connection: &mut Connection, batch: &Batch, retention_days: u32) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut batch_id = [0; 36];
-    let mut writing = Writing {
-        batch_id: batch.id.hyphenated().encode_lower(&mut batch_id),
-        node: &batch.node,
-        retention_days,
-        parameters: Parameters::default(),
-        json: Vec::new(),
-    };
-    let mut counts = MinuteCounts::default();
-    {
-        let mut insert = transaction.prepare_cached(INSERT)?;
-        for row in &batch.rows {
-            match Click::decode(&row.frame) {
-                Ok(click) => {
-                    if writing.row(&mut insert, row, &click)? {
-                        let minute = click.id.unix_ms() / MINUTE_MS;
-                        let key = (minute, click.link, click.campaign, row.class.name(), row.dedup.name());
-                        *counts.entry(key).or_default() += 1;
-                    }
-                }
-                // The worker has decoded this very frame; no disk lies between.
-                Err(problem) => {
-                    tracing::error!(%problem, batch = %batch.id, "a click cannot be encoded and is not stored")
-                }
-            }
-        }
-        // In the order of the table, so that a page is changed once.
-        let mut counts: Vec<_> = counts.into_iter().collect();
-        counts.sort_unstable();
-        let mut add = transaction.prepare_cached(ADD)?;
-        for ((minute, link, campaign, class, dedup), clicks) in counts {
-            add.execute(params![number(minute), link, campaign, class, dedup, clicks])?;
-        }
-    }
-    transaction.commit()
-}
-
-/// Clicks by minute, link, campaign, class and label.
-type MinuteCounts<'b> =
-    HashMap<(u64, &'b str, &'b str, &'static str, &'static str), u32, foldhash::quality::RandomState>;
-
-/// What all rows of a batch share, and memory that is lent from row to row.
-struct Writing<'b> {
-    batch_id: &'b str,
-    node: &'b str,
-    retention_days: u32,
-    parameters: Parameters<'b>,
-    json: Vec<u8>,
-}
-
-impl<'b> Writing<'b> {
-    /// Writes a row; false when the click is there already.
-    fn row(&mut self, insert: &mut Statement<'_>, row: &Row, click: &Click<'b>) -> rusqlite::Result<bool> {
-        self.parameters.read(click.query);
-        self.json.clear();
-        columns::write_json(&self.parameters, &mut self.json);
-        let lossy = String::from_utf8_lossy;
-        let written = insert.execute(params![
-            click.id.hyphenated(&mut [0; 36]),
-            number(click.id.unix_ms()),
-            click.org,
-            click.campaign,
-            click.link,
-            lossy(click.destination),
-            click.status,
-            lossy(self.parameters.get("click_id")),
-            lossy(self.parameters.get("source")),
-            row.class.name(),
-            reasons_json(row),
-            row.dedup.name(),
-            lossy(row.country.as_ref().map_or(&[], |country| country.as_slice())),
-            row.agent.device,
-            row.agent.os,
-            row.agent.browser,
-            lossy(click.language),
-            lossy(click.referrer),
-            lossy(click.ua),
-            click.address.map_or_else(String::new, |address| address.to_string()),
-            ToSqlOutput::Borrowed(ValueRef::Text(&self.json)),
-            number(click.route_version),
-            self.node,
-            self.batch_id,
-            columns::expires_day(click.id.unix_ms(), self.retention_days),
-        ])?;
-        Ok(written == 1)
-    }
-}
-
-/// SQLite's integers have a sign.
-pub(super) fn number(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-fn reasons_json(row: &Row) -> std::borrow::Cow<'static, str> {
-    let mut names = row.reasons.names().peekable();
-    if names.peek().is_none() {
-        return "[]".into();
-    }
-    // Our own words: nothing in them needs an escape.
-    let quoted: Vec<String> = names.map(|name| format!("\"{name}\"")).collect();
-    format!("[{}]", quoted.join(",")).into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backend::samples;
 
     async fn store(folder: &tempfile::TempDir) -> SqliteClicks {
-        let store = SqliteClicks::open(&folder.path().join("clicks.db"), 30).unwrap();
+        let store = SqliteClicks::open(&folder.path().join("clicks.db"), samples::retention()).unwrap();
         store.migrate().await.unwrap();
         store
     }
@@ -384,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_table_waits_for_a_person() {
         let folder = tempfile::tempdir().unwrap();
-        let store = SqliteClicks::open(&folder.path().join("clicks.db"), 30).unwrap();
+        let store = SqliteClicks::open(&folder.path().join("clicks.db"), samples::retention()).unwrap();
         let sealed = store.seal(samples::batch(1_700_000_000_000, 1));
         for error in [store.insert(&sealed).await.unwrap_err(), store.ping().await.unwrap_err()] {
             assert!(
@@ -392,9 +279,29 @@ mod tests {
                 "{error}"
             );
         }
-        assert_eq!(store.migrate().await.unwrap(), ["001_clicks"]);
+        assert_eq!(store.migrate().await.unwrap(), ["001_clicks", "002_expiry"]);
         assert!(store.migrate().await.unwrap().is_empty());
         store.insert(&sealed).await.unwrap();
         store.ping().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn clicks_of_a_file_with_days_expire_at_the_same_time_as_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clicks.db");
+        let mut old = sqlite_file::open(&path, 100, &MIGRATIONS[..1]).unwrap();
+        sqlite_file::migrate(&mut old, &MIGRATIONS[..1]).unwrap();
+        let texts = "'', ".repeat(6);
+        let sql = format!(
+            "INSERT INTO clicks VALUES ('018bcfe5-687b-7909-8909-090909090909', 1700000000123, 'o', '', 'a', '', '', '', 302,
+             '', '', 'human', '[]', 'unique', 0, {texts} '', '', '{{}}', 1, 'n', 'b', 19705)"
+        );
+        old.execute(&sql, []).unwrap();
+        drop(old);
+        let store = store(&folder).await;
+        store.roll_up(&[1_700_000_000_123 / 60_000]).await.unwrap();
+        let day_ms = 86_400_000;
+        assert_eq!(store.expire(19_705 * day_ms - 1).await.unwrap().clicks, 0);
+        assert_eq!(store.expire(19_705 * day_ms).await.unwrap().clicks, 1);
     }
 }

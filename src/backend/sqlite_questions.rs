@@ -16,7 +16,7 @@ use rusqlite::{Connection, Row, params_from_iter};
 use uuid::Uuid;
 
 use super::columns;
-use super::sqlite_clicks::number;
+use super::sqlite_insert::number;
 use crate::click::ClickId;
 use crate::pipeline::{ClickFilter, Counts, StoredClick};
 
@@ -260,7 +260,7 @@ mod tests {
     type Model = (u64, &'static str, &'static str, Label, String);
 
     async fn filled(folder: &tempfile::TempDir, clicks: &[(u64, u8, u8)]) -> (SqliteClicks, Vec<Model>) {
-        let store = SqliteClicks::open(&folder.path().join("clicks.db"), 30).unwrap();
+        let store = SqliteClicks::open(&folder.path().join("clicks.db"), samples::retention()).unwrap();
         store.migrate().await.unwrap();
         let mut model: Vec<Model> = Vec::new();
         // Two batches, so that counts are added to.
@@ -344,7 +344,7 @@ mod tests {
     fn questions_look_up_minutes_and_scan_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("clicks.db");
-        runtime().block_on(async { SqliteClicks::open(&path, 30).unwrap().migrate().await.unwrap() });
+        runtime().block_on(async { SqliteClicks::open(&path, samples::retention()).unwrap().migrate().await.unwrap() });
         let connection = Connection::open(&path).unwrap();
         let sql = format!(
             "EXPLAIN QUERY PLAN {MINUTES} SELECT class, dedup, sum(clicks) FROM minutes CROSS JOIN click_counts USING (minute)

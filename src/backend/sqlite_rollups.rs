@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::sqlite_clicks::number;
+use super::sqlite_insert::number;
 use super::sqlite_questions::{MINUTE_MS, first_id};
 use crate::pipeline::store::{Difference, Level};
 
@@ -102,7 +102,7 @@ mod tests {
     /// 200 clicks in each of four minutes.
     async fn filled(folder: &tempfile::TempDir) -> (SqliteClicks, Connection) {
         let path = folder.path().join("clicks.db");
-        let store = SqliteClicks::open(&path, 30).unwrap();
+        let store = SqliteClicks::open(&path, samples::retention()).unwrap();
         store.migrate().await.unwrap();
         for minute in 0..4 {
             store.insert(&store.seal(samples::batch(T0 + minute * MINUTE_MS, 200))).await.unwrap();

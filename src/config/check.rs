@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::layers::Layers;
+use super::retention::{self, Retention};
 use super::units::{
     GIB, KIB, MIB, Secret, Value, boolean, clickhouse_url, folder, header_text, host, identifier, journal_sync, list,
     node_name, number, redis_url, size, socket, text, time, token, word,
@@ -243,8 +244,10 @@ impl Keys {
         Store {
             backend: self.get("store.backend", word(&backends, &[])),
             migrate: self.get("store.migrate", boolean),
-            // 100 years: ClickHouse's dates end in 2149.
-            retention_days: self.get("store.retention_days", number(1..=36_500)),
+            retention: Retention::new(
+                self.get("store.retention", time(retention::RANGE)),
+                self.get("store.retention_of", retention::retention_of),
+            ),
             clickhouse: ClickHouse {
                 url: self.get("store.clickhouse.url", text(clickhouse_url)),
                 database: self.get("store.clickhouse.database", text(identifier)),
@@ -352,6 +355,7 @@ pub(super) mod tests {
             ("journal", "sync = \"interval:11s\"", "the interval must be 1ms to 10s"),
             ("dedup", "window = \"25h\"", "must be 1s to 1d"),
             ("store", "migrate = \"yes\"", "must be true or false, without quotes"),
+            ("store", "retention_of = [\"acme=1\"]", "\"acme=1\": the time "),
             ("store", "backend = \"mysql\"", "must be \"sqlite\" or \"clickhouse\""),
             ("store.clickhouse", "url = \"http://me:pw@store\"", "holds a user or password"),
             ("store.clickhouse", "database = \"a-b\"", "must be 1 to 64 letters, digits or _"),

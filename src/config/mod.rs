@@ -9,6 +9,7 @@ mod check;
 mod layers;
 mod problem;
 mod relations;
+mod retention;
 mod units;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use layers::Sources;
 pub use problem::{Origin, Problem, Problems};
+pub use retention::Retention;
 pub use units::Secret;
 
 use crate::click::address::Network;
@@ -228,8 +230,8 @@ pub struct Store {
     pub backend: StoreBackend,
     /// Create and upgrade tables at start.
     pub migrate: bool,
-    /// Days a click is kept.
-    pub retention_days: u32,
+    /// How long a click is kept.
+    pub retention: Retention,
     /// `[store.clickhouse]`
     pub clickhouse: ClickHouse,
 }

@@ -295,7 +295,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// A time from `250ms`, `30s`, `10m`, `24h`, `7d`.
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(text);
     if unit.is_empty() && !number.is_empty() {
         return Err("has no unit; write 250ms, 30s, 10m, 24h or 7d".into());

@@ -174,6 +174,15 @@ pub struct Difference {
 /// Differences that one comparison tells of: a whole day has 1440 minutes, 24 hours and itself.
 pub const DIFFERENCES_MAX: usize = 1500;
 
+/// What a step of [`Store::expire`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Clicks that were removed.
+    pub clicks: u64,
+    /// Whether there is more to remove.
+    pub more: bool,
+}
+
 /// Where a page of clicks goes on: behind this click, towards older ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClickCursor {
@@ -233,4 +242,8 @@ pub trait Store: Send + Sync {
         node: &'a str,
         minutes: Range<u64>,
     ) -> BoxFuture<'a, Result<Vec<(u64, u64)>, StoreError>>;
+
+    /// Removes some of what has expired by this time (Unix milliseconds), in a bounded step; the rollups of what it takes
+    /// go with it. A store that removes by itself has nothing to do.
+    fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<Expired, StoreError>>;
 }

@@ -14,7 +14,7 @@ use trellis::backend::redis::{Parts, RedisDeduper};
 use trellis::catalog::agents::Agent;
 use trellis::click::{Class, Click, ClickId, Fingerprint, Reasons};
 use trellis::clock::Clock;
-use trellis::config;
+use trellis::config::{self, Retention};
 use trellis::pipeline::breaker::Breaker;
 use trellis::pipeline::store::ClickCursor;
 use trellis::pipeline::{Batch, Claim, ClickFilter, Deduper, Label, Row, Store, StoreError};
@@ -49,6 +49,11 @@ pub(crate) struct Database {
 impl Database {
     /// `None` when there is no server.
     fn new(test: &str) -> Option<Self> {
+        Self::with(test, Retention::new(Duration::from_secs(2557 * 86_400), [].into()), Duration::from_secs(30))
+    }
+
+    /// Without tables; with this retention and limit of a question.
+    pub(crate) fn with(test: &str, retention: Retention, query_timeout: Duration) -> Option<Self> {
         let url = service(CLICKHOUSE, test)?;
         let name = format!("trellis_test_{:016x}", fastrand::u64(..));
         let config = config::ClickHouse {
@@ -58,10 +63,10 @@ impl Database {
             password: config::Secret::new(""),
             pool: 4,
             insert_timeout: Duration::from_secs(30),
-            query_timeout: Duration::from_secs(30),
+            query_timeout,
         };
         let raw = clickhouse::Client::default().with_url(url).with_compression(clickhouse::Compression::None);
-        Some(Self { store: ClickHouseStore::new(&config, 2557, 1), raw, name })
+        Some(Self { store: ClickHouseStore::new(&config, retention, 1), raw, name })
     }
 
     pub(crate) async fn migrated(test: &str) -> Option<Self> {
@@ -124,7 +129,7 @@ async fn clickhouse_migrations_make_database_and_table_once() {
     let sealed = database.store.seal(batch(vec![row(&click(T0, "a", ""), Label::Unique)]));
     let error = database.store.insert(&sealed).await.unwrap_err();
     assert!(matches!(&error, StoreError::Operator { code: 81, .. }), "{error}");
-    assert_eq!(database.store.migrate().await.unwrap(), ["001_clicks", "002_rollups"]);
+    assert_eq!(database.store.migrate().await.unwrap(), ["001_clicks", "002_rollups", "003_expires"]);
     assert!(database.store.migrate().await.unwrap().is_empty());
     database.store.ping().await.unwrap();
     database.raw("DROP TABLE {db}.clicks").await;
@@ -204,7 +209,7 @@ async fn a_click_comes_back_from_clickhouse_as_it_was() {
     assert_eq!(query, [("click_id", "x \"y"), ("k", "\u{fffd}\0"), ("source", "m")]);
     // In the table, the visitor's bytes are as they came, and a row goes seven years later.
     let raw = database.raw("SELECT hex(ua), hex(query['k']), expires, rule, fraud_score FROM {db}.clicks").await;
-    assert_eq!(raw, "6375726C2F3820FF\tFF00\t2033-02-03\t\t0");
+    assert_eq!(raw, "6375726C2F3820FF\tFF00\t2033-02-03 04:06:00\t\t0");
     database.drop().await;
 }
 

@@ -14,6 +14,7 @@ mod lifecycle;
 mod live;
 mod live_backends;
 mod live_redis;
+mod live_retention;
 mod live_rollups;
 mod pipeline;
 mod proxy;

@@ -29,8 +29,8 @@ use self::rowbinary::Shared;
 use crate::BoxFuture;
 use crate::click::ClickId;
 use crate::click::query::Parameters;
-use crate::config;
-use crate::pipeline::store::{ClickCursor, Difference};
+use crate::config::{self, Retention};
+use crate::pipeline::store::{ClickCursor, Difference, Expired};
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
 
 /// Nobody waits longer for a connection; the insert is then known not to have arrived.
@@ -53,13 +53,13 @@ pub struct ClickHouseStore {
     database: String,
     insert_timeout: Duration,
     query_timeout: Duration,
-    retention_days: u32,
+    retention: Retention,
 }
 
 impl ClickHouseStore {
     /// A store for one of `runtimes` runtimes, which share `config.pool` connections between them. Connects to nothing.
     #[must_use]
-    pub fn new(config: &config::ClickHouse, retention_days: u32, runtimes: usize) -> Self {
+    pub fn new(config: &config::ClickHouse, retention: Retention, runtimes: usize) -> Self {
         let server = client(config.pool.div_ceil(runtimes.max(1)))
             .with_url(&config.url)
             .with_user(&config.user)
@@ -89,7 +89,7 @@ impl ClickHouseStore {
             database: config.database.clone(),
             insert_timeout: config.insert_timeout,
             query_timeout: config.query_timeout,
-            retention_days,
+            retention,
         }
     }
 
@@ -127,7 +127,7 @@ impl Store for ClickHouseStore {
     }
 
     fn seal(&self, batch: Batch) -> Sealed {
-        let shared = Shared { batch_id: batch.id, node: &batch.node, retention_days: self.retention_days };
+        let shared = Shared { batch_id: batch.id, node: &batch.node, retention: &self.retention };
         let body = encode(&batch, &shared);
         Sealed {
             id: batch.id,
@@ -181,6 +181,11 @@ impl Store for ClickHouseStore {
         minutes: Range<u64>,
     ) -> BoxFuture<'a, Result<Vec<(u64, u64)>, StoreError>> {
         Box::pin(rollups::counts_by_minute(self, node, minutes))
+    }
+
+    /// The server removes by itself: the tables have a TTL.
+    fn expire(&self, _: u64) -> BoxFuture<'_, Result<Expired, StoreError>> {
+        Box::pin(std::future::ready(Ok(Expired::default())))
     }
 }
 
@@ -242,7 +247,7 @@ mod tests {
             insert_timeout: Duration::from_millis(100),
             query_timeout: Duration::from_millis(100),
         };
-        ClickHouseStore::new(&config, 30, 3)
+        ClickHouseStore::new(&config, samples::retention(), 3)
     }
 
     #[tokio::test]
@@ -269,7 +274,7 @@ mod tests {
         let store = store(1);
         let batch = samples::batch(1_700_000_000_000, 3000);
         let mut expected = Vec::new();
-        let shared = Shared { batch_id: batch.id, node: &batch.node, retention_days: 30 };
+        let shared = Shared { batch_id: batch.id, node: &batch.node, retention: &samples::retention() };
         for row in &batch.rows {
             rowbinary::append(row, &shared, &mut Parameters::default(), &mut expected).unwrap();
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! UUID            u64 upper half, u64 lower half
 //! DateTime64(3)   i64 milliseconds since 1970
-//! Date            u16 days since 1970
+//! DateTime        u32 seconds since 1970
 //! String          length as varint, bytes (LowCardinality makes no difference)
 //! Array, Map      number of elements as varint, elements (a Map's: key, value)
 //! ```
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::backend::columns;
 use crate::click::query::Parameters;
 use crate::click::{Click, frame::BadFrame};
+use crate::config::Retention;
 use crate::pipeline::Row;
 
 /// The columns in the order in which [`append`] writes them: the table's, without `ingested_at`, which has a default.
@@ -57,8 +58,8 @@ pub(super) struct Shared<'a> {
     pub(super) batch_id: Uuid,
     /// That accepted the clicks.
     pub(super) node: &'a str,
-    /// Days that a click is kept.
-    pub(super) retention_days: u32,
+    /// How long clicks are kept.
+    pub(super) retention: &'a Retention,
 }
 
 /// Appends one row. `parameters` is only lent, for its memory.
@@ -109,7 +110,7 @@ pub(super) fn append<'b>(
     out.extend_from_slice(&click.route_version.to_le_bytes());
     put_text(shared.node.as_bytes(), out);
     put_uuid(shared.batch_id.as_u64_pair(), out);
-    out.extend_from_slice(&columns::expires_day(unix_ms, shared.retention_days).to_le_bytes());
+    out.extend_from_slice(&columns::expires_s(unix_ms, shared.retention.of(click.org)).to_le_bytes());
     Ok(())
 }
 
@@ -148,13 +149,13 @@ mod tests {
     use super::*;
     use crate::backend::samples;
 
-    const SHARED: Shared<'_> = Shared { batch_id: Uuid::from_u128(5), node: "node-1", retention_days: 30 };
-
     #[test]
     fn a_row_has_exactly_these_bytes() {
         let mut out = Vec::new();
         let row = samples::row(&samples::click("source=m&click_id=a%20b&source=n"));
-        append(&row, &SHARED, &mut Parameters::default(), &mut out).unwrap();
+        let retention = samples::retention();
+        let shared = Shared { batch_id: Uuid::from_u128(5), node: "node-1", retention: &retention };
+        append(&row, &shared, &mut Parameters::default(), &mut out).unwrap();
         let mut expected: Vec<u8> = Vec::new();
         // click_id 018bcfe5-687b-7909-8909-090909090909, ts 1_700_000_000_123
         expected
@@ -163,8 +164,8 @@ mod tests {
         expected.extend(b"\x03a b\x01m\x03bot\x01\x0dagent_crawler\x06unique\0\x02DE\x03bot\x05Linux\x04curl\x02de");
         expected.extend(b"\x12https://b.example/\x06curl/8\x0b203.0.113.0\x02\x08click_id\x03a b\x06source\x01m");
         expected.extend(b"\x07\0\0\0\0\0\0\0\x06node-1\0\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0");
-        // expires: day 19_675 + 30
-        expected.extend(19_705_u16.to_le_bytes());
+        // expires: the end of the minute, 1_700_000_040, and 30 days
+        expected.extend(1_702_592_040_u32.to_le_bytes());
         assert_eq!(out, expected, "\n{}\n{}", out.escape_ascii(), expected.escape_ascii());
     }
 
@@ -181,7 +182,9 @@ mod tests {
     fn a_frame_that_cannot_be_read_appends_nothing() {
         let row = Row { frame: vec![9; 40].into(), ..samples::row(&samples::click("")) };
         let mut out = Vec::new();
-        assert!(append(&row, &SHARED, &mut Parameters::default(), &mut out).is_err());
+        let retention = samples::retention();
+        let shared = Shared { batch_id: Uuid::from_u128(5), node: "node-1", retention: &retention };
+        assert!(append(&row, &shared, &mut Parameters::default(), &mut out).is_err());
         assert!(out.is_empty());
     }
 

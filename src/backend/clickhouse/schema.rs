@@ -9,9 +9,10 @@ use super::{ClickHouseStore, queries};
 use crate::pipeline::StoreError;
 
 /// Number, name and statements of every step.
-const MIGRATIONS: [(u32, &str, &str); 2] = [
+const MIGRATIONS: [(u32, &str, &str); 3] = [
     (1, "001_clicks", include_str!("../../../schema/clickhouse/001_clicks.sql")),
     (2, "002_rollups", include_str!("../../../schema/clickhouse/002_rollups.sql")),
+    (3, "003_expires", include_str!("../../../schema/clickhouse/003_expires.sql")),
 ];
 
 const STEPS_TABLE: &str = "CREATE TABLE IF NOT EXISTS trellis_migrations

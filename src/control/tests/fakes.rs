@@ -12,7 +12,7 @@ use crate::BoxFuture;
 use crate::catalog::{CatalogError, LinkStore};
 use crate::click::{ClickId, Link};
 use crate::clock::Clock;
-use crate::pipeline::store::{ClickCursor, Difference, Level};
+use crate::pipeline::store::{ClickCursor, Difference, Expired, Level};
 use crate::pipeline::{Batch, ClickFilter, Counts, Sealed, Store, StoreError, StoredClick};
 
 /// Always the same moment.
@@ -179,5 +179,9 @@ impl Store for Fake {
 
     fn counts_by_minute<'a>(&'a self, _: &'a str, _: Range<u64>) -> BoxFuture<'a, Result<Vec<(u64, u64)>, StoreError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn expire(&self, _: u64) -> BoxFuture<'_, Result<Expired, StoreError>> {
+        unreachable!("app expires")
     }
 }
