@@ -325,7 +325,6 @@ pub(super) mod tests {
     #[test]
     fn values_that_are_planned_but_not_built_are_refused_by_name() {
         for (section, key, value) in [
-            ("journal", "sync", "always"),
             ("catalog", "source", "postgres"),
             ("privacy", "ip", "hmac"),
             ("store.clickhouse", "url", "https://store:8443"),

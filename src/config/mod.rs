@@ -130,6 +130,8 @@ pub const fn allocated_bytes(segment_bytes: u32) -> u64 {
 /// `journal.sync`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JournalSync {
+    /// Before a click is answered.
+    Always,
     /// Never by us.
     Process,
     /// This often.

@@ -220,16 +220,16 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     host.map(|host| host.to_string()).map_err(|_| format!("{text:?} is not a host name alone, such as go.example"))
 }
 
-/// `process` or `interval:TIME`.
+/// `process`, `interval:TIME` or `always`.
 pub(super) fn journal_sync(text: &str) -> Result<JournalSync, String> {
     const RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
     match (text, text.strip_prefix("interval:").map(parse_time)) {
         ("process", _) => Ok(JournalSync::Process),
-        ("always", _) => Err("is not built yet; use \"interval:1ms\", or the default \"interval:50ms\"".into()),
+        ("always", _) => Ok(JournalSync::Always),
         (_, Some(Ok(time))) if RANGE.contains(&time) => Ok(JournalSync::Interval(time)),
         (_, Some(Ok(_))) => Err("the interval must be 1ms to 10s".into()),
         (_, Some(Err(error))) => Err(format!("the interval {error}")),
-        (_, None) => Err("must be \"process\" or an interval such as \"interval:50ms\"".into()),
+        (_, None) => Err("must be \"process\", \"always\" or an interval such as \"interval:50ms\"".into()),
     }
 }
 

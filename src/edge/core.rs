@@ -60,6 +60,7 @@ pub(super) fn run(parts: Parts, lane: Lane, connections_max: usize, phase: watch
 
 async fn serve(core: Rc<Core>, listener: std::net::TcpListener, mut phase: watch::Receiver<Phase>) {
     tokio::task::spawn_local(Intake::flush_every_turn(Rc::clone(&core.intake)));
+    tokio::task::spawn_local(Intake::attend_when_asked(Rc::clone(&core.intake)));
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&core)));
     accept::accept_until_closing(&core, listener, &mut phase).await;
     // What was accepted last is to be read once before it is told to close.

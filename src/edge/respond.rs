@@ -42,8 +42,8 @@ pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration
         Resolved::Redirect { ticket, id, status, location } => {
             let kept = ticket.await;
             core.metrics.count(if kept { Outcome::Redirected } else { Outcome::Untracked });
-            let written = core.intake.borrow().last_written();
-            core.metrics.redirect_duration.observe_duration(written.saturating_sub(began));
+            let answered = core.intake.borrow().last_answered();
+            core.metrics.redirect_duration.observe_duration(answered.saturating_sub(began));
             redirect(status, location, id, kept)
         }
         Resolved::UnknownLink => problem(core, Outcome::UnknownLink, StatusCode::NOT_FOUND, UNKNOWN_LINK),

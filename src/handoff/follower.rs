@@ -15,6 +15,9 @@ use super::{Checkpoint, Group, Shared};
 use crate::segment::{self, Disk, Next, Open, Position, RECORD_HEADER_BYTES, Reader, SEGMENT_HEADER_BYTES, file_name};
 use crate::telemetry::metrics::WorkerShard;
 
+/// Reads that may fail at one place before it counts as damage.
+const FAILED_READS_MAX: u32 = 10;
+
 /// One click and where its record ends in the journal.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -53,6 +56,8 @@ pub struct Follower {
     pub(super) metrics: Arc<WorkerShard>,
     /// Segments with parts that could not be read.
     pub(super) damaged: BTreeSet<u32>,
+    /// Reads that failed at the cursor, one after the other.
+    pub(super) failed_reads: u32,
 }
 
 #[derive(Debug)]
@@ -92,6 +97,7 @@ impl Follower {
             checkpoint,
             metrics,
             damaged: BTreeSet::new(),
+            failed_reads: 0,
         }
     }
 
@@ -221,7 +227,7 @@ impl Follower {
                     match Reader::open(&*self.disk, &path, self.core, self.next) {
                         Ok(reader) => self.reader.insert(reader),
                         Err(error) if self.is_gone(&error) => {
-                            if !self.leave_segment(limit, true, &error.to_string()) {
+                            if !self.leave_segment(limit, &error.to_string()) {
                                 return Ok(Step::Finished);
                             }
                             continue;
@@ -230,8 +236,14 @@ impl Follower {
                     }
                 }
             };
-            match reader.read()? {
+            let found = match reader.read() {
+                Err(error) if may_try_again(&mut self.failed_reads) => return Err(error),
+                Err(_) => Next::Invalid { dirty: true },
+                Ok(found) => found,
+            };
+            match found {
                 Next::Click(frame, end) => {
+                    self.failed_reads = 0;
                     let headless = !reader.header_is_valid() && !self.damaged.contains(&end.seq);
                     if headless {
                         self.report(Position { offset: 0, ..end }, Some(SEGMENT_HEADER_BYTES), "the header is damaged");
@@ -243,12 +255,19 @@ impl Follower {
                     return Ok(if out.len() > before { self.read(out.len() - before) } else { Step::Finished });
                 }
                 Next::Sealed => self.go_to_segment(self.next.seq + 1),
-                Next::Invalid { dirty } => {
-                    let (bytes, at) = (reader.skip()?, reader.position());
+                Next::Invalid { .. } => {
+                    let bytes = match reader.skip() {
+                        Err(error) if may_try_again(&mut self.failed_reads) => return Err(error),
+                        Err(_) => reader.skip_unreadable(),
+                        Ok(bytes) => bytes,
+                    };
+                    let at = reader.position();
+                    let failed = std::mem::take(&mut self.failed_reads) > 0;
+                    let why = if failed { "the disk does not give it" } else { "a record is not valid" };
                     if bytes.is_some() && limit.is_none_or(|limit| at < limit) {
-                        self.report(self.next, bytes, "a record is not valid");
+                        self.report(self.next, bytes, why);
                         self.next = at;
-                    } else if !self.leave_segment(limit, dirty, "a record is not valid") {
+                    } else if !self.leave_segment(limit, why) {
                         return Ok(if out.len() > before { self.read(out.len() - before) } else { Step::Finished });
                     }
                 }
@@ -274,15 +293,17 @@ impl Follower {
     /// Goes on behind a place where no valid record stands, and none follows in its segment; false when there is nothing
     /// behind it. The torn end of what a process wrote last is how a power cut leaves it, and nothing in it was forced.
     /// Anywhere else it is damage.
-    fn leave_segment(&mut self, limit: Option<Position>, dirty: bool, why: &str) -> bool {
+    fn leave_segment(&mut self, limit: Option<Position>, why: &str) -> bool {
         let here = self.next;
         let (last_seq, is_damage) = match self.source {
             Source::Live { .. } => {
                 let limit = limit.unwrap_or(here);
-                // A segment is left without a seal when the disk would not take one.
-                (limit.seq, limit.seq == here.seq || dirty)
+                (limit.seq, limit.seq == here.seq || !self.ends(here))
             }
-            Source::Past { last_seq, .. } => (last_seq, (here.seq + 1..=last_seq).any(|seq| self.holds_records(seq))),
+            Source::Past { last_seq, .. } => {
+                let goes_on = (here.seq + 1..=last_seq).any(|seq| self.holds_records(seq));
+                (last_seq, goes_on && !self.ends(here))
+            }
         };
         let written_here = limit.filter(|limit| limit.seq == here.seq);
         if is_damage {
@@ -299,6 +320,14 @@ impl Follower {
         }
         self.go_to_segment(here.seq + 1);
         true
+    }
+
+    /// Whether the next segment says that the one before ended here: the disk would not take a seal.
+    fn ends(&self, here: Position) -> bool {
+        let (seq, path) = (here.seq + 1, self.folder.join(file_name(self.core, here.seq + 1)));
+        let noted =
+            Reader::open(&*self.disk, &path, self.core, Position::start_of(seq)).and_then(|mut r| r.end_before());
+        noted.is_ok_and(|end| end == Some(here.offset))
     }
 
     /// Whether a segment was ever used; a file that cannot be read counts as used.
@@ -329,6 +358,12 @@ impl Follower {
     }
 }
 
+/// Counts a failed read; false when there were enough of them.
+const fn may_try_again(failed_reads: &mut u32) -> bool {
+    *failed_reads += 1;
+    *failed_reads <= FAILED_READS_MAX
+}
+
 /// Takes the group that continues the cursor from the queue, skipping those below it; `None` when there is none: the
 /// queue is empty, or what it has lies ahead (then it is held).
 fn take_group(
@@ -352,7 +387,7 @@ fn take_group(
         if group.end <= *next {
             continue;
         }
-        if group.after != *next && group.start != *next {
+        if !(group.after..=group.start).contains(next) {
             *held = Some(group);
             return None;
         }

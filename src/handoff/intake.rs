@@ -1,6 +1,7 @@
 //! The edge's side of the door. It lives on one edge thread and is never shared: no lock, no atomic but the watermark.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use crossbeam_channel::{Receiver, Sender};
 
-use super::{Group, Shared};
+use super::{Group, Prepared, Progress, Shared};
 use crate::click::Click;
 use crate::clock::Clock;
 use crate::segment::{self, Appended, Kind, Position, Writer, append_record};
@@ -30,11 +31,17 @@ const BUFFER_BYTES: usize = 16 << 10;
 pub struct Intake {
     shared: Arc<Shared>,
     writer: Writer,
+    /// Of the segment that is written.
+    progress: Arc<Progress>,
     /// Segments made ahead by the keeper.
-    prepared: Receiver<Writer>,
+    prepared: Receiver<Prepared>,
     queue: Sender<Group>,
     queue_bytes_max: u64,
     segment_bytes: u32,
+    /// Clicks are answered when a power cut takes them no more.
+    waits_for_sync: bool,
+    /// Turns that were written and wait for that. Each has a visitor who waits, so there are no more than connections.
+    unforced: VecDeque<Unforced>,
     /// End of the last group that went on; in the segment before, right after a change of segment.
     after: Position,
     /// Records of this turn; they stand at the writer's end.
@@ -50,8 +57,8 @@ pub struct Intake {
     clock: Arc<dyn Clock>,
     /// A failed write was reported and no write has succeeded since.
     failing: bool,
-    /// Monotonic time of the end of the last write.
-    last_written: Duration,
+    /// Monotonic time of the end of the last write, or where clicks wait for it, of the last look at what was forced.
+    last_answered: Duration,
     /// The journal is full up to a cap.
     refusing: bool,
 }
@@ -64,7 +71,27 @@ struct Turn {
     waiting: RefCell<Vec<Waker>>,
 }
 
-/// A click on its way into the journal. Resolves after the write: true when it is kept.
+impl Turn {
+    /// Tells its tickets which of them are kept: those up to here.
+    fn answer(&self, kept_end: u32) {
+        self.kept_end.set(Some(kept_end));
+        for waker in self.waiting.borrow_mut().drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+/// A turn that was written and is not forced yet.
+#[derive(Debug)]
+struct Unforced {
+    turn: Rc<Turn>,
+    kept_end: u32,
+    clicks: u64,
+    progress: Arc<Progress>,
+}
+
+/// A click on its way into the journal. Resolves after the write, with `journal.sync = "always"` after the sync: true when
+/// it is kept.
 #[derive(Debug)]
 pub struct Ticket {
     turn: Rc<Turn>,
@@ -96,13 +123,14 @@ impl Future for Ticket {
 pub(super) struct Limits {
     pub(super) queue_bytes_max: u64,
     pub(super) segment_bytes: u32,
+    pub(super) waits_for_sync: bool,
 }
 
 impl Intake {
     pub(super) fn new(
         shared: Arc<Shared>,
-        writer: Writer,
-        prepared: Receiver<Writer>,
+        begun: Prepared,
+        prepared: Receiver<Prepared>,
         queue: Sender<Group>,
         limits: Limits,
         metrics: Arc<EdgeShard>,
@@ -110,12 +138,15 @@ impl Intake {
     ) -> Self {
         Self {
             shared,
-            after: writer.end(),
-            writer,
+            after: begun.writer.end(),
+            writer: begun.writer,
+            progress: begun.progress,
             prepared,
             queue,
             queue_bytes_max: limits.queue_bytes_max,
             segment_bytes: limits.segment_bytes,
+            waits_for_sync: limits.waits_for_sync,
+            unforced: VecDeque::new(),
             group: BytesMut::with_capacity(BUFFER_BYTES),
             clicks: 0,
             turn: Rc::default(),
@@ -125,7 +156,7 @@ impl Intake {
             metrics,
             clock,
             failing: false,
-            last_written: Duration::ZERO,
+            last_answered: Duration::ZERO,
             refusing: false,
         }
     }
@@ -136,10 +167,10 @@ impl Intake {
         self.clicks == 0
     }
 
-    /// When the last write ended, by the monotonic clock.
+    /// When the journal last let clicks be answered, by the monotonic clock.
     #[must_use]
-    pub const fn last_written(&self) -> Duration {
-        self.last_written
+    pub const fn last_answered(&self) -> Duration {
+        self.last_answered
     }
 
     /// Takes a click into this turn's group.
@@ -156,11 +187,13 @@ impl Intake {
     }
 
     fn begin(&mut self) {
-        if self.writer.end().offset >= self.segment_bytes {
+        if self.writer.end().offset >= self.segment_bytes || self.is_to_leave() {
             self.change_segment();
             // A keeper that is merely late lets the segment grow; a cap does not.
             let is_full = self.writer.end().offset >= self.segment_bytes;
-            self.refusing = is_full && self.shared.capped.load(Ordering::Relaxed);
+            let is_capped = is_full && self.shared.capped.load(Ordering::Relaxed);
+            // Where each click is forced, nothing more goes where that has failed.
+            self.refusing = is_capped || self.waits_for_sync && self.is_to_leave();
         }
         if let Some(flusher) = &self.flusher {
             flusher.wake_by_ref();
@@ -169,14 +202,51 @@ impl Intake {
 
     /// Goes on in the next segment, if the keeper has one; if not, in this one: it may grow over its mark.
     fn change_segment(&mut self) {
-        let Ok(next) = self.prepared.try_recv() else { return };
-        // Without a seal the reader finds zeros at the end, and goes on because the next segment is there.
-        let sealed = self.writer.seal();
-        if let Some(error) = sealed.error {
+        let Ok(mut next) = self.prepared.try_recv() else { return };
+        let end = self.writer.end().offset;
+        if let Some(error) = self.writer.seal().error {
             tracing::warn!(%error, path = %self.writer.path().display(), "a segment could not be sealed");
+            // Without this either, a reader takes the end for damage.
+            next.writer.note_end_before(end);
         }
-        self.shared.current.store(Arc::new(Arc::clone(next.file())));
-        self.writer = next;
+        self.progress.end.store(end, Ordering::Release);
+        self.writer = next.writer;
+        self.progress = next.progress;
+        self.refusing = false;
+    }
+
+    /// Whether the keeper could not force this segment.
+    fn is_to_leave(&self) -> bool {
+        self.writer.end().seq < self.shared.leave_below.load(Ordering::Relaxed)
+    }
+
+    /// Does what the keeper asks for: leaves a segment whose sync failed, and answers the clicks that are forced, or that
+    /// cannot be. The latter are in the journal and may come to be stored, but nobody promises it.
+    pub fn attend(&mut self) {
+        if self.is_to_leave() {
+            self.flush();
+            self.change_segment();
+            self.shared.wake_keeper();
+        }
+        self.answer_forced();
+    }
+
+    fn answer_forced(&mut self) {
+        if self.unforced.is_empty() {
+            return;
+        }
+        self.last_answered = self.clock.now();
+        while let Some(first) = self.unforced.front() {
+            if first.kept_end <= first.progress.forced.load(Ordering::Acquire) {
+                first.turn.answer(first.kept_end);
+            } else if first.progress.given_up.load(Ordering::Acquire) {
+                self.metrics.unforced.add(first.clicks);
+                first.turn.answer(0);
+            } else {
+                break;
+            }
+            self.unforced.pop_front();
+        }
     }
 
     /// Writes this turn's group and wakes its tickets. Does nothing when there is none.
@@ -191,8 +261,8 @@ impl Intake {
         } else {
             self.writer.append(&self.group)
         };
-        self.last_written = self.clock.now();
-        self.metrics.append_duration.observe_duration(self.last_written.saturating_sub(before));
+        self.last_answered = self.clock.now();
+        self.metrics.append_duration.observe_duration(self.last_answered.saturating_sub(before));
         let bytes = appended.bytes;
         let records = self.group.split().freeze().slice(..bytes);
         let clicks = match appended.error {
@@ -214,7 +284,14 @@ impl Intake {
             self.shared.written.store(end.to_u64(), Ordering::Release);
         }
         self.clicks = 0;
-        self.finish_turn(end.offset);
+        if self.waits_for_sync && bytes > 0 {
+            let (turn, progress) = (Rc::clone(&self.turn), Arc::clone(&self.progress));
+            self.unforced.push_back(Unforced { turn, kept_end: end.offset, clicks, progress });
+            self.shared.wake_keeper();
+        } else {
+            self.turn.answer(end.offset);
+        }
+        self.next_turn();
     }
 
     fn offer(&self, group: Group) {
@@ -231,11 +308,7 @@ impl Intake {
         self.metrics.groups_left_to_journal.add(1);
     }
 
-    fn finish_turn(&mut self, kept_end: u32) {
-        self.turn.kept_end.set(Some(kept_end));
-        for waker in self.turn.waiting.borrow_mut().drain(..) {
-            waker.wake();
-        }
+    fn next_turn(&mut self) {
         let next = &mut self.spare[self.spare_next];
         self.spare_next = (self.spare_next + 1) % 3;
         std::mem::swap(next, &mut self.turn);
@@ -267,6 +340,15 @@ impl Intake {
             Poll::Pending
         })
         .await
+    }
+
+    /// Attends to the keeper whenever it asks. To be spawned on the edge thread.
+    pub async fn attend_when_asked(intake: Rc<RefCell<Self>>) {
+        let shared = Arc::clone(&intake.borrow().shared);
+        loop {
+            shared.attention.notified().await;
+            intake.borrow_mut().attend();
+        }
     }
 
     /// Writes what is left and tells the follower that nothing more comes.

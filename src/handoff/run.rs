@@ -3,16 +3,16 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use super::intake::Limits;
-use super::keeper::{Kept, Maker, Upkeep};
-use super::{Checkpoint, Follower, Intake, Keeper, Shared};
+use super::upkeep::{Kept, Maker, Upkeep};
+use super::{Checkpoint, Follower, Intake, Keeper, Prepared, Progress, Shared};
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, JournalSync};
 use crate::segment::{Disk, Lock, Position};
 use crate::telemetry::metrics::Metrics;
 
@@ -51,7 +51,8 @@ impl Run {
         Ok((run, doors))
     }
 
-    /// The same without the keeper's thread: whoever calls takes its turns.
+    /// The same without the keeper's thread: whoever calls takes its turns, and has the intakes
+    /// [attend](Intake::attend) after them.
     ///
     /// # Errors
     /// The system's.
@@ -94,7 +95,7 @@ impl Run {
             kept.push(keep);
         }
         let run = Self { disk: Arc::clone(disk), folder, keeper: None, _lock: lock };
-        Ok((run, doors, Upkeep::new(maker, kept, config.journal)))
+        Ok((run, doors, Upkeep::new(maker, kept, config.journal, metrics.keeper())))
     }
 
     /// Ends the run; when `finished`, nothing in it is needed any more and the folder is removed.
@@ -125,22 +126,26 @@ fn open_core(
         closed: AtomicBool::new(false),
         capped: AtomicBool::new(false),
         removed: AtomicU32::new(0),
-        current: ArcSwap::from_pointee(Arc::clone(writer.file())),
+        names: Mutex::new(()),
+        leave_below: AtomicU32::new(0),
+        attention: Notify::new(),
+        keeper: OnceLock::new(),
     });
     let (sender, receiver) = crossbeam_channel::bounded(config.queue.groups_max);
     let (prepared_sender, prepared) = crossbeam_channel::bounded(1);
-    let kept = Kept {
-        shared: Arc::clone(&shared),
-        prepared: prepared_sender,
-        next_seq: 1,
-        synced: (shared.current.load_full(), first.to_u64()),
-    };
+    let progress = Progress::of(&writer);
+    let kept = Kept::new(Arc::clone(&shared), prepared_sender, &progress);
+    let begun = Prepared { writer, progress };
     let checkpoint = Checkpoint::open(&*maker.disk, &maker.folder, core, first.seq)?;
     let follower = Follower::live(Arc::clone(&shared), receiver, checkpoint, metrics.worker(index));
-    let limits = Limits { queue_bytes_max: config.queue.bytes_max as u64, segment_bytes: config.journal.segment_bytes };
+    let limits = Limits {
+        queue_bytes_max: config.queue.bytes_max as u64,
+        segment_bytes: config.journal.segment_bytes,
+        waits_for_sync: config.journal.sync == JournalSync::Always,
+    };
     let (edge_metrics, clock) = (metrics.edge(index), Arc::clone(&maker.clock));
     let intake: IntakeMaker =
-        Box::new(move || Intake::new(shared, writer, prepared, sender, limits, edge_metrics, clock));
+        Box::new(move || Intake::new(shared, begun, prepared, sender, limits, edge_metrics, clock));
     Ok(((intake, follower), kept))
 }
 

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use super::follower::Source;
 use super::{Checkpoint, Follower, Orphan};
@@ -85,6 +85,7 @@ impl Follower {
             checkpoint,
             metrics,
             damaged,
+            failed_reads: 0,
         })
     }
 
@@ -115,6 +116,7 @@ impl Follower {
             checkpoint: std::mem::replace(&mut self.checkpoint, checkpoint),
             metrics: Arc::clone(&self.metrics),
             damaged: std::mem::take(&mut self.damaged),
+            failed_reads: 0,
         };
         self.go_to_segment(first_seq);
         Ok(Some(past))
@@ -151,7 +153,12 @@ impl Follower {
     }
 
     fn remove_below(&mut self, seq: u32) -> io::Result<()> {
+        let shared = match &self.source {
+            Source::Live { shared, .. } | Source::Past { shared: Some(shared), .. } => Some(shared),
+            Source::Past { shared: None, .. } => None,
+        };
         while self.first_seq < seq {
+            let _names = shared.map(|shared| shared.names.lock().unwrap_or_else(PoisonError::into_inner));
             let path = self.folder.join(file_name(self.core, self.first_seq));
             let removed = if self.damaged.contains(&self.first_seq) {
                 self.disk.rename(&path, &self.folder.join(mark(self.core, self.first_seq)))
@@ -164,7 +171,7 @@ impl Follower {
                 Err(error) => return Err(error),
             }
             self.first_seq += 1;
-            if let Source::Live { shared, .. } | Source::Past { shared: Some(shared), .. } = &self.source {
+            if let Some(shared) = shared {
                 shared.removed.fetch_add(1, Ordering::Relaxed);
             }
         }

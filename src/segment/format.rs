@@ -49,6 +49,8 @@ pub enum Kind {
     Click,
     /// The end of the segment.
     Seal,
+    /// First in its segment: where the one before, which could not be sealed, ended.
+    EndBefore,
 }
 
 impl Kind {
@@ -56,6 +58,7 @@ impl Kind {
         match self {
             Self::Click => 1,
             Self::Seal => 2,
+            Self::EndBefore => 3,
         }
     }
 
@@ -63,6 +66,7 @@ impl Kind {
         match byte {
             1 => Some(Self::Click),
             2 => Some(Self::Seal),
+            3 => Some(Self::EndBefore),
             _ => None,
         }
     }

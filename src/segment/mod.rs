@@ -5,6 +5,7 @@
 //! +--------------------+
 //! | header   256 bytes |  magic, version, core, seq, created, node, crc
 //! +--------------------+
+//! | note of an end     |  type 3, only where the segment before could not be sealed: the offset u32 where it ended
 //! | record             |  payload length u32 | crc u32 | type u8 | payload
 //! | record             |  crc32 over (seq, offset of the record, type, payload)
 //! | ...                |
@@ -39,24 +40,27 @@
 //! | short write, no space | the records written whole count, the others do not; the next group overwrites the rest | nothing that counts |
 //! | write error | the same; a record that was written in spite of the error may be read after a restart | nothing that counts |
 //! | no space for the next segment | the current one goes on over its mark; the keeper tries again each second | nothing |
-//! | sync error | reported; the system may have dropped what was written since the last sync, and a later sync says nothing of it | after a power cut, that; records behind it are read |
+//! | sync error | reported; the system may have dropped what was written since the last sync, and a later sync says nothing of it: the segment is left and written anew, see [`rewrite()`]; what cannot be read back is counted and reported as possibly lost | a power cut before it is written anew: what was not forced; else what could not be read back |
+//! | power cut while it is written anew | the next start finds the old file or the new one, whole | what was not forced |
+//! | no space for the seal | the next segment begins with a note of where this one ended | nothing |
 //! | process killed | the next start reads on behind the checkpoint | nothing that counts |
 //! | power cut | the next start reads what was forced, and of the rest what is whole | what was not forced |
 //! | torn end | left alone: the next start writes into a new folder | nothing that was forced |
 //! | flipped bits, lost pages | skipped to the next valid record of the segment; counted, reported with place and length; the segment is kept as `.damaged` | the records hit |
 //! | damaged header | the records are read all the same; counted, reported, kept | nothing |
 //! | read error | the cursor stays, and the read is tried again | nothing |
-//!
-//! A segment that could not be sealed for want of space looks, after a restart, as if its end were lost: it is reported.
+//! | read error that stays | after some tries skipped like flipped bits, in steps of 4 KiB | the records that touch it |
 
 mod disk;
 mod format;
 mod reader;
+mod rewrite;
 mod writer;
 
 pub use disk::{Disk, DiskFile, Entry, Lock, Open, RealDisk};
 pub use format::{Header, Kind, Position, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, append_record, records};
 pub use reader::{Next, Reader};
+pub use rewrite::{replace, rewrite};
 pub use writer::{Appended, Writer, create, file_name, parse_file_name};
 
 #[cfg(test)]

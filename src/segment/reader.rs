@@ -12,6 +12,9 @@ use super::format::{Header, Kind, Parsed, Position, RECORD_HEADER_BYTES, SEGMENT
 const CHUNK_BYTES: usize = 256 << 10;
 /// A record's type, behind its length and checksum.
 const KIND_AT: usize = RECORD_HEADER_BYTES - 1;
+/// A place that cannot be read is passed over in steps of this size, after so many tries.
+const BLOCK_BYTES: u32 = 4096;
+pub(super) const TRIES_MAX: u32 = 3;
 
 /// A cursor in one segment.
 #[derive(Debug)]
@@ -40,19 +43,16 @@ pub enum Next {
 }
 
 impl Reader {
-    /// Opens the segment with this header at this position. A header that is damaged, or was never written, hinders
-    /// nobody: each record says itself where it belongs.
+    /// Opens the segment with this header at this position. A header that is damaged, cannot be read or was never written
+    /// hinders nobody: each record says itself where it belongs.
     ///
     /// # Errors
     /// The system's; `InvalidData` when the file is another segment than its name says.
     pub fn open(disk: &dyn Disk, path: &Path, core: u32, at: Position) -> io::Result<Self> {
         let file = disk.open(path, Open::Read)?;
         let mut header = [0; SEGMENT_HEADER_BYTES as usize];
-        let found = match file.read_exact_at(&mut header, 0) {
-            Ok(()) => Header::decode(&header),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
-            Err(error) => return Err(error),
-        };
+        let is_read = (0..TRIES_MAX).any(|_| file.read_exact_at(&mut header, 0).is_ok());
+        let found = is_read.then(|| Header::decode(&header)).flatten();
         if found.as_ref().is_some_and(|header| header.core != core || header.seq != at.seq) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "this is another segment"));
         }
@@ -87,6 +87,7 @@ impl Reader {
                     return Ok(Next::Click(record.slice(RECORD_HEADER_BYTES..), self.position()));
                 }
                 Parsed::Record(Kind::Seal, _) => return Ok(Next::Sealed),
+                Parsed::Record(Kind::EndBefore, length) => self.pass(RECORD_HEADER_BYTES + length),
                 Parsed::Short(need) => {
                     if !self.read_ahead(need)? {
                         return Ok(self.invalid());
@@ -99,6 +100,24 @@ impl Reader {
         }
     }
 
+    /// Where the segment before ended, if this one says so: it does when that one could not be sealed. To be asked at the
+    /// start.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn end_before(&mut self) -> io::Result<Option<u32>> {
+        if self.ahead.is_empty() {
+            self.read_ahead(RECORD_HEADER_BYTES)?;
+        }
+        let noted = match parse(&self.ahead, self.seq, self.offset) {
+            Parsed::Record(Kind::EndBefore, length) => {
+                self.ahead[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + length].try_into().ok()
+            }
+            _ => None,
+        };
+        Ok(noted.map(u32::from_le_bytes))
+    }
+
     /// Moves the cursor over damage to the next valid record of this segment, and says how many bytes lie between;
     /// `None`, and the cursor stays, when no record follows. Reads to the end of the segment for that, chunk by chunk.
     ///
@@ -106,7 +125,7 @@ impl Reader {
     /// The system's; the cursor stays.
     pub fn skip(&mut self) -> io::Result<Option<u32>> {
         let from = self.offset;
-        let found = self.search();
+        let found = self.search(false);
         if !matches!(found, Ok(true)) {
             self.offset = from;
             self.ahead = Bytes::new();
@@ -114,22 +133,36 @@ impl Reader {
         Ok(found?.then(|| self.offset - from))
     }
 
+    /// The same where the disk fails again and again: what cannot be read counts as damage, after a few tries.
+    pub fn skip_unreadable(&mut self) -> Option<u32> {
+        let from = self.offset;
+        let found = self.search(true).is_ok_and(|found| found);
+        if !found {
+            self.offset = from;
+            self.ahead = Bytes::new();
+        }
+        found.then(|| self.offset - from)
+    }
+
     /// Goes forwards until a record begins at the cursor; false at the end of the segment.
-    fn search(&mut self) -> io::Result<bool> {
+    fn search(&mut self, passes_errors: bool) -> io::Result<bool> {
         self.ahead = Bytes::new();
         self.pass(1);
         loop {
             match parse(&self.ahead, self.seq, self.offset) {
                 Parsed::Record(..) => return Ok(true),
-                Parsed::Short(need) => {
-                    if !self.read_ahead(need)? {
-                        if self.ahead.len() < RECORD_HEADER_BYTES {
-                            return Ok(false);
-                        }
-                        // A length that leads out of the file.
-                        self.pass_to_kind();
+                Parsed::Short(need) => match self.read_ahead(need) {
+                    Ok(true) => {}
+                    Ok(false) if self.ahead.len() < RECORD_HEADER_BYTES => return Ok(false),
+                    Err(error) if !passes_errors => return Err(error),
+                    Err(_) if (1..TRIES_MAX).any(|_| self.read_ahead(need).is_ok()) => {}
+                    Err(_) if self.ahead.len() < RECORD_HEADER_BYTES => {
+                        self.ahead = Bytes::new();
+                        self.pass((BLOCK_BYTES - self.offset % BLOCK_BYTES) as usize);
                     }
-                }
+                    // A length that leads out of the file, or to where it cannot be read.
+                    Ok(false) | Err(_) => self.pass_to_kind(),
+                },
                 Parsed::Invalid => self.pass_to_kind(),
             }
         }
@@ -146,21 +179,25 @@ impl Reader {
         self.offset += u32::try_from(bytes).unwrap_or(u32::MAX);
     }
 
-    /// Fills the buffer from the cursor with at least `need` bytes; false when the file ends before.
+    /// Fills the buffer from the cursor with at least `need` bytes; false when the file ends before. What could be read
+    /// before an error is in it too.
     fn read_ahead(&mut self, need: usize) -> io::Result<bool> {
         let mut buffer = BytesMut::zeroed(CHUNK_BYTES.max(need));
-        let mut filled = 0;
-        while filled < buffer.len() {
+        let (mut filled, mut failed) = (0, None);
+        while filled < buffer.len() && failed.is_none() {
             match self.file.read_at(&mut buffer[filled..], u64::from(self.offset) + filled as u64) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => failed = Some(error),
             }
         }
         buffer.truncate(filled);
         self.ahead = buffer.freeze();
-        Ok(filled >= need)
+        match failed {
+            Some(error) if filled < need => Err(error),
+            _ => Ok(filled >= need),
+        }
     }
 
     fn invalid(&mut self) -> Next {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{BufMut as _, BytesMut};
 
 use super::disk::{Disk, DiskFile, Open};
 use super::format::{Header, Kind, Position, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, append_record};
@@ -114,6 +114,13 @@ impl Writer {
         self.write(&group)
     }
 
+    /// Notes, at the start of a segment, where the one before ended, which could not be sealed.
+    pub fn note_end_before(&mut self, offset: u32) -> Appended {
+        let mut group = BytesMut::with_capacity(16);
+        append_record(&mut group, self.end, Kind::EndBefore, |out| out.put_u32_le(offset));
+        self.append(&group)
+    }
+
     /// Bytes of records in it.
     #[must_use]
     pub const fn bytes(&self) -> u32 {
@@ -137,7 +144,6 @@ fn whole_records(written: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::BufMut as _;
 
     #[test]
     fn a_group_written_in_part_keeps_its_whole_records() {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::metrics::{BreakerShard, DeadLetterShard, EdgeShard, Found, Guarded, Outcome, WorkerShard};
+use super::metrics::{BreakerShard, DeadLetterShard, EdgeShard, Found, Guarded, KeeperShard, Outcome, WorkerShard};
 use super::pools::{PoolShard, Pooled};
 use super::shard::{Histogram, Snapshot};
 
@@ -19,6 +19,7 @@ pub(super) struct Shards {
     pub(super) breakers: [Arc<BreakerShard>; Guarded::NAMES.len()],
     /// In the order of [`Pooled`].
     pub(super) pools: [Arc<PoolShard>; Pooled::NAMES.len()],
+    pub(super) keeper: Arc<KeeperShard>,
     pub(super) dependencies: Vec<(&'static str, AtomicBool)>,
     pub(super) queue_capacity: usize,
     pub(super) links: Box<dyn Fn() -> usize + Send + Sync>,
@@ -75,6 +76,7 @@ impl Shards {
         let mut families = self.edge_families();
         families.extend(self.worker_families());
         families.extend(self.dead_letter_families());
+        families.extend(self.keeper_families());
         let dependencies = self
             .dependencies
             .iter()
@@ -265,6 +267,26 @@ impl Shards {
             gauge("trellis_dead_letter_rows", "Rows that wait", "shelf", &rows),
             gauge("trellis_dead_letter_bytes", "Bytes on the disk", "shelf", &bytes),
             float_gauge("trellis_dead_letter_oldest_age_seconds", "Of the oldest click that waits", "shelf", &ages),
+        ]
+    }
+
+    fn keeper_families(&self) -> Vec<MetricFamily> {
+        let keeper = &self.keeper;
+        let mut syncs = Snapshot::default();
+        keeper.sync_duration.merge_into(&mut syncs);
+        vec![
+            histogram("trellis_journal_sync_duration_seconds", "One sync of one journal", &syncs, 1e6),
+            single("trellis_journal_sync_failures_total", "Failed syncs", keeper.sync_failures.get()),
+            single(
+                "trellis_journal_possibly_lost_bytes_total",
+                "Bytes not readable after a failed sync",
+                keeper.possibly_lost_bytes.get(),
+            ),
+            single(
+                "trellis_journal_unforced_total",
+                "Clicks in the journal whose visitors got no id, for want of a sync",
+                self.sum_edges(|e| e.unforced.get()),
+            ),
         ]
     }
 

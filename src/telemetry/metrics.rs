@@ -73,6 +73,8 @@ pub struct EdgeShard {
     pub connections_open: Cell,
     /// Failed journal writes.
     pub journal_failures: Cell,
+    /// Clicks in the journal whose visitors got no id, because the journal could not be forced.
+    pub unforced: Cell,
 }
 
 impl EdgeShard {
@@ -90,6 +92,7 @@ impl EdgeShard {
             connections_timed_out: Cell::default(),
             connections_open: Cell::default(),
             journal_failures: Cell::default(),
+            unforced: Cell::default(),
         }
     }
 
@@ -216,6 +219,27 @@ pub struct DeadLetterShard {
     pub oldest_ms: Cell,
 }
 
+/// Written by the keeper of the journals.
+#[derive(Debug)]
+pub struct KeeperShard {
+    /// One sync of one journal.
+    pub sync_duration: Histogram,
+    /// Syncs that failed.
+    pub sync_failures: Cell,
+    /// Bytes of the journal that could not be read back after a failed sync.
+    pub possibly_lost_bytes: Cell,
+}
+
+impl KeeperShard {
+    fn new() -> Self {
+        Self {
+            sync_duration: Histogram::new(LATENCY_US),
+            sync_failures: Cell::default(),
+            possibly_lost_bytes: Cell::default(),
+        }
+    }
+}
+
 /// The shards of one process and the registry that renders them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -240,6 +264,7 @@ impl Metrics {
             workers: (0..=threads).map(|_| Arc::new(WorkerShard::new())).collect(),
             breakers: Default::default(),
             pools: std::array::from_fn(|_| Arc::new(PoolShard::new())),
+            keeper: Arc::new(KeeperShard::new()),
             dependencies: dependencies.iter().map(|name| (*name, AtomicBool::new(false))).collect(),
             queue_capacity: queue_capacity * threads,
             links: Box::new(links),
@@ -287,6 +312,12 @@ impl Metrics {
     #[must_use]
     pub fn pool(&self, of: Pooled) -> Arc<PoolShard> {
         Arc::clone(&self.shards.pools[of as usize])
+    }
+
+    /// The shard of the keeper.
+    #[must_use]
+    pub fn keeper(&self) -> Arc<KeeperShard> {
+        Arc::clone(&self.shards.keeper)
     }
 
     /// Notes whether a dependency answers.

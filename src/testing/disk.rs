@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
+use super::disk_file::FaultFile;
 use super::disk_image::Content;
 use crate::segment::{Disk, DiskFile, Entry, Lock, Open};
 
@@ -35,18 +36,22 @@ pub struct FaultDisk {
 }
 
 #[derive(Debug)]
-struct State {
-    random: fastrand::Rng,
+pub(super) struct State {
+    pub(super) random: fastrand::Rng,
     /// By number; never freed. 0 is the root.
     nodes: Vec<Node>,
     /// Faults of the next calls that they fit.
-    planned: Vec<Fault>,
+    pub(super) planned: Vec<Fault>,
     /// Faults by chance, each in so many of 1,000 calls.
     chances: Vec<(Fault, u32)>,
     /// Bytes that files may still take.
     space_left: u64,
-    allocates: bool,
+    pub(super) allocates: bool,
     locks: Vec<PathBuf>,
+    /// So many more calls that change something; then the power is cut.
+    calls_left: Option<u32>,
+    /// The disk after that.
+    crashed: Option<FaultDisk>,
 }
 
 #[derive(Clone, Debug)]
@@ -74,7 +79,8 @@ impl FaultDisk {
     fn with(seed: u64, nodes: Vec<Node>, space_left: u64, allocates: bool) -> Self {
         let random = fastrand::Rng::with_seed(seed);
         let (planned, chances, locks) = (Vec::new(), Vec::new(), Vec::new());
-        let state = State { random, nodes, planned, chances, space_left, allocates, locks };
+        let (calls_left, crashed) = (None, None);
+        let state = State { random, nodes, planned, chances, space_left, allocates, locks, calls_left, crashed };
         Self { seed, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -123,7 +129,55 @@ impl FaultDisk {
     #[must_use]
     pub fn crash(&self) -> Self {
         let mut state = self.state();
-        let State { nodes, random, .. } = &mut *state;
+        state.calls_left = None;
+        state.crashed.take().unwrap_or_else(|| state.cut_power())
+    }
+
+    /// Cuts the power already behind so many calls that write, force or rename something; [`crash`](Self::crash) then
+    /// gives the disk of that moment.
+    pub fn crash_after(&self, calls: u32) {
+        self.state().calls_left = Some(calls);
+    }
+
+    /// Whether that moment has come.
+    #[must_use]
+    pub fn is_crashed(&self) -> bool {
+        self.state().crashed.is_some()
+    }
+
+    /// From here on a part of a file cannot be read; the disk of the next process has the same.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn set_unreadable(&self, path: &Path, bytes: std::ops::Range<u64>) -> io::Result<()> {
+        let mut state = self.state();
+        let node = state.find(path)?;
+        state.content(node)?.unreadable = bytes;
+        Ok(())
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // A test that panicked has said all there is to say.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Before a call that changes something.
+    pub(super) fn count_call(&mut self) {
+        match self.calls_left {
+            Some(0) => {
+                self.calls_left = None;
+                self.crashed = Some(self.cut_power());
+            }
+            Some(left) => self.calls_left = Some(left - 1),
+            None => {}
+        }
+    }
+
+    /// The disk after a power cut.
+    fn cut_power(&mut self) -> FaultDisk {
+        let Self { nodes, random, .. } = self;
         let survived = nodes
             .iter()
             .map(|node| match node {
@@ -132,18 +186,11 @@ impl FaultDisk {
             })
             .collect();
         let seed = random.u64(..);
-        Self::with(seed, survived, state.space_left, state.allocates)
+        FaultDisk::with(seed, survived, self.space_left, self.allocates)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // A test that panicked has said all there is to say.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
     /// Whether this fault strikes now.
-    fn strikes(&mut self, fault: Fault) -> bool {
+    pub(super) fn strikes(&mut self, fault: Fault) -> bool {
         if let Some(at) = self.planned.iter().position(|planned| *planned == fault) {
             self.planned.remove(at);
             return true;
@@ -177,7 +224,7 @@ impl State {
         }
     }
 
-    fn content(&mut self, node: usize) -> io::Result<&mut Content> {
+    pub(super) fn content(&mut self, node: usize) -> io::Result<&mut Content> {
         match &mut self.nodes[node] {
             Node::File(content) => Ok(content),
             Node::Folder(_) => Err(io::ErrorKind::IsADirectory.into()),
@@ -198,7 +245,7 @@ impl State {
     }
 
     /// Takes space so that the file has `end` bytes; how many it may have.
-    fn take_space(&mut self, node: usize, end: u64) -> io::Result<u64> {
+    pub(super) fn take_space(&mut self, node: usize, end: u64) -> io::Result<u64> {
         let left = self.space_left;
         let content = self.content(node)?;
         let more = end.saturating_sub(content.taken).min(left);
@@ -241,6 +288,7 @@ impl Disk for FaultDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
+        state.count_call();
         let ((old_folder, old), (folder, name)) = (state.split(from)?, state.split(to)?);
         let node = state.seen(old_folder)?.remove(&old).ok_or(io::ErrorKind::NotFound)?;
         state.seen(folder)?.insert(name, node);
@@ -263,6 +311,7 @@ impl Disk for FaultDisk {
 
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
         let mut state = self.state();
+        state.count_call();
         if state.strikes(Fault::SyncError) {
             return Err(Errno::IO.into());
         }
@@ -319,79 +368,5 @@ struct HeldLock {
 impl Drop for HeldLock {
     fn drop(&mut self) {
         self.disk.state().locks.retain(|held| *held != self.path);
-    }
-}
-
-#[derive(Debug)]
-struct FaultFile {
-    disk: FaultDisk,
-    node: usize,
-}
-
-impl DiskFile for FaultFile {
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut state = self.disk.state();
-        if state.strikes(Fault::ReadError) {
-            return Err(Errno::IO.into());
-        }
-        Ok(state.content(self.node)?.read(bytes, offset))
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let mut state = self.disk.state();
-        if state.strikes(Fault::Full) {
-            return Err(Errno::NOSPC.into());
-        }
-        let may = state.take_space(self.node, offset + bytes.len() as u64)?.saturating_sub(offset);
-        let mut take = bytes.len().min(usize::try_from(may).unwrap_or(usize::MAX));
-        if take == 0 && !bytes.is_empty() {
-            return Err(Errno::NOSPC.into());
-        }
-        let fails = state.strikes(Fault::WriteError);
-        if fails {
-            take = if state.random.bool() { state.random.usize(..=take) } else { 0 };
-        } else if take > 1 && state.strikes(Fault::ShortWrite) {
-            take = state.random.usize(1..take);
-            if state.random.bool() {
-                state.planned.push(Fault::Full);
-            }
-        }
-        state.content(self.node)?.write(&bytes[..take], offset);
-        if fails { Err(Errno::IO.into()) } else { Ok(take) }
-    }
-
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
-        let mut state = self.disk.state();
-        if !state.allocates {
-            return Ok(());
-        }
-        if state.take_space(self.node, bytes)? < bytes {
-            return Err(Errno::NOSPC.into());
-        }
-        let content = state.content(self.node)?;
-        let length = content.length().max(bytes);
-        content.set_length(length);
-        Ok(())
-    }
-
-    fn truncate(&self, bytes: u64) -> io::Result<()> {
-        self.disk.state().content(self.node)?.set_length(bytes);
-        Ok(())
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.disk.state().content(self.node)?.length())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut state = self.disk.state();
-        let fails = state.strikes(Fault::SyncError);
-        let content = state.content(self.node)?;
-        if fails {
-            content.forget();
-            return Err(Errno::IO.into());
-        }
-        content.force();
-        Ok(())
     }
 }

@@ -1,5 +1,10 @@
 //! The bytes of a file on the disk that fails: what processes see, what the disk has, and what lies between.
 
+use std::io;
+use std::ops::Range;
+
+use rustix::io::Errno;
+
 /// One file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Content {
@@ -9,6 +14,8 @@ pub(super) struct Content {
     since: Vec<Change>,
     /// Space that it takes of the disk's.
     pub(super) taken: u64,
+    /// Where reading fails.
+    pub(super) unreadable: Range<u64>,
 }
 
 /// Bytes, and behind them zeros up to a length: a file that was only allocated takes no memory.
@@ -64,8 +71,14 @@ impl Image {
 }
 
 impl Content {
-    pub(super) fn read(&self, out: &mut [u8], offset: u64) -> usize {
-        self.seen.read(out, offset)
+    /// Reads up to where it cannot.
+    pub(super) fn read(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.unreadable.contains(&offset) {
+            return Err(Errno::IO.into());
+        }
+        let readable = self.unreadable.start.checked_sub(offset).filter(|_| !self.unreadable.is_empty());
+        let most = readable.map_or(out.len(), |bytes| out.len().min(index(bytes)));
+        Ok(self.seen.read(&mut out[..most], offset))
     }
 
     pub(super) fn write(&mut self, bytes: &[u8], offset: u64) {
@@ -124,7 +137,13 @@ impl Content {
                 image.write(&bytes[..index(torn)], *offset);
             }
         }
-        Self { seen: image.clone(), forced: image, since: Vec::new(), taken: self.taken }
+        Self {
+            seen: image.clone(),
+            forced: image,
+            since: Vec::new(),
+            taken: self.taken,
+            unreadable: self.unreadable.clone(),
+        }
     }
 }
 
@@ -148,7 +167,7 @@ mod tests {
         for _ in 0..200 {
             let after = content.after_crash(&mut random);
             let mut bytes = vec![0; 6000];
-            let length = after.read(&mut bytes, 0);
+            let length = after.read(&mut bytes, 0).unwrap();
             assert!(bytes[..1000].iter().all(|b| *b == 1) && bytes[1000..length].iter().all(|b| *b == 2));
             assert!(length == 1000 || length == 6000 || length % 512 == 0, "{length}");
             lengths.push(length);

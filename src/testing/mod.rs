@@ -7,6 +7,7 @@
 mod clock;
 mod deduper;
 mod disk;
+mod disk_file;
 mod disk_image;
 mod store;
 

@@ -221,3 +221,15 @@ fn the_address_behind_a_trusted_proxy_counts_and_any_other_claim_does_not() {
     plain.wait_stored(1);
     assert_eq!(plain.clicks()[0]["ip"], "127.0.0.0");
 }
+
+#[test]
+fn with_sync_always_each_visitor_waits_for_a_sync_and_gets_an_id() {
+    let trellis = Trellis::start_with(&[("journal.sync", "always")]);
+    trellis.link("a", "https://a.example/");
+    for _ in 0..20 {
+        let answer = trellis.get("/a");
+        assert!(answer.status == 302 && answer.header("x-click-id").is_some());
+    }
+    assert!(trellis.metric("trellis_journal_sync_duration_seconds_count") >= 20.0, "one after the other shares none");
+    trellis.wait_stored(20);
+}

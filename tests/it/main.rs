@@ -10,6 +10,7 @@ mod dead_letters;
 mod delivery;
 mod edge;
 mod harness;
+mod journal;
 mod lifecycle;
 mod live;
 mod live_backends;
