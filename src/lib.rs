@@ -48,6 +48,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod edge;
+pub mod failpoint;
 pub mod handoff;
 pub mod pipeline;
 pub mod segment;

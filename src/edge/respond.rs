@@ -11,6 +11,7 @@ use hyper::{Response, StatusCode};
 use super::core::Core;
 use super::resolve::Resolved;
 use crate::click::ClickId;
+use crate::failpoint::{self, Point};
 use crate::telemetry::metrics::Outcome;
 
 pub(super) type Body = Full<Bytes>;
@@ -41,6 +42,7 @@ pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration
     match resolved {
         Resolved::Redirect { ticket, id, status, location } => {
             let kept = ticket.await;
+            failpoint::hit(Point::Respond);
             core.metrics.count(if kept { Outcome::Redirected } else { Outcome::Untracked });
             let answered = core.intake.borrow().last_answered();
             core.metrics.redirect_duration.observe_duration(answered.saturating_sub(began));

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::{Group, Prepared, Progress, Shared};
 use crate::click::Click;
 use crate::clock::Clock;
+use crate::failpoint::{self, Point};
 use crate::segment::{self, Appended, Kind, Position, Writer, append_record};
 use crate::telemetry::metrics::EdgeShard;
 
@@ -261,6 +262,7 @@ impl Intake {
         } else {
             self.writer.append(&self.group)
         };
+        failpoint::hit(Point::Journal);
         self.last_answered = self.clock.now();
         self.metrics.append_duration.observe_duration(self.last_answered.saturating_sub(before));
         let bytes = appended.bytes;
@@ -278,6 +280,7 @@ impl Intake {
         let end = self.writer.end();
         if bytes > 0 {
             self.offer(Group { after: self.after, start, end, records });
+            failpoint::hit(Point::Queue);
             self.after = end;
             self.metrics.accepted.add(clicks);
             self.metrics.journal_bytes.add(bytes as u64);

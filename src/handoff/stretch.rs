@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::follower::Source;
 use super::{Checkpoint, Follower, Orphan};
+use crate::failpoint::{self, Point};
 use crate::segment::{Position, file_name, parse_file_name};
 use crate::telemetry::metrics::WorkerShard;
 
@@ -139,6 +140,7 @@ impl Follower {
     /// The system's; nothing is removed then.
     pub fn finish_up_to(&mut self, end: Position, note: &[u8]) -> io::Result<()> {
         self.checkpoint.advance(end, note)?;
+        failpoint::hit(Point::Checkpoint);
         self.remove_below(end.seq)
     }
 
@@ -166,7 +168,7 @@ impl Follower {
                 self.disk.unlink(&path)
             };
             match removed {
-                Ok(()) => {}
+                Ok(()) => failpoint::hit(Point::Unlink),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }

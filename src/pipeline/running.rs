@@ -16,6 +16,7 @@ use super::sending::{Finished, Sending, Source};
 use super::worker::{Drain, Ended, Parts};
 use super::{Batch, Row};
 use crate::click::frame;
+use crate::failpoint::{self, Point};
 use crate::handoff::{Follower, Item, Step};
 use crate::segment::{Disk, Position};
 
@@ -228,7 +229,10 @@ impl Running {
         while self.claimed.len() < CHUNK_CLICKS {
             let missing = CHUNK_CLICKS - self.claimed.len();
             match self.follower.poll(missing, &mut self.claimed) {
-                Ok(Step::Clicks) => self.read_failing = false,
+                Ok(Step::Clicks) => {
+                    self.read_failing = false;
+                    failpoint::hit(Point::Claim);
+                }
                 Ok(step) => {
                     self.exhausted = step == Step::Finished;
                     return;
@@ -302,6 +306,7 @@ impl Running {
             // Waiting would fill the disk further, and only stored batches free it.
             tracing::warn!(%error, "a batch is sent without being frozen; a crash now may send its clicks in another one");
         }
+        failpoint::hit(Point::Intent);
         self.frozen_to = end;
         let batch = Batch { id: intent.batch, part: 0, node: Arc::clone(&self.parts.node), rows };
         self.start(batch, intent, false);
@@ -369,6 +374,7 @@ impl Running {
         if let Some(range) = self.ranges.iter_mut().find(|range| range.sending == id) {
             range.finished = Some(finished);
         }
+        failpoint::hit(Point::Stored);
         let mut below = Vec::new();
         while let Some(range) = self.ranges.pop_front_if(|range| range.finished.is_some()) {
             below.push(range.intent);

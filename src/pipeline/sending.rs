@@ -27,6 +27,7 @@ use super::worker::Parts;
 use super::{Batch, Row, Sealed, Store, StoreError};
 use crate::click::{Click, ClickId, frame};
 use crate::clock::Clock;
+use crate::failpoint::{self, Point};
 use crate::handoff::{Item, read_range};
 use crate::segment::Disk;
 use crate::telemetry::metrics::{Found, WorkerShard};
@@ -313,6 +314,7 @@ impl Sending {
         let _live = (!self.paced).then(|| pace.live());
         let before = self.clock.now();
         let answer = self.store.insert(sealed).await;
+        failpoint::hit(Point::Sent);
         match &answer {
             Err(StoreError::Transient(_) | StoreError::Ambiguous(_)) => permit.failed(),
             _ => permit.succeeded(),
