@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a condition may take before a test gives up; generous, because these machines are shared.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_trellis");
@@ -73,8 +73,19 @@ impl Trellis {
 
     /// In this folder, which an earlier node may have left.
     pub(crate) fn start_in(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)]) -> Self {
+        Self::launch(folder, settings, None)
+    }
+
+    /// In this folder, to be killed at this failpoint (`intent:3`).
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn start_armed(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)], failpoint: &str) -> Self {
+        Self::launch(folder, settings, Some(failpoint))
+    }
+
+    fn launch(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)], failpoint: Option<&str>) -> Self {
         let settings: Vec<_> = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let mut child = command(folder.path(), &settings)
+            .envs(failpoint.map(|point| ("TRELLIS_TEST_FAILPOINT", point)))
             .arg("serve")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -338,6 +349,15 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Where a test's random choices come from: `SEED`, or a fresh one; printed, so that a failed test can be repeated.
+#[allow(clippy::disallowed_methods, reason = "tests are not configured")]
+pub(crate) fn seeded() -> fastrand::Rng {
+    let given = std::env::var("SEED").ok();
+    let seed = given.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("SEED is a number"));
+    println!("SEED={seed}");
+    fastrand::Rng::with_seed(seed)
 }
 
 /// The root of the repository.

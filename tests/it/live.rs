@@ -8,23 +8,23 @@ use std::process::Command;
 
 use crate::harness::{Trellis, eventually, request, root, service};
 
-const REDIS: &str = "TRELLIS_TEST_REDIS_URL";
-const CLICKHOUSE: &str = "TRELLIS_TEST_CLICKHOUSE_URL";
+pub(crate) const REDIS: &str = "TRELLIS_TEST_REDIS_URL";
+pub(crate) const CLICKHOUSE: &str = "TRELLIS_TEST_CLICKHOUSE_URL";
 
 /// A ClickHouse database of one test, dropped with it.
-struct Database {
+pub(crate) struct Database {
     url: String,
     name: String,
 }
 
 impl Database {
-    fn new(url: &str) -> Self {
+    pub(crate) fn new(url: &str) -> Self {
         let mut random = [0; 8];
         getrandom::fill(&mut random).expect("random bytes");
         Self { url: url.to_owned(), name: format!("trellis_it_{:016x}", u64::from_le_bytes(random)) }
     }
 
-    fn settings(&self) -> Vec<(&str, &str)> {
+    pub(crate) fn settings(&self) -> Vec<(&str, &str)> {
         vec![
             ("store.backend", "clickhouse"),
             ("store.clickhouse.url", &self.url),
@@ -34,12 +34,19 @@ impl Database {
     }
 
     /// Asks the engine itself; the answer as text.
-    fn sql(&self, query: &str) -> String {
+    pub(crate) fn sql(&self, query: &str) -> String {
         let to = self.url.strip_prefix("http://").expect("a URL").parse().expect("an address");
         let answer = request(to, "POST", &format!("/?database={}", self.name), &[], query.as_bytes());
         let text = String::from_utf8_lossy(&answer.body).trim().to_owned();
         assert_eq!(answer.status, 200, "{query}: {text}");
         text
+    }
+
+    /// The clicks in a table, as questions see them: id and external id.
+    pub(crate) fn rows(&self, table: &str) -> Vec<(String, String)> {
+        let text = self.sql(&format!("SELECT toString(click_id), external_click_id FROM {table} FINAL"));
+        let columns = |line: &str| line.split_once('\t').map(|(id, external)| (id.to_owned(), external.to_owned()));
+        text.lines().map(|line| columns(line).expect("two columns")).collect()
     }
 }
 
@@ -53,15 +60,15 @@ impl Drop for Database {
 }
 
 /// Services of one test, which it may kill.
-struct Services {
+pub(crate) struct Services {
     folder: tempfile::TempDir,
-    redis: String,
-    clickhouse: String,
+    pub(crate) redis: String,
+    pub(crate) clickhouse: String,
 }
 
 impl Services {
     /// `None` where live tests do not run.
-    fn up(test: &str) -> Option<Self> {
+    pub(crate) fn up(test: &str) -> Option<Self> {
         service(REDIS, test)?;
         service(CLICKHOUSE, test)?;
         let folder = tempfile::tempdir().expect("a folder");
@@ -76,7 +83,7 @@ impl Services {
         Some(services)
     }
 
-    fn call(&self, arguments: &[&str]) -> String {
+    pub(crate) fn call(&self, arguments: &[&str]) -> String {
         let output = Command::new(root().join("tests/services"))
             .args(arguments)
             .env("TRELLIS_SERVICES_DIR", self.folder.path())

@@ -14,14 +14,22 @@ mod journal;
 mod lifecycle;
 mod live;
 mod live_backends;
+mod live_kills;
 mod live_redis;
 mod live_retention;
 mod live_rollups;
+mod load;
 mod pipeline;
 mod proxy;
 mod readme;
 mod store_commands;
 mod tidy;
+
+#[cfg(not(feature = "failpoints"))]
+#[test]
+fn tests_that_kill_at_named_points_need_the_feature_failpoints() {
+    harness::skipped("live_kills::named", "cargo test --features failpoints, as tests/run does");
+}
 
 #[cfg(not(feature = "testing"))]
 #[test]
