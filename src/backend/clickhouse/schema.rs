@@ -1,6 +1,7 @@
-//! Migrations: `schema/clickhouse/NNN_*.sql` in their order, each once. Called at start and by `trellis migrate`.
+//! Migrations: `schema/clickhouse/NNN_*.sql` in their order, each once. Called at start and by `trellis migrate`. Where a
+//! table of ours is missing although its step was applied (somebody dropped it), that step and all after it run again.
 //!
-//! Statements are safe to repeat (`IF NOT EXISTS`, `MODIFY COLUMN`), because ClickHouse has no transaction around them: a step that fails
+//! Statements are safe to repeat (`IF NOT EXISTS`, `MODIFY COLUMN`), because ClickHouse has no transaction: a step that fails
 //! in its middle runs again from its beginning, and two nodes that migrate at one time do no harm. It drops nothing.
 
 use clickhouse::sql::Identifier;
@@ -15,12 +16,20 @@ const MIGRATIONS: [(u32, &str, &str); 3] = [
     (3, "003_expires", include_str!("../../../schema/clickhouse/003_expires.sql")),
 ];
 
+/// How a statement that makes a table begins.
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS ";
+
 const STEPS_TABLE: &str = "CREATE TABLE IF NOT EXISTS trellis_migrations
     (version UInt32, name String, applied_at DateTime DEFAULT now()) ENGINE = ReplacingMergeTree ORDER BY version";
 
 #[derive(serde::Deserialize)]
 struct Applied {
     version: u32,
+}
+
+#[derive(serde::Deserialize)]
+struct Table {
+    name: String,
 }
 
 #[derive(serde::Deserialize)]
@@ -43,11 +52,14 @@ pub(super) async fn migrate(store: &ClickHouseStore) -> Result<Vec<String>, Stor
             "the tables have schema version {newer}, and this program knows {known}: start a newer trellis"
         )));
     }
+    let there = "SELECT name FROM system.tables WHERE database = currentDatabase()";
+    let there: Vec<Table> = queries::rows(store, store.reading.query(there)).await?;
+    let is_there = |made: &str| there.iter().any(|table| table.name == made);
+    let missing = |(version, _, sql): &(u32, &str, &str)| {
+        !steps.iter().any(|step| step.version == *version) || !tables(sql).iter().all(|made| is_there(made))
+    };
     let mut applied = Vec::new();
-    for (version, name, sql) in MIGRATIONS {
-        if steps.iter().any(|step| step.version == version) {
-            continue;
-        }
+    for (version, name, sql) in MIGRATIONS.into_iter().skip_while(|step| !missing(step)) {
         for statement in statements(sql) {
             execute(store, &statement).await?;
         }
@@ -71,6 +83,12 @@ async fn create_database(store: &ClickHouseStore) -> Result<(), StoreError> {
 
 async fn execute(store: &ClickHouseStore, statement: &str) -> Result<(), StoreError> {
     store.within(store.query_timeout, store.reading.query_raw(statement).execute()).await
+}
+
+/// The tables that a file of ours makes.
+fn tables(sql: &str) -> Vec<String> {
+    let name = |statement: &str| Some(statement.trim().strip_prefix(CREATE)?.split_whitespace().next()?.to_owned());
+    statements(sql).iter().filter_map(|statement| name(statement)).collect()
 }
 
 /// The statements of a file of ours: lines that begin with `--` are comments, and a `;` at the end of a line ends a
@@ -100,10 +118,11 @@ mod tests {
         assert_eq!(statements("-- a;\nA (\n  -- b;\n  'c;d'\n);\n\nB;\n--\n"), ["A (\n  'c;d'\n)\n", "\nB\n"]);
         assert_eq!(statements("A"), ["A\n"]);
         for (_, name, sql) in MIGRATIONS {
-            let repeatable = ["CREATE TABLE IF NOT EXISTS", "ALTER TABLE clicks MODIFY COLUMN"];
+            let repeatable = [CREATE, "ALTER TABLE clicks MODIFY COLUMN"];
             let safe = |s: &String| repeatable.iter().any(|begin| s.trim_start().starts_with(begin));
             assert!(statements(sql).iter().all(safe), "{name}");
         }
+        assert_eq!(tables(MIGRATIONS[0].2), ["clicks"]);
     }
 
     #[test]
