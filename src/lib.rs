@@ -33,9 +33,9 @@
 //!
 //! # The layers
 //!
-//! `click`, `clock` (0) use nothing; `config`, `telemetry`, `segment` (1) use 0; `catalog`, `handoff` (2) use those and
-//! not each other; `edge` and `pipeline` (3) meet only in `handoff`; `backend`, `control`, `testing` (4) are blind to each
-//! other and to `edge`; [`app`] puts the parts together, and [`cli`] speaks to people. A test enforces it.
+//! `click`, `clock`, `failpoint` (0) use nothing; `config`, `telemetry`, `segment` (1) use 0; `catalog`, `handoff` (2) use
+//! those and not each other; `edge` and `pipeline` (3) meet only in `handoff`; `backend`, `control`, `testing` (4) are blind
+//! to each other and to `edge`; [`app`] puts the parts together, and [`cli`] speaks to people. A test enforces it.
 //!
 //! Nothing under `edge` can name Redis, ClickHouse, a database or a worker. `click` cannot block or read the time.
 

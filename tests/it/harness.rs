@@ -356,8 +356,14 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 pub(crate) fn seeded() -> fastrand::Rng {
     let given = std::env::var("SEED").ok();
     let seed = given.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("SEED is a number"));
-    println!("SEED={seed}");
+    note(&format!("SEED={seed}"));
     fastrand::Rng::with_seed(seed)
+}
+
+/// Says something that is shown when the test fails.
+#[allow(clippy::print_stdout, reason = "the test runner catches what a test prints, and shows it when it fails")]
+pub(crate) fn note(text: &str) {
+    println!("{text}");
 }
 
 /// The root of the repository.

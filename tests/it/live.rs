@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
 use crate::harness::{Trellis, eventually, request, root, service};
 
 pub(crate) const REDIS: &str = "TRELLIS_TEST_REDIS_URL";
@@ -71,16 +73,39 @@ impl Services {
     pub(crate) fn up(test: &str) -> Option<Self> {
         service(REDIS, test)?;
         service(CLICKHOUSE, test)?;
+        Some(Self::start(&[]))
+    }
+
+    /// Redis alone.
+    pub(crate) fn up_redis(test: &str) -> Option<Self> {
+        service(REDIS, test)?;
+        Some(Self::start(&["redis"]))
+    }
+
+    fn start(which: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut services = Self { folder, redis: String::new(), clickhouse: String::new() };
         let parent = std::process::id().to_string();
-        let printed = services.call(&["up", "--with-parent", &parent]);
-        let url = |name: &str| {
-            let line = printed.lines().find_map(|l| l.strip_prefix(&format!("export {name}=")));
-            line.unwrap_or_else(|| panic!("no {name} in {printed}")).to_owned()
-        };
-        (services.redis, services.clickhouse) = (url(REDIS), url(CLICKHOUSE));
-        Some(services)
+        let printed = services.call(&[&["up"], which, &["--with-parent", &parent]].concat());
+        for line in printed.lines() {
+            match line.strip_prefix("export ").and_then(|line| line.split_once('=')) {
+                Some((REDIS, url)) => services.redis = url.to_owned(),
+                Some((CLICKHOUSE, url)) => services.clickhouse = url.to_owned(),
+                _ => panic!("not known: {line}"),
+            }
+        }
+        services
+    }
+
+    /// Signals a service; after SIGTERM, waits for its end.
+    pub(crate) fn signal(&self, name: &str, signal: Signal) {
+        let printed = self.call(&["status"]);
+        let pid = printed.lines().find_map(|line| line.strip_prefix(&format!("{name}: runs, pid "))?.split(',').next());
+        let pid = pid.and_then(|pid| Pid::from_raw(pid.parse().ok()?)).unwrap_or_else(|| panic!("{printed}"));
+        kill_process(pid, signal).expect("the process is there");
+        if signal == Signal::TERM {
+            eventually("it has ended", || test_kill_process(pid).is_err());
+        }
     }
 
     pub(crate) fn call(&self, arguments: &[&str]) -> String {

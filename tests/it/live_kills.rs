@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::harness::{Trellis, seeded, service};
+use crate::harness::{Trellis, note, seeded, service};
 use crate::live::{CLICKHOUSE, Database, REDIS};
 use crate::load::{Load, Rows, Seen, Unfinished, Visits, sqlite_rows};
 
@@ -14,7 +14,7 @@ struct Kills(Vec<(String, Unfinished)>);
 impl Kills {
     fn note(&mut self, when: String, node: &Trellis) -> Unfinished {
         let left = Unfinished::in_folder(node.data_dir());
-        println!("killed {when}: {left:?}");
+        note(&format!("killed {when}: {left:?}"));
         self.0.push((when, left));
         left
     }

@@ -15,6 +15,8 @@ mod lifecycle;
 mod live;
 mod live_backends;
 mod live_kills;
+mod live_network;
+mod live_outages;
 mod live_redis;
 mod live_retention;
 mod live_rollups;

@@ -204,6 +204,17 @@ fn every_dependency_has_its_reason() {
 }
 
 #[test]
+fn what_people_build_has_no_parts_for_tests() {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).expect("text");
+    let manifest = read("Cargo.toml");
+    let features = manifest.split("[features]\n").nth(1).and_then(|t| t.split("\n[").next()).expect("features");
+    assert!(features.contains("failpoints = ") && !features.contains("default = "), "{features}");
+    let aliases = read(".cargo/config.toml");
+    let dist = aliases.lines().find(|line| line.starts_with("dist = ")).expect("the alias of packages");
+    assert!(!dist.contains("features"), "{dist}");
+}
+
+#[test]
 fn every_requirement_has_a_state_and_every_named_test_exists() {
     let page = std::fs::read_to_string(root().join("config/requirements.md")).expect("the page");
     let mut ids = BTreeSet::new();
