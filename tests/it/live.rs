@@ -44,6 +44,12 @@ impl Database {
         text
     }
 
+    /// Rows that questions do not see, because another one has the same id. Merges make them fewer.
+    pub(crate) fn rows_sent_again(&self, table: &str) -> u64 {
+        let found = self.sql(&format!("SELECT count() - uniqExact(click_id) FROM {table}"));
+        found.parse().expect("a number")
+    }
+
     /// The clicks in a table, as questions see them: id and external id.
     pub(crate) fn rows(&self, table: &str) -> Vec<(String, String)> {
         let text = self.sql(&format!("SELECT toString(click_id), external_click_id FROM {table} FINAL"));

@@ -2,10 +2,12 @@
 //! clients saw, each once.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::harness::{Trellis, note, seeded, service};
+use crate::harness::{Trellis, eventually, note, seeded, service};
 use crate::live::{CLICKHOUSE, Database, REDIS};
 use crate::load::{Load, Rows, Seen, Unfinished, Visits, sqlite_rows};
+use crate::proxy::{Proxy, Rules};
 
 /// Kills, and what each left unfinished.
 #[derive(Default)]
@@ -84,15 +86,62 @@ fn a_node_killed_again_and_again_before_a_clickhouse_keeps_what_it_acknowledged(
     kill_at_random_moments(&Ground::far(&Database::new(&clickhouse), &redis), 6);
 }
 
+#[test]
+fn a_node_killed_while_it_brings_a_backlog_keeps_what_it_acknowledged() {
+    let test = "a_node_killed_while_it_brings_a_backlog_keeps_what_it_acknowledged";
+    let Some(clickhouse) = service(CLICKHOUSE, test) else { return };
+    let database = Database::new(&clickhouse);
+    let network = Proxy::before(clickhouse.strip_prefix("http://").expect("a URL").parse().expect("an address"));
+    let url = format!("http://{}", network.address());
+    let mut settings = database.settings();
+    // Small batches, one at a time, so that a backlog of some segments is many of them.
+    let small = [("batch.rows_max", "200"), ("batch.in_flight_max", "1"), ("edge.threads", "1")];
+    settings.extend(small.iter().chain(&[("store.clickhouse.url", url.as_str())]));
+    let mut random = seeded();
+    let (mut seen, mut all) = (Seen::default(), Kills::default());
+    let start = |folder| {
+        let node = Trellis::start_in(folder, &settings);
+        for text in ["did not take a batch", "does not answer", "are put behind", "cannot be made"] {
+            node.expect_log(text);
+        }
+        node
+    };
+    let mut node = start(Arc::new(tempfile::tempdir().expect("a folder")));
+    node.link("a", "https://a.example/");
+    let visits = |name: usize| Visits {
+        path: format!("/a?padding={}&click_id=", "p".repeat(3_000)),
+        ..Visits::steady(name.to_string())
+    };
+    for kill in 0..4 {
+        let load = Load::start(node.edge(), &visits(kill));
+        if kill == 0 {
+            network.set(Rules { refuse: true, ..Rules::default() });
+            network.cut();
+            // Some eight segments.
+            load.wait_answers(3_000);
+            network.set(Rules::default());
+            eventually("the outage is put behind", || node.log().iter().any(|line| line.contains("are put behind")));
+        }
+        let answers = random.u64(1..100);
+        load.wait_answers(answers);
+        node.kill();
+        seen.add(load.finish_broken());
+        let left = all.note(format!("{answers} answers into the backlog"), &node);
+        assert!(kill > 0 || left.clicks > 1_000, "it was not brought yet");
+        node = start(node.folder());
+    }
+    seen.settle(&mut node, || database.rows("clicks"));
+    assert_eq!(database.rows_sent_again("clicks"), 0);
+    all.assert_worth_it();
+}
+
 #[cfg(feature = "failpoints")]
 mod named {
     use std::os::unix::process::ExitStatusExt as _;
-    use std::sync::Arc;
 
     use trellis::failpoint::Point;
 
     use super::*;
-    use crate::harness::eventually;
 
     /// Kills a node at every point, once at the first hit and once at a later one; each time, the next start makes up for
     /// it before the next kill.

@@ -135,7 +135,7 @@ fn a_table_that_somebody_takes_away_is_waited_for() {
     let Some(clickhouse) = service(CLICKHOUSE, test) else { return };
     let database = Database::new(&clickhouse);
     let mut node = Trellis::start_with(&database.settings());
-    for text in ["did not take a batch", "does not answer"] {
+    for text in ["will not take a batch", "does not answer"] {
         node.expect_log(text);
     }
     node.link("a", "https://a.example/");
@@ -143,10 +143,11 @@ fn a_table_that_somebody_takes_away_is_waited_for() {
     eventually("clicks are stored", || node.metric(STORED) > 100.0);
     // Dropped with rows in it, it would take those along, and nobody could make up the books.
     database.sql("RENAME TABLE clicks TO taken_away");
-    metric_grows(&node, "trellis_insert_failures_total");
+    eventually("batches wait for a person", || node.metric("trellis_batches_parked") > 0.0);
     load.wait_answers(MEANWHILE);
     let migrated = node.cli(&["migrate"]);
     assert!(String::from_utf8_lossy(&migrated.stdout).contains("applied 001_clicks"), "{migrated:?}");
+    eventually("none waits", || node.metric("trellis_batches_parked") == 0.0);
     metric_grows(&node, STORED);
     let seen = load.finish();
     seen.assert_answered(false);
