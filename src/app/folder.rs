@@ -89,9 +89,19 @@ pub(super) async fn lock_patiently(data_dir: &Path) -> anyhow::Result<FolderLock
     lock(data_dir)
 }
 
+/// Where a restore gathers what it then moves to its place.
+pub(super) fn unfinished_restore(data_dir: &Path) -> PathBuf {
+    data_dir.join("restore.partial")
+}
+
 /// Locks the folder for this process.
 pub(super) fn lock(data_dir: &Path) -> anyhow::Result<FolderLock> {
     create(data_dir)?;
+    anyhow::ensure!(
+        !unfinished_restore(data_dir).exists(),
+        "a restore into `{}` was broken off, or is at work; once it has ended, empty the folder and restore again",
+        data_dir.display()
+    );
     let path = data_dir.join("node.lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let file = file.with_context(|| format!("`{}` cannot be opened", path.display()))?;

@@ -6,6 +6,7 @@
 //! ```
 //! Redirects are answered before the store was ever reached; what cannot be stored yet waits in the journal.
 
+mod backup;
 mod expiry;
 mod folder;
 mod letters;
@@ -14,6 +15,7 @@ mod parts;
 mod serve;
 mod workers;
 
+pub use backup::{Entry, Manifest, backup, restore};
 pub use folder::{OpenFolder, RunningNode, open_folder, running_node};
 pub use serve::serve;
 

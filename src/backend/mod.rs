@@ -31,3 +31,4 @@ pub mod redis;
 mod redis_pool;
 pub mod sqlite_catalog;
 pub mod sqlite_clicks;
+pub mod sqlite_snapshot;

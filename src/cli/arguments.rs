@@ -88,6 +88,32 @@ pub(super) enum Command {
     DeadLetter(DeadLetterCommand),
     /// Compare the rollups with the stored clicks, and mend them
     Verify(Verify),
+    /// Copy everything that a node keeps, while it runs or not
+    #[command(after_help = "\
+The copy holds every link, and every click that was acknowledged before the command began. It is made
+under the name DIR.partial and renamed when it is whole and on the disk. It holds the node's secrets:
+keep it as you keep those. With ClickHouse as the store, back that up too.
+
+Examples:
+  trellis --data-dir /var/lib/trellis backup /backup/trellis-$(date +%F)
+  trellis --config trellis.toml backup /backup/trellis-$(date +%F)")]
+    Backup {
+        /// A new folder, outside of the data folder
+        #[arg(value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Make a data folder of a backup; no node may run on it
+    #[command(after_help = "\
+First every file is checked; nothing is touched when one is missing or damaged. The data folder must
+be empty. The next `trellis serve` on it brings to the store what was still in the journal.
+
+Example:
+  trellis --data-dir /var/lib/trellis restore /backup/trellis-2026-11-21")]
+    Restore {
+        /// What `trellis backup` made
+        #[arg(value_name = "DIR")]
+        from: PathBuf,
+    },
     /// Ask a node whether it is ready: exit code 0 or 1
     Healthcheck(Healthcheck),
 }

@@ -2,9 +2,11 @@
 //!
 //! Commands that touch data are requests to the control API: that of the running node, or, when none runs, that of the
 //! data folder, locked and opened in this process. No command knows a database, and none writes to a folder that a node
-//! holds. `main` calls [`main`]. Exit codes: 0 done, 1 failed, 64 bad usage or configuration. Bounds: pages of 1000.
+//! holds, but `restore`, to one that is empty. `main` calls [`main`]. Exit codes: 0 done, 1 failed, 64 bad usage or
+//! configuration. Bounds: pages of 1000.
 
 mod arguments;
+mod backup;
 mod clicks;
 mod client;
 mod dead_letters;
@@ -63,6 +65,8 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Clicks(command) => on_runtime(clicks::run(&config, command)),
         Command::DeadLetter(command) => on_runtime(dead_letters::run(&config, command)),
         Command::Verify(command) => on_runtime(verify::run(&config, command)),
+        Command::Backup { to } => backup::back_up(&config, &to),
+        Command::Restore { from } => backup::restore(&config, &from),
         Command::Healthcheck(Healthcheck { url }) => on_runtime(healthcheck(&config, url)),
     }
 }

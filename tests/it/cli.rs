@@ -17,7 +17,7 @@ fn command(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn run(folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(folder: &Path, arguments: &[&str]) -> Output {
     command(folder, arguments).output().expect("the binary runs")
 }
 
@@ -31,14 +31,14 @@ fn errors(output: &Output) -> String {
 
 /// Asserts success without a word on standard error, and gives what was printed.
 #[track_caller]
-fn good(output: &Output) -> String {
+pub(crate) fn good(output: &Output) -> String {
     assert_eq!((output.status.code(), errors(output).as_str()), (Some(0), ""), "{}", out(output));
     out(output)
 }
 
 /// Asserts this exit code and nothing on standard output, and gives the error.
 #[track_caller]
-fn bad(output: &Output, code: i32) -> String {
+pub(crate) fn bad(output: &Output, code: i32) -> String {
     assert_eq!((output.status.code(), out(output).as_str()), (Some(code), ""), "{}", errors(output));
     errors(output)
 }

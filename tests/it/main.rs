@@ -2,6 +2,7 @@
 //! ClickHouse engine; without those the live ones say loudly that they are skipped.
 
 mod api;
+mod backup;
 mod bench;
 mod cli;
 mod clicks;

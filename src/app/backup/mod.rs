@@ -1,0 +1,249 @@
+//! Backups of a data folder, made while its node works, and their way back.
+//!
+//! A process of its own copies; the node knows nothing of it and is never held up. That is enough, because everything
+//! that a node writes is either appended (segments), replaced as a whole (dead letters), made of two slots of which one
+//! is always whole (checkpoints), or a SQLite file, of which SQLite itself gives a copy of one moment.
+//!
+//! # What is copied, in which order, and why
+//!
+//! ```text
+//! 1 intents      a half-written one is none; their ranges lie in what is copied next
+//! 2 segments     of each core the newest first, up to the last record that is there: so no gap can open between two
+//! 3 checkpoints  and what was removed meanwhile is removed from the copy: it was finished
+//! 4 dead letters, ledger
+//! 5 clicks.db, catalog.db, secrets
+//! ```
+//! A click that was acknowledged before 1 is in a segment of 2, or it was finished before. What is finished was stored,
+//! refused or dropped *before* its checkpoint moved and its segment went: so whatever 3 calls finished lies in 4, in 5, or
+//! in ClickHouse. What is stored, and not finished in 3, is brought to the store again by the restored node: under the
+//! same click ids, and, where its intent was copied, after a look by its batch id. So every such click is there once.
+//!
+//! # The form
+//!
+//! A folder like the data folder, with a [`Manifest`]; made as `<name>.partial`, each file forced to the disk, and renamed
+//! at the end. A restored folder is as good as one that a `kill -9` left. Never copied: locks, and what says where a node
+//! listens. Called by the command line. Bounds: one buffer of 1 MiB; [`ROUNDS`] readings of each run folder.
+
+mod copy;
+mod manifest;
+mod restore;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+pub use manifest::{Entry, Manifest};
+pub use restore::restore;
+
+use self::copy::Copier;
+use crate::backend::sqlite_snapshot;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::Config;
+use crate::segment::{
+    Next, Position, RECORD_HEADER_BYTES, Reader, RealDisk, SEGMENT_HEADER_BYTES, file_name, parse_file_name,
+};
+
+/// Everything in a data folder that is kept.
+const PARTS: [&str; 7] =
+    ["journal", "dead-letters", "ledger", "clicks.db", "catalog.db", "control.token", "dedup.secret"];
+/// What belongs to a running node, or to a database that is copied through SQLite.
+const NOT_KEPT: [&str; 6] =
+    ["node.lock", "node.json", "clicks.db-wal", "clicks.db-shm", "catalog.db-wal", "catalog.db-shm"];
+/// How often a run folder is read until nothing is removed meanwhile. Each reading takes milliseconds, and nothing is
+/// lost by giving up: what is copied in vain is known to the store.
+const ROUNDS: usize = 10;
+
+/// Copies the data folder into a new folder `to`; what it then holds, and what it left out because it knows no such part.
+/// Blocks for as long as the disks take.
+///
+/// # Errors
+/// `to` is there, or lies in the data folder; there is nothing to copy; the system's. Nothing is left at `to` then.
+pub fn backup(config: &Config, to: &Path) -> anyhow::Result<(Manifest, Vec<OsString>)> {
+    let clock = SystemClock::new();
+    let began_ms = clock.wall_ms();
+    let data_dir = &config.data_dir;
+    let looked = data_dir.canonicalize().and_then(|data_dir| Ok((list(&data_dir)?, data_dir)));
+    let (names, data_dir) = looked.with_context(|| format!("data_dir `{}` cannot be read", data_dir.display()))?;
+    let is_part = |name: &OsString| PARTS.iter().any(|part| name == part);
+    anyhow::ensure!(
+        names.iter().any(is_part),
+        "`{}` holds nothing of a node: is data_dir the one that the node uses?",
+        data_dir.display()
+    );
+    let to = free_place(to, &data_dir)?;
+    let mut partial = to.clone().into_os_string();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let copier = Copier::new(partial.clone())?;
+    let made = copy_all(copier, &data_dir).and_then(|files| {
+        let manifest = Manifest::new(&config.node, began_ms, clock.wall_ms(), files);
+        manifest.write(&partial)?;
+        copy::sync_folder(&partial)?;
+        std::fs::rename(&partial, &to).with_context(|| format!("`{}` cannot be made", to.display()))?;
+        copy::sync_folder(to.parent().unwrap_or(&to))?;
+        Ok(manifest)
+    });
+    if made.is_err() {
+        let _ = std::fs::remove_dir_all(&partial);
+    }
+    let left_out = names.into_iter().filter(|name| !is_part(name) && !NOT_KEPT.iter().any(|known| name == known));
+    Ok((made?, left_out.collect()))
+}
+
+/// The absolute path of a place where nothing is, outside of the data folder.
+fn free_place(to: &Path, data_dir: &Path) -> anyhow::Result<PathBuf> {
+    let name = to.file_name().with_context(|| format!("`{}` names no new folder", to.display()))?;
+    let above = to.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let above = above.canonicalize().with_context(|| format!("`{}` cannot be reached", above.display()))?;
+    anyhow::ensure!(
+        !above.starts_with(data_dir),
+        "`{}` lies in the data folder: a backup belongs on another disk, or at least elsewhere",
+        to.display()
+    );
+    let place = above.join(name);
+    match place.symlink_metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(place),
+        Err(error) => Err(error).context(format!("`{}` cannot be looked at", to.display())),
+        Ok(_) => anyhow::bail!("`{}` is there already; a backup is a new folder", to.display()),
+    }
+}
+
+fn copy_all(mut copier: Copier, data_dir: &Path) -> anyhow::Result<Vec<Entry>> {
+    for run in list_if_there(&data_dir.join("journal"))? {
+        if let Some(run) = run.to_str().filter(|run| data_dir.join("journal").join(run).is_dir()) {
+            copy_run(&mut copier, &data_dir.join("journal").join(run), &format!("journal/{run}"))?;
+        }
+    }
+    for part in ["dead-letters", "ledger"] {
+        copy_folder(&mut copier, &data_dir.join(part), part)?;
+    }
+    for part in ["clicks.db", "catalog.db"] {
+        let from = data_dir.join(part);
+        if from.try_exists().with_context(|| format!("`{}` cannot be looked at", from.display()))? {
+            let copied = sqlite_snapshot::copy(&from, &copier.place(part)?);
+            copied.with_context(|| format!("`{}` cannot be copied", from.display()))?;
+            copier.adopt(part)?;
+        }
+    }
+    for part in ["control.token", "dedup.secret"] {
+        copier.copy(&data_dir.join(part), part, u64::MAX)?;
+    }
+    copier.finish()
+}
+
+/// Copies one run of the journal; nothing, when it is finished meanwhile.
+fn copy_run(copier: &mut Copier, folder: &Path, path: &str) -> anyhow::Result<()> {
+    let names = list_if_there(folder)?;
+    for name in with_suffix(&names, ".intent") {
+        copier.copy(&folder.join(name), &format!("{path}/{name}"), u64::MAX)?;
+    }
+    let mut segments: Vec<_> = names.iter().filter_map(|name| parse_file_name(name.to_str()?)).collect();
+    // The newest first: an older one is then copied when its last record was long written.
+    segments.sort_by_key(|(core, seq)| (*core, std::cmp::Reverse(*seq)));
+    let mut copied = BTreeSet::new();
+    for (core, seq) in segments {
+        let name = file_name(core, seq);
+        let from = folder.join(&name);
+        let end = match end_of_records(&from, core, seq) {
+            Ok(end) => u64::from(end),
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            // As it is: whoever restores it finds it as damaged as it was.
+            Err(error) if error.kind() == ErrorKind::InvalidData => u64::MAX,
+            Err(error) => return Err(error).context(format!("`{}` cannot be read", from.display())),
+        };
+        if copier.copy(&from, &format!("{path}/{name}"), end)? {
+            copied.insert(name);
+        }
+    }
+    for _ in 0..ROUNDS {
+        forget_finished(copier, folder, path, &mut copied)?;
+        let left = copied.len();
+        for name in list_if_there(folder)? {
+            let Some(name) = name.to_str().filter(|name| is_state(name)) else { continue };
+            copier.copy(&folder.join(name), &format!("{path}/{name}"), u64::MAX)?;
+        }
+        forget_finished(copier, folder, path, &mut copied)?;
+        if copied.len() == left {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Checkpoints, and what is kept beside them: everything but segments, intents and the lock.
+fn is_state(name: &str) -> bool {
+    name != "lock" && !name.ends_with(".intent") && parse_file_name(name).is_none()
+}
+
+fn with_suffix<'n>(names: &'n [OsString], suffix: &'static str) -> impl Iterator<Item = &'n str> {
+    names.iter().filter_map(move |name| name.to_str().filter(|name| name.ends_with(suffix)))
+}
+
+/// Removes copies of segments that are gone by now: a node removes what is finished, and nothing else.
+fn forget_finished(
+    copier: &mut Copier,
+    folder: &Path,
+    path: &str,
+    copied: &mut BTreeSet<String>,
+) -> anyhow::Result<()> {
+    let there: BTreeSet<_> = list_if_there(folder)?.into_iter().collect();
+    let gone: Vec<_> = copied.extract_if(.., |name| !there.contains(&OsString::from(name.as_str()))).collect();
+    for name in gone {
+        copier.forget(&format!("{path}/{name}"))?;
+    }
+    Ok(())
+}
+
+/// Behind the last record of a segment that may still be written to. All before it is written for good.
+fn end_of_records(path: &Path, core: u32, seq: u32) -> io::Result<u32> {
+    let open = |at| Reader::open(&RealDisk, path, core, at);
+    let mut reader = open(Position::start_of(seq))?;
+    let mut end = SEGMENT_HEADER_BYTES;
+    loop {
+        let at = reader.position();
+        match reader.read()? {
+            Next::Click(_, position) => end = position.offset,
+            Next::Sealed => return Ok(end + RECORD_HEADER_BYTES as u32),
+            Next::Invalid { .. } => {
+                if reader.skip()?.is_none() {
+                    return Ok(end);
+                }
+                // A record stands behind it: so what stood here when it was read may have been written since.
+                let mut again = open(at)?;
+                if let Next::Click(_, position) = again.read()? {
+                    (reader, end) = (again, position.offset);
+                }
+            }
+        }
+    }
+}
+
+/// Copies the files of a folder that lie right in it. A name that ends with `.next` is being written.
+fn copy_folder(copier: &mut Copier, folder: &Path, path: &str) -> anyhow::Result<()> {
+    for name in list_if_there(folder)? {
+        let Some(name) = name.to_str().filter(|name| !name.ends_with(".next")) else { continue };
+        let from = folder.join(name);
+        if from.is_dir() {
+            copy_folder(copier, &from, &format!("{path}/{name}"))?;
+        } else {
+            copier.copy(&from, &format!("{path}/{name}"), u64::MAX)?;
+        }
+    }
+    Ok(())
+}
+
+fn list(folder: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+fn list_if_there(folder: &Path) -> anyhow::Result<Vec<OsString>> {
+    match list(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.with_context(|| format!("`{}` cannot be read", folder.display())),
+    }
+}
