@@ -53,15 +53,22 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     })
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT. SIGXFSZ, a write beyond `RLIMIT_FSIZE`, is caught and not looked at: the write fails then, as on a
+/// full disk, where the default would be the end of the process.
 struct Signals {
     term: Signal,
     int: Signal,
+    _file_size: Signal,
 }
 
 impl Signals {
     fn install() -> std::io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        let file_size = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            _file_size: signal(file_size)?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {

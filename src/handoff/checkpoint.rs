@@ -52,6 +52,8 @@ impl Checkpoint {
         let path = Self::path(folder, core, first_seq);
         let file = disk.open(&path, Open::Any)?;
         if file.length()? == 0 {
+            // Now, and not when the disk is full: without a checkpoint no segment is removed, and it stays full.
+            file.allocate(2 * SLOT_BYTES as u64)?;
             // Just made: without its name on the disk, its syncs would be worth nothing.
             disk.sync_dir(folder)?;
         }

@@ -73,18 +73,23 @@ impl Trellis {
 
     /// In this folder, which an earlier node may have left.
     pub(crate) fn start_in(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)]) -> Self {
-        Self::launch(folder, settings, None)
+        Self::launch(&[], folder, settings, None)
     }
 
     /// In this folder, to be killed at this failpoint (`intent:3`).
     #[cfg(feature = "failpoints")]
     pub(crate) fn start_armed(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)], failpoint: &str) -> Self {
-        Self::launch(folder, settings, Some(failpoint))
+        Self::launch(&[], folder, settings, Some(failpoint))
     }
 
-    fn launch(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)], failpoint: Option<&str>) -> Self {
+    /// Called by another program: these words, and behind them the command line. It must become the node, as `exec` does.
+    pub(crate) fn start_under(by: &[&str], folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)]) -> Self {
+        Self::launch(by, folder, settings, None)
+    }
+
+    fn launch(by: &[&str], folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)], failpoint: Option<&str>) -> Self {
         let settings: Vec<_> = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut child = command(folder.path(), &settings)
+        let mut child = command_under(by, folder.path(), &settings)
             .envs(failpoint.map(|point| ("TRELLIS_TEST_FAILPOINT", point)))
             .arg("serve")
             .stdin(Stdio::null())
@@ -129,6 +134,11 @@ impl Trellis {
         self.folder.path()
     }
 
+    /// The data folder as the running node sees it, which may have mounts of its own.
+    pub(crate) fn data_dir_inside(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}", self.pid(), self.data_dir().display()))
+    }
+
     pub(crate) fn folder(&self) -> Arc<tempfile::TempDir> {
         Arc::clone(&self.folder)
     }
@@ -146,7 +156,7 @@ impl Trellis {
     }
 
     pub(crate) fn token(&self) -> String {
-        std::fs::read_to_string(self.data_dir().join("control.token")).expect("the token file").trim().to_owned()
+        std::fs::read_to_string(self.data_dir_inside().join("control.token")).expect("the token file").trim().to_owned()
     }
 
     /// GET on the edge.
@@ -277,9 +287,15 @@ impl Drop for Trellis {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the node under test gets nothing of the developer's environment")]
 fn command(data_dir: &Path, settings: &[(String, String)]) -> Command {
-    let mut command = Command::new(BINARY);
+    command_under(&[], data_dir, settings)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the node under test gets nothing of the developer's environment")]
+fn command_under(by: &[&str], data_dir: &Path, settings: &[(String, String)]) -> Command {
+    let words: Vec<_> = by.iter().copied().chain([BINARY]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("TRELLIS_")) {
         command.env_remove(key);
     }

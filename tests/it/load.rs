@@ -87,6 +87,11 @@ impl Load {
         Self { clients, answers, seen, broken }
     }
 
+    /// Whether every connection has ended, as they do when the node is gone.
+    pub(crate) fn is_over(&self) -> bool {
+        self.clients.iter().all(|(_, client)| client.is_finished())
+    }
+
     /// Answers so far.
     pub(crate) fn answers(&self) -> u64 {
         self.answers.load(Ordering::SeqCst)

@@ -19,6 +19,7 @@ mod live_kills;
 mod live_network;
 mod live_outages;
 mod live_redis;
+mod live_resources;
 mod live_retention;
 mod live_rollups;
 mod load;
