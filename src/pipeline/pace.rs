@@ -86,9 +86,14 @@ mod tests {
         }
     }
 
+    #[allow(clippy::disallowed_methods, reason = "tokio's time, which stands still until everyone sleeps")]
+    fn paused() -> Paused {
+        Paused(tokio::time::Instant::now())
+    }
+
     /// What the backlog inserts in 10 s, in units of 100 ms of work, beside live inserts for the first `live_s` seconds.
     async fn backlog_done(live_s: u64) -> u32 {
-        let (pace, clock) = (Rc::new(Pace::default()), Rc::new(Paused(tokio::time::Instant::now())));
+        let (pace, clock) = (Rc::new(Pace::default()), Rc::new(paused()));
         let done = Rc::new(std::cell::Cell::new(0));
         let tasks = tokio::task::LocalSet::new();
         let live = Rc::clone(&pace);

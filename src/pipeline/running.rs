@@ -34,7 +34,7 @@ pub(super) enum Left {
     /// For good.
     Ended(Ended),
     /// It goes on without its past, which is here.
-    Cut(Follower),
+    Cut(Box<Follower>),
 }
 
 /// A frozen range of the journal, at the store.
@@ -112,7 +112,7 @@ impl Running {
             if self.take_answers()
                 && let Some(past) = self.cut()
             {
-                return Left::Cut(past);
+                return Left::Cut(Box::new(past));
             }
             let busy = if self.frozen.is_empty() {
                 let claimed = self.claim();

@@ -8,7 +8,7 @@
 //!   transient -> pause, the same again          ambiguous -> pause, look
 //!   operator -> parked: the longest pause, the same again, alarm
 //!   poison, too many partitions -> halves, down to the row; a bad row goes to the shelf, its siblings are stored
-//!   more than 8 bad rows, or the code of the batch before -> nothing is refused: parked, then look
+//!   more than 8 bad rows, all of several, or the code of the batch before -> nothing is refused: parked, then look
 //! ```
 //! Whether an answer was lost, the process restarted or a person mended a table: what may be there is looked for before
 //! anything is sent again. Bounds: the rows of one batch in memory once more while it is sent in parts; tries have none,
@@ -218,12 +218,18 @@ impl Sending {
     /// After parts were sent: all but the bad rows must be there. Puts these on the shelf.
     async fn look_again(&mut self, bad: Vec<(Row, u32, String)>) -> Result<HashSet<ClickId>, Broken> {
         let (there, mut shelved) = self.look().await?;
+        if let [(_, code, text), _, ..] = &bad[..]
+            && bad.len() == self.times.len()
+        {
+            // All of several rows: not a matter of the rows.
+            return Err(Broken::Park(StoreError::Operator { code: *code, text: text.clone() }));
+        }
         let bad: Vec<_> = bad.iter().filter_map(|(row, code, text)| self.refused(row, *code, text)).collect();
         if there.union(&shelved).count() + bad.len() < self.times.len() {
             return Err(Broken::Look(StoreError::Transient("rows that were sent are not there".into())));
         }
         if !bad.is_empty() {
-            let (batch, rows) = (self.whole.id, bad.len());
+            let (batch, rows, code, reason) = (self.whole.id, bad.len(), bad[0].code, bad[0].reason.clone());
             shelved.extend(bad.iter().map(|row| row.click_id));
             let refusal = Refusal { batch, node: self.source.node.to_string(), rows: bad };
             self.delivery.shelf.refuse(&refusal).map_err(|error| {
@@ -231,7 +237,7 @@ impl Sending {
                     "{rows} bad rows cannot be put on the refused shelf: {error}"
                 )))
             })?;
-            tracing::error!(%batch, rows, "the store refuses rows; they wait in the dead-letter queue: trellis dead-letter ls");
+            tracing::error!(%batch, rows, code, reason, "the store refuses rows; they wait in the dead-letter queue: trellis dead-letter ls");
         }
         Ok(shelved)
     }

@@ -96,7 +96,7 @@ impl Worker {
                         core = behind.core(),
                         "clicks of an outage are put behind those of now; they are stored as the store has room"
                     );
-                    past.push(behind);
+                    past.push(*behind);
                     running = Running::begin(running.into_follower(), self.parts.clone(), drain.clone())?;
                 }
             }

@@ -67,6 +67,9 @@ const CODES: [(u32, Meaning); 34] = [
 /// TOO_MANY_PARTS, when it speaks of partitions: one insert has rows of too many of them.
 const DIVIDE: (u32, &str) = (252, "partitions");
 
+/// INCORRECT_DATA, when it speaks of the head: the table has another type than this program. No row is at fault.
+const ANOTHER_TYPE: (u32, &str) = (117, "while reading header");
+
 /// Answers without a code: a proxy's.
 const STATUSES: [(u32, Meaning); 11] = [
     (301, Operator),
@@ -91,6 +94,7 @@ pub(super) fn of_insert(error: &Error) -> StoreError {
         Transient => StoreError::Transient(text),
         Ambiguous => StoreError::Ambiguous(text),
         Operator => StoreError::Operator { code, text },
+        Poison if code == ANOTHER_TYPE.0 && text.contains(ANOTHER_TYPE.1) => StoreError::Operator { code, text },
         Poison => StoreError::Poison { code, text },
     }
 }
@@ -224,6 +228,13 @@ mod tests {
         let parts = "Code: 252. DB::Exception: Too many parts (3001). Merges are processing slower than inserts";
         assert!(matches!(answer(parts), StoreError::Transient(_)));
         assert!(matches!(answer("Code: 1. DB::Exception: partitions"), StoreError::Transient(_)));
+    }
+
+    #[test]
+    fn a_column_of_another_type_waits_for_a_person() {
+        let of_type = "Code: 117. DB::Exception: Type of 'expires' must be Date, not DateTime: (while reading header)";
+        assert!(matches!(answer(of_type), StoreError::Operator { code: 117, .. }));
+        assert!(matches!(answer("Code: 117. DB::Exception: no"), StoreError::Poison { code: 117, .. }));
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl ClickHouseStore {
             server,
             reading,
             writing,
-            insert_sql: format!("INSERT INTO clicks ({}) FORMAT RowBinary", rowbinary::COLUMNS.join(", ")),
+            insert_sql: insert_sql(),
             database: config.database.clone(),
             insert_timeout: config.insert_timeout,
             query_timeout: config.query_timeout,
@@ -189,11 +189,17 @@ impl Store for ClickHouseStore {
     }
 }
 
-/// Rows to RowBinary to frames, a frame at a time, so that what is compressed was just written.
+fn insert_sql() -> String {
+    let columns = rowbinary::COLUMNS.map(|(name, _)| name).join(", ");
+    format!("INSERT INTO clicks ({columns}) FORMAT RowBinaryWithNamesAndTypes")
+}
+
+/// Rows to bytes to frames, a frame at a time, so that what is compressed was just written.
 fn encode(batch: &Batch, shared: &Shared<'_>) -> Bytes {
     let mut content = Vec::with_capacity(frames::CONTENT_BYTES + 16 * 1024);
     let mut body = Vec::new();
     let mut parameters = Parameters::default();
+    rowbinary::append_head(&mut content);
     for row in &batch.rows {
         if let Err(problem) = rowbinary::append(row, shared, &mut parameters, &mut content) {
             // The worker has decoded this very frame; no disk lies between.
@@ -274,6 +280,7 @@ mod tests {
         let store = store(1);
         let batch = samples::batch(1_700_000_000_000, 3000);
         let mut expected = Vec::new();
+        rowbinary::append_head(&mut expected);
         let shared = Shared { batch_id: batch.id, node: &batch.node, retention: &samples::retention() };
         for row in &batch.rows {
             rowbinary::append(row, &shared, &mut Parameters::default(), &mut expected).unwrap();

@@ -1,6 +1,8 @@
-//! Rows in ClickHouse's RowBinary format. Pure; called for every click on its way to ClickHouse.
+//! Rows in ClickHouse's RowBinaryWithNamesAndTypes format. Pure; called for every click on its way to ClickHouse.
 //!
 //! ```text
+//! head            number of columns as varint, their names, their types; the server compares them with its table's, so
+//!                 that a table of another version refuses the rows instead of misreading them
 //! UUID            u64 upper half, u64 lower half
 //! DateTime64(3)   i64 milliseconds since 1970
 //! DateTime        u32 seconds since 1970
@@ -19,36 +21,36 @@ use crate::click::{Click, frame::BadFrame};
 use crate::config::Retention;
 use crate::pipeline::Row;
 
-/// The columns in the order in which [`append`] writes them: the table's, without `ingested_at`, which has a default.
-pub(super) const COLUMNS: [&str; 28] = [
-    "click_id",
-    "ts",
-    "org",
-    "campaign",
-    "link",
-    "rule",
-    "variant",
-    "destination",
-    "status",
-    "external_click_id",
-    "source",
-    "class",
-    "reasons",
-    "dedup",
-    "fraud_score",
-    "country",
-    "device",
-    "os",
-    "browser",
-    "language",
-    "referrer",
-    "ua",
-    "ip",
-    "query",
-    "route_version",
-    "node",
-    "batch_id",
-    "expires",
+/// Names and types of the columns in the order in which [`append`] writes them: the table's, without `ingested_at`, which has a default.
+pub(super) const COLUMNS: [(&str, &str); 28] = [
+    ("click_id", "UUID"),
+    ("ts", "DateTime64(3, 'UTC')"),
+    ("org", "LowCardinality(String)"),
+    ("campaign", "LowCardinality(String)"),
+    ("link", "String"),
+    ("rule", "LowCardinality(String)"),
+    ("variant", "LowCardinality(String)"),
+    ("destination", "String"),
+    ("status", "UInt16"),
+    ("external_click_id", "String"),
+    ("source", "LowCardinality(String)"),
+    ("class", "LowCardinality(String)"),
+    ("reasons", "Array(LowCardinality(String))"),
+    ("dedup", "LowCardinality(String)"),
+    ("fraud_score", "UInt8"),
+    ("country", "LowCardinality(String)"),
+    ("device", "LowCardinality(String)"),
+    ("os", "LowCardinality(String)"),
+    ("browser", "LowCardinality(String)"),
+    ("language", "LowCardinality(String)"),
+    ("referrer", "String"),
+    ("ua", "String"),
+    ("ip", "String"),
+    ("query", "Map(String, String)"),
+    ("route_version", "UInt64"),
+    ("node", "LowCardinality(String)"),
+    ("batch_id", "UUID"),
+    ("expires", "DateTime('UTC')"),
 ];
 
 /// What all rows of a batch share.
@@ -60,6 +62,13 @@ pub(super) struct Shared<'a> {
     pub(super) node: &'a str,
     /// How long clicks are kept.
     pub(super) retention: &'a Retention,
+}
+
+/// Appends the head of an insert: once, before its rows.
+pub(super) fn append_head(out: &mut Vec<u8>) {
+    put_length(COLUMNS.len(), out);
+    COLUMNS.iter().for_each(|(name, _)| put_text(name.as_bytes(), out));
+    COLUMNS.iter().for_each(|(_, of_type)| put_text(of_type.as_bytes(), out));
 }
 
 /// Appends one row. `parameters` is only lent, for its memory.
@@ -192,8 +201,25 @@ mod tests {
     fn the_columns_are_the_tables() {
         let sql = include_str!("../../../schema/clickhouse/001_clicks.sql");
         let body = sql.split_once("\n(\n").unwrap().1.split_once("INDEX").unwrap().0;
-        let names: Vec<_> = body.lines().filter_map(|line| line.split_whitespace().next()).collect();
-        assert_eq!(names[..names.len() - 1], COLUMNS);
-        assert_eq!(names.last(), Some(&"ingested_at"));
+        let changed =
+            include_str!("../../../schema/clickhouse/003_expires.sql").split_once("MODIFY COLUMN ").unwrap().1;
+        let column = |line: &str| {
+            let (name, rest) = line.trim().split_once(' ')?;
+            let of_type = rest.split(" CODEC").next()?.split(" DEFAULT").next()?;
+            Some((name.to_owned(), of_type.trim().trim_end_matches(',').to_owned()))
+        };
+        let mut columns: Vec<_> = body.lines().filter_map(column).collect();
+        let changed = column(changed).unwrap();
+        columns.iter_mut().find(|(name, _)| *name == changed.0).unwrap().1 = changed.1;
+        assert_eq!(columns.pop().unwrap().0, "ingested_at");
+        assert_eq!(columns, COLUMNS.map(|(name, of_type)| (name.to_owned(), of_type.to_owned())));
+    }
+
+    #[test]
+    fn the_head_names_each_column_and_its_type() {
+        let mut head = Vec::new();
+        append_head(&mut head);
+        assert!(head.starts_with(b"\x1c\x08click_id\x02ts\x03org"), "{}", head.escape_ascii());
+        assert!(head.ends_with(b"\x04UUID\x0fDateTime('UTC')"), "{}", head.escape_ascii());
     }
 }
