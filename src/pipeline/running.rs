@@ -66,6 +66,8 @@ pub(super) struct Running {
     /// There will never be more clicks.
     exhausted: bool,
     read_failing: bool,
+    /// The store took a batch since this was looked at.
+    stored: bool,
     cut_again: Duration,
 }
 
@@ -97,6 +99,7 @@ impl Running {
             inserts: JoinSet::new(),
             exhausted: false,
             read_failing: false,
+            stored: false,
             cut_again: Duration::ZERO,
         })
     }
@@ -109,7 +112,8 @@ impl Running {
             if drain == Drain::Stop || (drain == Drain::Yes && !self.follower.is_live()) {
                 return Left::Ended(self.ended(false));
             }
-            if self.take_answers()
+            self.take_answers();
+            if std::mem::take(&mut self.stored)
                 && let Some(past) = self.cut()
             {
                 return Left::Cut(Box::new(past));
@@ -163,23 +167,21 @@ impl Running {
     async fn wait(&mut self) {
         let pause = if self.claimed.is_empty() || !self.may_check() { TICK } else { CHUNK_AGE };
         tokio::select! {
-            Some(done) = self.inserts.join_next_with_id() => { self.note_insert(done); }
+            Some(done) = self.inserts.join_next_with_id() => self.note_insert(done),
             answer = self.checks.answered() => self.checks.note(answer),
             _ = self.drain.changed() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 
-    /// Notes what has come; whether a batch was stored.
-    fn take_answers(&mut self) -> bool {
+    /// Notes what has come.
+    fn take_answers(&mut self) {
         while let Some(answer) = self.checks.try_answered() {
             self.checks.note(answer);
         }
-        let mut stored = false;
         while let Some(done) = self.inserts.try_join_next_with_id() {
-            stored |= self.note_insert(done);
+            self.note_insert(done);
         }
-        stored
     }
 
     /// Gives the past away, when it holds up the present and the store takes batches.
@@ -360,17 +362,18 @@ impl Running {
         self.ranges.push_back(Sent { intent, sending, finished: None });
     }
 
-    /// Notes how the sending of a batch ended; whether it is finished.
-    fn note_insert(&mut self, done: Insert) -> bool {
+    /// Notes how the sending of a batch ended.
+    fn note_insert(&mut self, done: Insert) {
         self.parts.metrics.batches_in_flight.sub(1);
         let (id, finished) = match done {
             Ok(done) => done,
             Err(error) => {
                 // A panic while sending: the range stays unfinished, and the next start takes it up.
                 tracing::error!(%error, "a batch could not be sent; it stays in the journal");
-                return false;
+                return;
             }
         };
+        self.stored = true;
         if let Some(range) = self.ranges.iter_mut().find(|range| range.sending == id) {
             range.finished = Some(finished);
         }
@@ -384,7 +387,6 @@ impl Running {
         {
             tracing::warn!(%error, "the checkpoint could not be written; it will be with the next batch");
         }
-        true
     }
 
     /// Moves the checkpoint, and then, not before, removes the intents below it.
