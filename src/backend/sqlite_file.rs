@@ -42,7 +42,7 @@ pub(super) enum FileError {
 }
 
 impl FileError {
-    /// Whether waiting may help. A full disk, a missing table, a read-only or damaged file need a person.
+    /// Whether waiting may help: also with a full disk, which others may empty. A missing table, a read-only or damaged file need a person.
     pub(super) fn passes(&self) -> bool {
         match self {
             Self::Sqlite(error) => passes(error),
@@ -62,6 +62,7 @@ pub(super) fn passes(error: &rusqlite::Error) -> bool {
                 | ErrorCode::OperationInterrupted
                 | ErrorCode::SystemIoFailure
                 | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::DiskFull
         )
     )
 }

@@ -92,7 +92,7 @@ impl Worker {
             match running.run().await {
                 Left::Ended(ended) => break ended,
                 Left::Cut(behind) => {
-                    tracing::warn!(
+                    tracing::info!(
                         core = behind.core(),
                         "clicks of an outage are put behind those of now; they are stored as the store has room"
                     );
