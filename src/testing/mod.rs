@@ -1,5 +1,5 @@
 //! L4: parts for tests, behind the feature `testing`: a clock that is set by hand, a store and a deduper that follow a
-//! script, a disk that fails.
+//! script, a disk that fails, and what a fuzzer calls.
 //!
 //! Never part of a service. Tests in `tests/` make them and hand them to `app` or to a worker in the place of the real
 //! ones. Bound: a [`ScriptedStore`] keeps everything it was given.
@@ -9,6 +9,7 @@ mod deduper;
 mod disk;
 mod disk_file;
 mod disk_image;
+pub mod fuzz;
 mod store;
 
 pub use clock::ManualClock;
