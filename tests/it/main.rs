@@ -15,6 +15,7 @@ mod journal;
 mod lifecycle;
 mod live;
 mod live_backends;
+mod live_handoff;
 mod live_kills;
 mod live_network;
 mod live_outages;
