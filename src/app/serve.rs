@@ -171,6 +171,8 @@ impl Node {
             metrics: Arc::clone(&metrics),
             up: [None; 3],
         };
+        // The edge answers, and the journal keeps what it accepts: what follows waits for others, and no visitor does.
+        status.enter(State::Serving);
         if config.store.migrate {
             migrate(Arc::clone(&store)).await;
         }
@@ -183,7 +185,6 @@ impl Node {
         let workers = maker.start_all(followers, &drain)?;
         let adopting = maker.adopt(orphans, drain.subscribe())?;
         lock.announce(control_address, edge_address)?;
-        status.enter(State::Serving);
         greet(&config, edge_address, control_address)?;
         Ok(Self { config, status, edge, run, workers, adopting, drain, control, stop_control: Some(stop_control) })
     }
