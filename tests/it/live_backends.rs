@@ -162,6 +162,27 @@ async fn a_batch_sent_to_clickhouse_again_is_stored_once() {
 }
 
 #[tokio::test]
+async fn what_clickhouse_refuses_at_the_end_of_an_insert_is_told_with_its_code_and_nothing_is_stored() {
+    let test = "what_clickhouse_refuses_at_the_end_of_an_insert_is_told_with_its_code_and_nothing_is_stored";
+    let Some(database) = Database::migrated(test).await else { return };
+    database.raw("ALTER TABLE {db}.clicks ADD CONSTRAINT c CHECK link != 'bad'").await;
+    // Some thirty frames, and the bad row in the last one.
+    let mut rows: Vec<_> = (0..20_000).map(|i| row(&click(T0 + i, "a", "b=1"), Label::Unique)).collect();
+    rows.push(row(&click(T0, "bad", ""), Label::Unique));
+    let error = database.store.insert(&database.store.seal(batch(rows.clone()))).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Poison { code: 469, .. }), "{error}");
+    assert!(error.to_string().contains("Code: 469. DB::Exception: Constraint `c`"), "{error}");
+    let months = (0..101).map(|i| row(&click(T0 - i * 31 * 86_400_000, "a", ""), Label::Unique));
+    let error = database.store.insert(&database.store.seal(batch(months.collect()))).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Divide(_)), "{error}");
+    assert_eq!(database.raw("SELECT count() FROM {db}.clicks").await, "0");
+    rows.pop();
+    database.store.insert(&database.store.seal(batch(rows))).await.unwrap();
+    assert_eq!(database.raw("SELECT count() FROM {db}.clicks").await, "20000");
+    database.drop().await;
+}
+
+#[tokio::test]
 async fn the_rows_of_a_batch_are_found_in_clickhouse_and_the_missing_ones_can_follow() {
     let test = "the_rows_of_a_batch_are_found_in_clickhouse_and_the_missing_ones_can_follow";
     let Some(database) = Database::migrated(test).await else { return };
