@@ -158,6 +158,16 @@ fn visit(
     true
 }
 
+/// Follows these links on one connection, one after the other; the ids that came with the answers.
+pub(crate) fn follow(edge: SocketAddr, paths: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut stream = BufReader::new(crate::harness::connect(edge));
+    let mut visit = |path: String| {
+        let head = exchange(&mut stream, &format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n")).expect("an answer");
+        id_of(&head).unwrap_or_else(|| panic!("{path}: {head}")).to_owned()
+    };
+    paths.into_iter().map(&mut visit).collect()
+}
+
 /// Sends a request and reads a whole head; `None` when the connection is gone.
 fn exchange(stream: &mut BufReader<TcpStream>, request: &str) -> Option<String> {
     stream.get_mut().write_all(request.as_bytes()).ok()?;

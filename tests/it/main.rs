@@ -16,6 +16,7 @@ mod lifecycle;
 mod live;
 mod live_backends;
 mod live_handoff;
+mod live_dead_letters;
 mod live_kills;
 mod live_network;
 mod live_outages;
