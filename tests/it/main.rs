@@ -1,6 +1,7 @@
 //! Integration tests: the real binary on port 0, driven from outside. `tests/run` gives them a real Redis and a real
 //! ClickHouse engine; without those the live ones say loudly that they are skipped.
 
+mod alerts;
 mod api;
 mod backup;
 mod bench;

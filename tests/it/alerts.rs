@@ -1,0 +1,52 @@
+//! The alerts that are shipped: each asks for metrics that exist, and leads to a page that says what to do.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The words of a text that begin like a metric of ours.
+fn metrics(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("trellis_")).collect()
+}
+
+#[test]
+fn every_alert_asks_for_metrics_that_exist_and_names_a_runbook_that_names_it() {
+    let readme = read("README.md");
+    let known = metrics(&readme);
+    let alerts = read("config/deploy/alerts.yml");
+    let mut count = 0;
+    for alert in alerts.split("- alert: ").skip(1) {
+        let name = alert.lines().next().expect("a name");
+        let value = |key: &str| {
+            let line = alert.lines().find_map(|line| line.trim().strip_prefix(key));
+            line.unwrap_or_else(|| panic!("{name} has no {key}")).trim()
+        };
+        for metric in metrics(value("expr:")) {
+            let base = metric.strip_suffix("_bucket").unwrap_or(metric);
+            assert!(known.contains(base), "{name} asks for {metric}, which the README does not know");
+        }
+        assert!(read(value("runbook:")).contains(name), "{name} is not in its runbook");
+        assert!(["critical", "warning"].iter().any(|s| value("labels:") == format!("{{severity: {s}}}")), "{name}");
+        count += 1;
+    }
+    assert_eq!(count, alerts.matches("expr:").count());
+    assert!(count > 10 && read("config/deploy/prometheus.yml").contains("- alerts.yml"));
+}
+
+#[test]
+fn every_metric_of_the_readme_is_exported_and_every_exported_one_is_in_it() {
+    let (readme, source) = (read("README.md"), read("src/telemetry/exposition.rs"));
+    let in_code: BTreeSet<_> = source
+        .match_indices("\"trellis_")
+        .filter_map(|(at, _)| source[at + 1..].split('"').next())
+        .filter(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        .collect();
+    let table = readme.split_once("## Metrics").expect("the section").1.split("\n## ").next().expect("its end");
+    let difference: Vec<_> = in_code.symmetric_difference(&metrics(table)).copied().collect::<Vec<_>>();
+    assert!(difference.is_empty(), "only in one of the two: {difference:?}");
+}
