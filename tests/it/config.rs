@@ -124,3 +124,15 @@ fn serve_with_a_bad_file_tells_the_same_and_starts_nothing() {
     assert_refused(&trellis(folder.path(), &["serve", "--config", "my.toml"], &[]), &FIVE_LINES);
     assert!(!folder.path().join("never-made").exists() && !folder.path().join("data").exists());
 }
+
+#[test]
+fn every_setting_that_the_chaos_script_gives_exists() {
+    let script = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chaos")).expect("the script");
+    let keys = script.split("--set=").skip(1).filter_map(|rest| rest.split('=').next());
+    let flags: Vec<_> = keys.flat_map(|key| ["--set".to_owned(), format!("{key}=?")]).collect();
+    assert!(flags.len() > 20, "{flags:?}");
+    let folder = folder_with("");
+    let words: Vec<_> = ["check"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let output = trellis(folder.path(), &words, &[]);
+    assert!(errors(&output).contains("edge.threads = ") && !errors(&output).contains("is not a setting"), "{output:?}");
+}
