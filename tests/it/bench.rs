@@ -1,5 +1,5 @@
 //! A bench for the parts behind the 302: the real handoff and a real worker in this process, against a store and a deduper
-//! that follow a script.
+//! that follow a script. `benches/journal.rs` measures with the same one.
 
 #![cfg(feature = "testing")]
 
@@ -39,7 +39,11 @@ pub(crate) type WorkerThread = std::thread::JoinHandle<std::io::Result<Ended>>;
 
 impl Bench {
     pub(crate) fn new(store: ScriptedStore, settings: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        Self::new_in(tempfile::tempdir().expect("a folder"), store, settings)
+    }
+
+    /// In this folder.
+    pub(crate) fn new_in(folder: tempfile::TempDir, store: ScriptedStore, settings: &[(&str, &str)]) -> Self {
         let data_dir = folder.path().display().to_string();
         let fixed = [
             ("data_dir", data_dir.as_str()),
