@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use trellis::backend::clickhouse::ClickHouseStore;
+use trellis::backend::clickhouse::{self, ClickHouseStore};
 use trellis::catalog::agents::Agents;
 use trellis::catalog::geo::Geo;
 use trellis::click::template::Values;
 use trellis::click::{Class, Click, ClickId, DayKey, IdSource, Reasons, Template, Visit};
+use trellis::clock::SystemClock;
 use trellis::config::{Config, Sources};
 use trellis::pipeline::{Batch, Label, Row, Store};
 use trellis::segment::{Header, Kind, RealDisk, append_record, create};
@@ -122,7 +123,8 @@ fn journal(c: &mut Criterion) {
 
 fn store(c: &mut Criterion) {
     let config = Config::load(&Sources::default()).expect("the defaults are good");
-    let store = ClickHouseStore::new(&config.store.clickhouse, config.store.retention.clone(), 1);
+    let parts = clickhouse::Parts { clock: Arc::new(SystemClock::new()), metrics: Arc::default() };
+    let store = ClickHouseStore::new(&config.store.clickhouse, config.store.retention.clone(), 1, parts);
     let (agents, mut ids) = (Agents::new().expect("agents"), IdSource::new(1));
     let row = |id| {
         let mut frame = BytesMut::new();

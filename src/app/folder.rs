@@ -204,7 +204,7 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     let token = secret(&config.control.token, &config.data_dir.join("control.token"))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let backends = Backends::new(config, Arc::clone(&clock));
-    let store = backends.store(1)?;
+    let store = backends.store(1, Arc::default())?;
     if config.store.migrate && config.store.backend == StoreBackend::Sqlite {
         // A remote store has its tables from the node; a command does not wait for it.
         store.migrate().await.map_err(|error| anyhow::anyhow!("{}: {error}", store.name()))?;

@@ -30,6 +30,6 @@ use crate::config::Config;
 /// The store's.
 pub async fn migrate(config: &Config) -> anyhow::Result<Vec<String>> {
     folder::create(&config.data_dir)?;
-    let store = parts::Backends::new(config, Arc::new(SystemClock::new())).store(1)?;
+    let store = parts::Backends::new(config, Arc::new(SystemClock::new())).store(1, Arc::default())?;
     store.migrate().await.map_err(|error| anyhow::anyhow!("{}: {error}", store.name()))
 }

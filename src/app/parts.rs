@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 
-use crate::backend::clickhouse::ClickHouseStore;
+use crate::backend::clickhouse::{self, ClickHouseStore};
 use crate::backend::memory::MemoryDeduper;
 use crate::backend::redis::{self, RedisDeduper};
 use crate::backend::sqlite_catalog::SqliteCatalog;
@@ -16,7 +16,7 @@ use crate::config::{Config, DedupBackend, StoreBackend};
 use crate::pipeline::breaker::Breaker;
 use crate::pipeline::{Deduper, Store};
 use crate::telemetry::metrics::{Guarded, Metrics};
-use crate::telemetry::pools::Pooled;
+use crate::telemetry::pools::{PoolShard, Pooled};
 
 /// Makes backends.
 pub(super) struct Backends {
@@ -38,12 +38,14 @@ impl Backends {
         Self { config: config.clone(), sqlite: OnceLock::new(), memory, dedup_breaker: OnceLock::new(), clock }
     }
 
-    /// A store for one of `runtimes` runtimes.
-    pub(super) fn store(&self, runtimes: usize) -> anyhow::Result<Arc<dyn Store>> {
+    /// A store for one of `runtimes` runtimes, its connections counted here.
+    pub(super) fn store(&self, runtimes: usize, metrics: Arc<PoolShard>) -> anyhow::Result<Arc<dyn Store>> {
         let settings = &self.config.store;
         match settings.backend {
             StoreBackend::ClickHouse => {
-                Ok(Arc::new(ClickHouseStore::new(&settings.clickhouse, settings.retention.clone(), runtimes)))
+                let parts = clickhouse::Parts { clock: Arc::clone(&self.clock), metrics };
+                let retention = settings.retention.clone();
+                Ok(Arc::new(ClickHouseStore::new(&settings.clickhouse, retention, runtimes, parts)))
             }
             StoreBackend::Sqlite => {
                 if let Some(store) = self.sqlite.get() {

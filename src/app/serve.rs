@@ -30,6 +30,7 @@ use crate::pipeline::worker::{Drain, Ended};
 use crate::segment::{Disk, RealDisk};
 use crate::telemetry::log;
 use crate::telemetry::metrics::{Guarded, Metrics};
+use crate::telemetry::pools::Pooled;
 
 /// How often a drain looks whether threads have ended.
 const LOOK: Duration = Duration::from_millis(10);
@@ -138,7 +139,7 @@ impl Node {
 
         let status = Arc::new(Status::new());
         let (stop_control, control_stopped) = tokio::sync::oneshot::channel::<()>();
-        let store = backends.store(runtimes)?;
+        let store = backends.store(runtimes, metrics.pool(Pooled::ClickHouse))?;
         let (rendered, scraped, behind) = (Arc::clone(&metrics), Arc::clone(&clock), Arc::clone(&metrics));
         let (shelf, enriched) = (letters::shelf(&config, &clock, &metrics)?, facts.clone());
         let enricher = Box::new(move || Ok(enriched.enricher()));

@@ -15,6 +15,7 @@ use crate::pipeline::delivery::Delivery;
 use crate::pipeline::enrich::Enricher;
 use crate::pipeline::worker::{self, Drain, Ended, Worker};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::pools::Pooled;
 
 /// A worker's thread.
 pub(super) type WorkerThread = JoinHandle<std::io::Result<Ended>>;
@@ -58,7 +59,7 @@ impl WorkerMaker {
         let parts = worker::Parts {
             enricher: self.facts.enricher(),
             deduper: self.backends.deduper(self.runtimes, &self.metrics)?,
-            store: self.backends.store(self.runtimes)?,
+            store: self.backends.store(self.runtimes, self.metrics.pool(Pooled::ClickHouse))?,
             delivery: Arc::clone(&self.delivery),
             batch: self.config.batch,
             lag_max: self.config.dedup.lag_max,

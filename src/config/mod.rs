@@ -258,7 +258,7 @@ pub struct ClickHouse {
     pub user: String,
     /// Password; may be empty.
     pub password: Secret,
-    /// Connections kept open.
+    /// Connections at most; each runtime has an equal share, at least two.
     pub pool: usize,
     /// For one insert.
     pub insert_timeout: Duration,

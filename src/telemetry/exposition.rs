@@ -101,34 +101,33 @@ impl Shards {
     }
 
     fn pool_families(&self) -> [MetricFamily; 5] {
-        let redis = &self.pools[Pooled::Redis as usize];
-        let each = |of: fn(&PoolShard) -> u64| {
-            Pooled::NAMES.into_iter().zip(&self.pools).map(|(name, pool)| (name, of(pool))).collect::<Vec<_>>()
-        };
+        let pools = || Pooled::NAMES.into_iter().zip(&self.pools);
+        let each = |of: fn(&PoolShard) -> u64| pools().map(|(name, pool)| (name, of(pool))).collect::<Vec<_>>();
         let mut connections = gauge("trellis_pool_connections", "Connections, by state", "state", &[]);
-        for (name, pool) in Pooled::NAMES.into_iter().zip(&self.pools) {
-            let mut states = vec![("busy", pool.busy()), ("max", pool.capacity())];
-            if name == Pooled::NAMES[Pooled::Redis as usize] {
-                states.push(("idle", pool.connections().saturating_sub(pool.busy())));
-            }
-            let mut of_pool = gauge("", "", "state", &states).take_metric();
-            for metric in &mut of_pool {
+        let help = "From asking for a connection to having it";
+        let mut waits = family("trellis_pool_wait_seconds", help, MetricType::HISTOGRAM, Vec::new());
+        for (name, pool) in pools() {
+            let (busy, open) = (pool.busy(), pool.connections());
+            let states = [("busy", busy), ("idle", open.saturating_sub(busy)), ("max", pool.capacity())];
+            let of_pool = gauge("", "", "state", &states).take_metric();
+            connections.mut_metric().extend(of_pool.into_iter().map(|mut metric| {
                 let mut labels = metric.take_label();
                 labels.insert(0, pair("pool", name));
                 metric.set_label(labels);
-            }
-            connections.mut_metric().extend(of_pool);
+                metric
+            }));
+            let mut wait = Snapshot::default();
+            pool.wait().merge_into(&mut wait);
+            let mut of_pool = histogram("", "", &wait, 1e6).take_metric();
+            of_pool.iter_mut().for_each(|metric| metric.set_label(vec![pair("pool", name)]));
+            waits.mut_metric().extend(of_pool);
         }
-        let mut wait = Snapshot::default();
-        redis.wait().merge_into(&mut wait);
-        let mut wait = histogram("trellis_pool_wait_seconds", "From asking for a connection to having it", &wait, 1e6);
-        wait.mut_metric()[0].set_label(vec![pair("pool", "redis")]);
         [
             connections,
-            wait,
+            waits,
             counter("trellis_pool_requests_total", "Connections asked for", "pool", &each(PoolShard::requests)),
             counter("trellis_pool_failures_total", "Not given, or broken", "pool", &each(PoolShard::failures)),
-            gauge("trellis_pool_oldest_seconds", "Age of the oldest", "pool", &[("redis", redis.oldest().as_secs())]),
+            gauge("trellis_pool_oldest_seconds", "Age of the oldest", "pool", &each(|pool| pool.oldest().as_secs())),
         ]
     }
 

@@ -263,7 +263,7 @@ impl Metrics {
             edges: (0..threads).map(|_| Arc::new(EdgeShard::new())).collect(),
             workers: (0..=threads).map(|_| Arc::new(WorkerShard::new())).collect(),
             breakers: Default::default(),
-            pools: std::array::from_fn(|_| Arc::new(PoolShard::new())),
+            pools: Default::default(),
             keeper: Arc::new(KeeperShard::new()),
             dependencies: dependencies.iter().map(|name| (*name, AtomicBool::new(false))).collect(),
             queue_capacity: queue_capacity * threads,

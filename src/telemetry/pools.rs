@@ -15,10 +15,9 @@ use crate::clock::Clock;
 /// A kind of pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooled {
-    /// Connections to Redis, all of it measured.
+    /// Connections to Redis.
     Redis,
-    /// Requests to ClickHouse: the HTTP client keeps its connections to itself and makes one wherever none is idle, so
-    /// their age is not known and nobody waits for them.
+    /// Connections to ClickHouse.
     ClickHouse,
 }
 
@@ -44,8 +43,8 @@ struct Open {
     since: BTreeMap<u64, (Duration, Arc<dyn Clock>)>,
 }
 
-impl PoolShard {
-    pub(super) fn new() -> Self {
+impl Default for PoolShard {
+    fn default() -> Self {
         Self {
             capacity: AtomicU64::new(0),
             busy: AtomicU64::new(0),
@@ -55,7 +54,9 @@ impl PoolShard {
             open: Mutex::default(),
         }
     }
+}
 
+impl PoolShard {
     /// A pool that may have so many connections.
     #[must_use = "the pool counts until this is dropped"]
     pub fn count_pool(self: &Arc<Self>, capacity: usize) -> Counted {

@@ -9,11 +9,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use trellis::backend::clickhouse::ClickHouseStore;
+use trellis::backend::clickhouse::{self as backend, ClickHouseStore};
 use trellis::backend::redis::{Parts, RedisDeduper};
 use trellis::catalog::agents::Agent;
 use trellis::click::{Class, Click, ClickId, Fingerprint, Reasons};
-use trellis::clock::Clock;
+use trellis::clock::{Clock, SystemClock};
 use trellis::config::{self, Retention};
 use trellis::pipeline::breaker::Breaker;
 use trellis::pipeline::store::ClickCursor;
@@ -66,7 +66,8 @@ impl Database {
             query_timeout,
         };
         let raw = clickhouse::Client::default().with_url(url).with_compression(clickhouse::Compression::None);
-        Some(Self { store: ClickHouseStore::new(&config, retention, 1), raw, name })
+        let parts = backend::Parts { clock: Arc::new(SystemClock::new()), metrics: Arc::default() };
+        Some(Self { store: ClickHouseStore::new(&config, retention, 1, parts), raw, name })
     }
 
     pub(crate) async fn migrated(test: &str) -> Option<Self> {

@@ -86,7 +86,7 @@ async fn checks(deduper: &Arc<RedisDeduper>, number: usize) -> Vec<Label> {
 }
 
 /// Waits on this runtime, on which the connections are driven too.
-async fn soon(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn soon(what: &str, condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;

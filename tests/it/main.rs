@@ -16,6 +16,7 @@ mod journal;
 mod lifecycle;
 mod live;
 mod live_backends;
+mod live_clickhouse;
 mod live_dead_letters;
 mod live_handoff;
 mod live_kills;

@@ -6,10 +6,11 @@
 //!
 //! `app` makes one of these **for each runtime** (every worker, and the control side): connections are driven by the
 //! runtime that opened them. Making one costs a few microseconds and connects to nothing. Bounds: `insert_timeout`,
-//! `query_timeout`, its share of `pool` as idle connections; the memory of a sealed batch is its caller's.
+//! `query_timeout`, its share of `pool` as connections; the memory of a sealed batch is its caller's.
 
 mod errors;
 mod frames;
+mod pool;
 mod queries;
 mod rollups;
 mod rowbinary;
@@ -19,12 +20,14 @@ use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use bytes::Bytes;
+use clickhouse::error::Error;
 use clickhouse::{Client, Compression};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use uuid::Uuid;
 
+pub use self::pool::Parts;
+use self::pool::{Connector, Pool};
 use self::rowbinary::Shared;
 use crate::BoxFuture;
 use crate::click::ClickId;
@@ -33,8 +36,6 @@ use crate::config::{self, Retention};
 use crate::pipeline::store::{ClickCursor, Difference, Expired};
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
 
-/// Nobody waits longer for a connection; the insert is then known not to have arrived.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A server closes a silent connection after 3 s (older ones) or more; we are faster, so that none is lost under a batch.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A store that takes longer to say `1` is not well.
@@ -43,12 +44,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// The store in ClickHouse, for one runtime.
 #[derive(Debug)]
 pub struct ClickHouseStore {
-    /// No database is set: for making it.
-    server: Client,
-    /// For questions.
-    reading: Client,
-    /// For batches.
-    writing: Client,
+    pool: Pool<Clients>,
     insert_sql: String,
     database: String,
     insert_timeout: Duration,
@@ -57,34 +53,14 @@ pub struct ClickHouseStore {
 }
 
 impl ClickHouseStore {
-    /// A store for one of `runtimes` runtimes, which share `config.pool` connections between them. Connects to nothing.
+    /// A store for one of `runtimes` runtimes, which have equal shares of `config.pool` connections, but two at least: a
+    /// question must not hold up the look whether the server is there. Connects to nothing.
     #[must_use]
-    pub fn new(config: &config::ClickHouse, retention: Retention, runtimes: usize) -> Self {
-        let server = client(config.pool.div_ceil(runtimes.max(1)))
-            .with_url(&config.url)
-            .with_user(&config.user)
-            .with_password(config.password.expose())
-            .with_compression(Compression::None)
-            .with_product_info("trellis", crate::VERSION);
-        let of_database = server.clone().with_database(&config.database);
-        let reading = of_database
-            .clone()
-            .with_setting("max_execution_time", seconds(config.query_timeout))
-            .with_setting("cancel_http_readonly_queries_on_client_close", "1")
-            .with_setting("output_format_json_quote_64bit_integers", "0")
-            .with_setting("date_time_output_format", "iso")
-            // A click has one time, so its rows are in one month: months need not be merged with each other.
-            .with_setting("do_not_merge_across_partitions_select_final", "1");
-        let writing = of_database
-            // The body holds frames of our own making.
-            .with_setting("decompress", "1")
-            .with_setting("async_insert", "0")
-            .with_setting("insert_deduplicate", "1")
-            .with_setting("max_execution_time", seconds(config.insert_timeout));
+    pub fn new(config: &config::ClickHouse, retention: Retention, runtimes: usize, parts: Parts) -> Self {
+        let share = (config.pool / runtimes.max(1)).max(2);
+        let settings = config.clone();
         Self {
-            server,
-            reading,
-            writing,
+            pool: Pool::new(share, parts, move |connector| clients(&settings, share, connector)),
             insert_sql: insert_sql(),
             database: config.database.clone(),
             insert_timeout: config.insert_timeout,
@@ -93,31 +69,64 @@ impl ClickHouseStore {
         }
     }
 
+    /// For questions.
+    fn reading(&self) -> Client {
+        self.pool.client().reading
+    }
+
+    /// For questions that belong to no database.
+    fn server(&self) -> Client {
+        self.pool.client().server
+    }
+
     async fn send(&self, batch: &Sealed) -> Result<(), StoreError> {
         let Payload::Bytes(body) = &batch.payload else {
             return Err(StoreError::operator("the batch was sealed by another store"));
         };
+        // Those before it in the line are bounded by their own time-outs.
+        let _lease = self.pool.lease().await;
         let mut insert = self
+            .pool
+            .client()
             .writing
             .insert_formatted_with(self.insert_sql.as_str())
             .with_setting("insert_deduplication_token", batch.token.as_str())
             // The first timeout never runs: the one piece that is sent has its place at once. The second covers
             // connecting, sending and waiting, and ends the request with its connection, which dropping it would not.
             .with_timeouts(Some(self.insert_timeout), Some(self.insert_timeout));
-        insert.send(body.clone()).await.map_err(|e| errors::of_insert(&e))?;
-        insert.end().await.map_err(|e| errors::of_insert(&e))
+        let sent = match insert.send(body.clone()).await {
+            Ok(()) => insert.end().await,
+            Err(error) => Err(error),
+        };
+        sent.map_err(|error| errors::of_insert(self.noted(&error)))
     }
 
-    /// Bounds a question; dropping it closes its connection, and the server stops working on it.
+    /// Bounds a question and its wait for a connection; dropping it closes its connection, and the server stops working
+    /// on it.
     async fn within<R>(
         &self,
         limit: Duration,
-        question: impl Future<Output = Result<R, clickhouse::error::Error>>,
+        question: impl Future<Output = Result<R, Error>>,
     ) -> Result<R, StoreError> {
-        match tokio::time::timeout(limit, question).await {
-            Ok(answer) => answer.map_err(|e| errors::of_query(&e)),
-            Err(_) => Err(StoreError::Transient(format!("ClickHouse did not answer within {limit:?}"))),
+        let asked = async {
+            let _lease = self.pool.lease().await;
+            question.await
+        };
+        match tokio::time::timeout(limit, asked).await {
+            Ok(answer) => answer.map_err(|error| errors::of_query(self.noted(&error))),
+            Err(_) => {
+                self.pool.note_failure();
+                Err(StoreError::Transient(format!("ClickHouse did not answer within {limit:?}")))
+            }
         }
+    }
+
+    /// Counts what is the connection's fault.
+    fn noted<'a>(&self, error: &'a Error) -> &'a Error {
+        if matches!(error, Error::Network(_) | Error::TimedOut) {
+            self.pool.note_failure();
+        }
+        error
     }
 }
 
@@ -151,7 +160,7 @@ impl Store for ClickHouseStore {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.within(PING_TIMEOUT.min(self.query_timeout), self.reading.query("SELECT 1").execute()))
+        Box::pin(self.within(PING_TIMEOUT.min(self.query_timeout), self.reading().query("SELECT 1").execute()))
     }
 
     fn count<'a>(&'a self, filter: &'a ClickFilter) -> BoxFuture<'a, Result<Counts, StoreError>> {
@@ -217,18 +226,46 @@ fn encode(batch: &Batch, shared: &Shared<'_>) -> Bytes {
     body.into()
 }
 
-/// A client that connects to nothing yet and keeps at most `idle_max` connections open. Redirects are not followed.
-fn client(idle_max: usize) -> Client {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    // The end of a body is a small packet that must not wait for an acknowledgement.
-    connector.set_nodelay(true);
+/// What sends requests.
+#[derive(Clone)]
+struct Clients {
+    /// No database is set: for making it.
+    server: Client,
+    /// For questions.
+    reading: Client,
+    /// For batches.
+    writing: Client,
+}
+
+/// Clients that connect to nothing yet. Redirects are not followed.
+fn clients(config: &config::ClickHouse, idle_max: usize, connector: Connector) -> Clients {
     let http = legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(idle_max)
         .build(connector);
-    Client::with_http_client(http)
+    let server = Client::with_http_client(http)
+        .with_url(&config.url)
+        .with_user(&config.user)
+        .with_password(config.password.expose())
+        .with_compression(Compression::None)
+        .with_product_info("trellis", crate::VERSION);
+    let of_database = server.clone().with_database(&config.database);
+    let reading = of_database
+        .clone()
+        .with_setting("max_execution_time", seconds(config.query_timeout))
+        .with_setting("cancel_http_readonly_queries_on_client_close", "1")
+        .with_setting("output_format_json_quote_64bit_integers", "0")
+        .with_setting("date_time_output_format", "iso")
+        // A click has one time, so its rows are in one month: months need not be merged with each other.
+        .with_setting("do_not_merge_across_partitions_select_final", "1");
+    let writing = of_database
+        // The body holds frames of our own making.
+        .with_setting("decompress", "1")
+        .with_setting("async_insert", "0")
+        .with_setting("insert_deduplicate", "1")
+        .with_setting("max_execution_time", seconds(config.insert_timeout));
+    Clients { server, reading, writing }
 }
 
 /// A limit for the server, in whole seconds, at least one.
@@ -239,9 +276,11 @@ fn seconds(limit: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::sync::Arc;
 
     use super::*;
     use crate::backend::samples;
+    use crate::clock::SystemClock;
 
     fn store(port: u16) -> ClickHouseStore {
         let config = config::ClickHouse {
@@ -253,7 +292,8 @@ mod tests {
             insert_timeout: Duration::from_millis(100),
             query_timeout: Duration::from_millis(100),
         };
-        ClickHouseStore::new(&config, samples::retention(), 3)
+        let parts = Parts { clock: Arc::new(SystemClock::new()), metrics: Arc::default() };
+        ClickHouseStore::new(&config, samples::retention(), 3, parts)
     }
 
     #[tokio::test]

@@ -41,7 +41,7 @@ enum Literal<'a> {
 pub(super) async fn count(store: &ClickHouseStore, filter: &ClickFilter) -> Result<Counts, StoreError> {
     let (condition, literals) = conditions(filter, None);
     let sql = format!("SELECT class, dedup, count() AS clicks FROM clicks FINAL {condition} GROUP BY class, dedup");
-    let groups: Vec<Group> = rows(store, bind(store.reading.query(&sql), literals)).await?;
+    let groups: Vec<Group> = rows(store, bind(store.reading().query(&sql), literals)).await?;
     Ok(columns::counts(groups.into_iter().map(|group| (group.class, group.dedup, group.clicks))))
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn stored_of(
     let sql = "SELECT DISTINCT click_id FROM clicks WHERE batch_id = ? AND ts >= fromUnixTimestamp64Milli(?, 'UTC') \
                AND ts <= fromUnixTimestamp64Milli(?, 'UTC')";
     let (from, to) = (signed(*span_ms.start()), signed(*span_ms.end()));
-    let query = store.reading.query(sql).bind(batch.to_string()).bind(from).bind(to);
+    let query = store.reading().query(sql).bind(batch.to_string()).bind(from).bind(to);
     let stored: Vec<Stored> = rows(store, query).await?;
     let ids: Result<_, _> = stored.iter().map(|row| row.click_id.parse()).collect();
     ids.map_err(|e| StoreError::operator(format!("ClickHouse answered an id that is none: {e}")))
@@ -77,7 +77,7 @@ pub(super) async fn recent(
 ) -> Result<Vec<StoredClick>, StoreError> {
     let (condition, mut literals) = conditions(filter, behind);
     literals.push(Literal::Number(limit as u64));
-    rows(store, bind(store.reading.query(&format!("{SELECT} {condition} {NEWEST_FIRST}")), literals)).await
+    rows(store, bind(store.reading().query(&format!("{SELECT} {condition} {NEWEST_FIRST}")), literals)).await
 }
 
 /// The answer's rows. Bytes that are no UTF-8 are shown as U+FFFD.

@@ -85,7 +85,7 @@ async fn write(store: &ClickHouseStore, level: Level, starts: &[u64]) -> Result<
          )
          WHERE {time} IN ({list}) GROUP BY {time}, {GROUP}"
     );
-    store.within(store.query_timeout, store.reading.query_raw(&sql).execute()).await
+    store.within(store.query_timeout, store.reading().query_raw(&sql).execute()).await
 }
 
 /// Higher than that of every line there is, even when the server's clock was set back.
@@ -99,7 +99,7 @@ async fn version(store: &ClickHouseStore, level: Level, list: &str) -> Result<u6
         "SELECT greatest(toUInt64(toUnixTimestamp64Nano(now64(9))), max(version) + 1) AS version
          FROM {table} WHERE {time} IN ({list})"
     );
-    let answers: Vec<Answer> = queries::rows(store, store.reading.query_raw(&sql)).await?;
+    let answers: Vec<Answer> = queries::rows(store, store.reading().query_raw(&sql)).await?;
     answers.first().map(|answer| answer.version).ok_or_else(|| StoreError::operator("ClickHouse answered no version"))
 }
 
@@ -190,7 +190,7 @@ async fn differences(
          )
          GROUP BY {time} ORDER BY {time} LIMIT {DIFFERENCES_MAX}"
     );
-    let found: Vec<Found> = queries::rows(store, store.reading.query_raw(&sql)).await?;
+    let found: Vec<Found> = queries::rows(store, store.reading().query_raw(&sql)).await?;
     let difference =
         |f: Found| Difference { level, minute: f.start / 60, groups: f.groups, clicks: f.clicks, counted: f.counted };
     Ok(found.into_iter().map(difference).collect())
@@ -217,7 +217,7 @@ pub(super) async fn counts_by_minute(
     within_calendar(minutes.end)?;
     for hour in minutes.start / HOUR..minutes.end.div_ceil(HOUR) {
         let (from, to) = (minutes.start.max(hour * HOUR), minutes.end.min((hour + 1) * HOUR));
-        let query = store.reading.query(sql).bind(node).bind(from * 60).bind(to * 60);
+        let query = store.reading().query(sql).bind(node).bind(from * 60).bind(to * 60);
         let counted: Vec<Counted> = queries::rows(store, query).await?;
         counts.extend(counted.into_iter().map(|counted| (counted.start / 60, counted.clicks)));
     }

@@ -45,7 +45,7 @@ pub(super) async fn migrate(store: &ClickHouseStore) -> Result<Vec<String>, Stor
     create_database(store).await?;
     execute(store, STEPS_TABLE).await?;
     let steps: Vec<Applied> =
-        queries::rows(store, store.reading.query("SELECT version FROM trellis_migrations GROUP BY version")).await?;
+        queries::rows(store, store.reading().query("SELECT version FROM trellis_migrations GROUP BY version")).await?;
     let known = MIGRATIONS[MIGRATIONS.len() - 1].0;
     if let Some(newer) = steps.iter().map(|step| step.version).max().filter(|version| *version > known) {
         return Err(StoreError::operator(format!(
@@ -53,7 +53,7 @@ pub(super) async fn migrate(store: &ClickHouseStore) -> Result<Vec<String>, Stor
         )));
     }
     let there = "SELECT name FROM system.tables WHERE database = currentDatabase()";
-    let there: Vec<Table> = queries::rows(store, store.reading.query(there)).await?;
+    let there: Vec<Table> = queries::rows(store, store.reading().query(there)).await?;
     let is_there = |made: &str| there.iter().any(|table| table.name == made);
     let missing = |(version, _, sql): &(u32, &str, &str)| {
         !steps.iter().any(|step| step.version == *version) || !tables(sql).iter().all(|made| is_there(made))
@@ -63,7 +63,7 @@ pub(super) async fn migrate(store: &ClickHouseStore) -> Result<Vec<String>, Stor
         for statement in statements(sql) {
             execute(store, &statement).await?;
         }
-        let done = store.reading.query("INSERT INTO trellis_migrations (version, name) VALUES (?, ?)");
+        let done = store.reading().query("INSERT INTO trellis_migrations (version, name) VALUES (?, ?)");
         store.within(store.query_timeout, done.bind(version).bind(name).execute()).await?;
         applied.push(name.to_owned());
     }
@@ -73,16 +73,16 @@ pub(super) async fn migrate(store: &ClickHouseStore) -> Result<Vec<String>, Stor
 /// Looks first: a user without the right to make databases may have been given one.
 async fn create_database(store: &ClickHouseStore) -> Result<(), StoreError> {
     let name = Identifier(&store.database);
-    let found: Vec<Found> = queries::rows(store, store.server.query("EXISTS DATABASE ?").bind(name)).await?;
+    let found: Vec<Found> = queries::rows(store, store.server().query("EXISTS DATABASE ?").bind(name)).await?;
     if found.iter().any(|found| found.result == 1) {
         return Ok(());
     }
-    let create = store.server.query("CREATE DATABASE IF NOT EXISTS ?").bind(name);
+    let create = store.server().query("CREATE DATABASE IF NOT EXISTS ?").bind(name);
     store.within(store.query_timeout, create.execute()).await
 }
 
 async fn execute(store: &ClickHouseStore, statement: &str) -> Result<(), StoreError> {
-    store.within(store.query_timeout, store.reading.query_raw(statement).execute()).await
+    store.within(store.query_timeout, store.reading().query_raw(statement).execute()).await
 }
 
 /// The tables that a file of ours makes.
