@@ -236,6 +236,9 @@ impl Follower {
                     }
                 }
             };
+            if let Some(limit) = limit {
+                reader.bound(if limit.seq == self.next.seq { limit.offset } else { u32::MAX });
+            }
             let found = match reader.read() {
                 Err(error) if may_try_again(&mut self.failed_reads) => return Err(error),
                 Err(_) => Next::Invalid { dirty: true },

@@ -26,6 +26,8 @@ pub struct Reader {
     /// Bytes read ahead; they stand at `offset`.
     ahead: Bytes,
     header_valid: bool,
+    /// Nothing is read ahead from here on.
+    bound: u32,
 }
 
 /// What stands at the cursor.
@@ -57,7 +59,7 @@ impl Reader {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "this is another segment"));
         }
         let offset = at.offset.max(SEGMENT_HEADER_BYTES);
-        Ok(Self { file, seq: at.seq, offset, ahead: Bytes::new(), header_valid: found.is_some() })
+        Ok(Self { file, seq: at.seq, offset, ahead: Bytes::new(), header_valid: found.is_some(), bound: u32::MAX })
     }
 
     /// Whether the segment's header could be read.
@@ -70,6 +72,12 @@ impl Reader {
     #[must_use]
     pub const fn position(&self) -> Position {
         Position { seq: self.seq, offset: self.offset }
+    }
+
+    /// Says how far the segment counts by now. What stands behind may be what a failed write left, valid records among it,
+    /// and the writer is yet to overwrite it: without this it could be read ahead, and given out later.
+    pub const fn bound(&mut self, offset: u32) {
+        self.bound = offset;
     }
 
     /// Reads on. A reader that found [`Next::Invalid`] may look again: the writer may have gone on since.
@@ -179,10 +187,11 @@ impl Reader {
         self.offset += u32::try_from(bytes).unwrap_or(u32::MAX);
     }
 
-    /// Fills the buffer from the cursor with at least `need` bytes; false when the file ends before. What could be read
+    /// Fills the buffer from the cursor with at least `need` bytes; false when the file, or what counts of it, ends before. What could be read
     /// before an error is in it too.
     fn read_ahead(&mut self, need: usize) -> io::Result<bool> {
-        let mut buffer = BytesMut::zeroed(CHUNK_BYTES.max(need));
+        let most = usize::try_from(self.bound.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let mut buffer = BytesMut::zeroed(CHUNK_BYTES.max(need).min(most));
         let (mut filled, mut failed) = (0, None);
         while filled < buffer.len() && failed.is_none() {
             match self.file.read_at(&mut buffer[filled..], u64::from(self.offset) + filled as u64) {

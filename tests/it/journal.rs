@@ -39,6 +39,7 @@ impl Journal {
             ("journal.segment_bytes", "1MiB"),
             // What is behind comes from the journal.
             ("queue.groups_max", "1"),
+            ("queue.bytes_max", "64KiB"),
         ];
         let flags = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let config = Config::load(&Sources { flags, ..Sources::default() }).expect("a good config");
@@ -322,6 +323,28 @@ fn a_damaged_record_of_a_live_journal_is_skipped_and_reported() {
     assert!(journal.follower.is_damaged());
     journal.push(10, 100);
     assert_eq!(read(&mut journal.follower), (30..40).collect::<Vec<_>>(), "and it goes on");
+}
+
+#[test]
+fn what_a_failed_write_left_behind_the_end_is_never_taken_for_what_was_written_there_later() {
+    let mut kept_in_all = 0;
+    for seed in 0..100 {
+        let mut journal = Journal::new(seed, "interval:50ms");
+        let mut kept = Vec::new();
+        for _ in 0..5 {
+            // More than the queue takes: it comes from the journal.
+            kept.extend(journal.push(20, 4_000));
+            journal.disk.fail_next(Fault::WriteError);
+            kept.extend(journal.push(9, 3_000));
+            let found = read(&mut journal.follower);
+            let told = |(number, ticket): &mut (u64, Ticket)| (answer(ticket) == Some(true)).then_some(*number);
+            let expected: Vec<_> = std::mem::take(&mut kept).iter_mut().filter_map(told).collect();
+            assert_eq!(found, expected, "seed {seed}");
+            kept_in_all += found.len();
+        }
+        assert_eq!(journal.metrics.worker(0).unreadable.get(), 0, "seed {seed}");
+    }
+    assert_eq!(kept_in_all, 100 * 5 * 20);
 }
 
 #[test]
