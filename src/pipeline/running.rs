@@ -167,6 +167,7 @@ impl Running {
     async fn wait(&mut self) {
         let pause = if self.claimed.is_empty() || !self.may_check() { TICK } else { CHUNK_AGE };
         tokio::select! {
+            biased; // So that a run can be repeated. What else has come is taken in the next turn.
             Some(done) = self.inserts.join_next_with_id() => self.note_insert(done),
             answer = self.checks.answered() => self.checks.note(answer),
             _ = self.drain.changed() => {}
@@ -318,7 +319,11 @@ impl Running {
     /// Sends the next batch that an earlier life froze, as it was.
     fn send_frozen(&mut self) -> bool {
         let Some(intent) = self.frozen.pop_front() else { return false };
-        let loaded = self.source(Arc::new(intent.clone())).load();
+        let loaded = match intent.start == self.frozen_to {
+            true => self.source(Arc::new(intent.clone())).load(),
+            // One that could not be frozen: nobody knows whether it was stored.
+            false => Err(std::io::Error::other("there is a gap before it")),
+        };
         if intent.facts != self.enricher.facts() {
             tracing::info!(batch = %intent.batch, "a batch was frozen with older data; its countries and agents are read anew");
         }
@@ -331,7 +336,7 @@ impl Running {
             Err(error) => {
                 // Its clicks, as far as they can be read, are taken up like those that were never frozen, and so are
                 // all behind it: the store knows them by their ids.
-                tracing::error!(%error, batch = %intent.batch, "a frozen batch cannot be read");
+                tracing::error!(%error, batch = %intent.batch, "a frozen batch cannot be sent as it was");
                 for intent in std::iter::once(intent).chain(std::mem::take(&mut self.frozen)) {
                     if let Err(error) = self.remove(&intent) {
                         tracing::warn!(%error, batch = %intent.batch, "an intent could not be removed");

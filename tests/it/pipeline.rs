@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trellis::click::Click;
-use trellis::handoff::{Follower, Orphan};
+use trellis::handoff::{Follower, Orphan, Run};
 use trellis::pipeline::Label;
 use trellis::pipeline::worker::{Drain, Ended};
 use trellis::segment::Disk;
-use trellis::testing::{FaultDisk, Outcome, ScriptedStore};
+use trellis::testing::{Fault, FaultDisk, Outcome, ScriptedStore};
 
 use crate::bench::{Bench, click, id, push, sorted};
 use crate::harness::eventually;
@@ -116,6 +116,34 @@ fn several_batches_are_at_the_store_at_once_and_the_checkpoint_waits_for_the_fir
     assert_eq!((&hung.0, frames(&hung.1)), (&again.0, frames(&again.1)));
     assert_eq!(bench.deduper.claims().len(), 100, "no label is asked for twice");
     orphan.finish(false).expect("removed");
+}
+
+#[test]
+fn a_batch_that_could_not_be_frozen_is_not_forgotten_for_the_sake_of_one_behind_it() {
+    // Neither batch is answered; there is no space for the intent of the first one.
+    let settings = [("batch.rows_max", "10"), ("batch.in_flight_max", "2"), ("batch.age_max", "10m")];
+    let mut bench = Bench::new(ScriptedStore::new([Outcome::Hang, Outcome::Hang], Outcome::Stored), &settings);
+    let disk = FaultDisk::new(13);
+    bench.disk = Arc::new(disk.clone());
+    let (run, mut doors, mut upkeep) =
+        Run::begin_by_hand(&bench.disk, &bench.config, &bench.metrics, &bench.clock).expect("a run");
+    upkeep.turn(false);
+    let (intake, follower) = doors.pop().expect("one core");
+    let mut intake = intake();
+    let ids = push(&mut intake, bench.now_ms(), 0..20);
+    disk.fail_next(Fault::Full);
+    let (worker, drain) = bench.start(follower, 0);
+    eventually("both are at the store", || bench.store.in_flight() == 2);
+    drain.send_replace(Drain::Stop);
+    assert!(!worker.join().expect("no panic").expect("no error").finished);
+    drop(intake);
+    run.end(false).expect("left behind");
+    let orphan = Orphan::find(&bench.disk, bench.folder.path()).expect("the folder").pop().expect("the run");
+    let core = orphan.stretches().expect("its stretches")[0];
+    let follower = Follower::orphan(&orphan, core, bench.metrics.worker(1)).expect("a follower");
+    let (worker, _drain) = bench.start(follower, 1);
+    assert!(worker.join().expect("no panic").expect("no error").finished);
+    assert_eq!(sorted(bench.store.click_ids()), sorted(ids));
 }
 
 #[test]
