@@ -11,15 +11,17 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::letters;
 use super::parts::Backends;
 use super::workers::Facts;
+use super::{books, letters};
 use crate::catalog::Links;
 use crate::click::OwnHosts;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secret, StoreBackend};
 use crate::control;
+use crate::handoff::Orphan;
 use crate::pipeline::dead_letter::Actor;
+use crate::segment::{Disk, RealDisk};
 use crate::telemetry::metrics::Metrics;
 
 /// A command holds the folder for milliseconds: a node that starts meanwhile looks again for one second.
@@ -192,6 +194,7 @@ pub struct OpenFolder {
     pub router: axum::Router,
     /// Its token.
     pub token: Secret,
+    _orphans: Vec<Orphan>,
     _lock: FolderLock,
 }
 
@@ -215,6 +218,10 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     let counted = Arc::clone(&links);
     let metrics = Metrics::new(0, 0, &[], move || counted.len())?;
     let shelf = letters::shelf(config, &clock, &metrics)?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    // Their locks are held by this process as long as the folder is open.
+    let orphans = Orphan::find(&disk, &config.data_dir).context("the journal folder cannot be read")?;
+    let ledger = books::open(config, &shelf, &orphans, &clock, &metrics).context("the ledger cannot be used")?;
     // Most commands need no facts about clicks.
     let enricher = Box::new(|| Facts::load().map(|facts| facts.enricher()).map_err(|error| error.to_string()));
     let router = control::router(control::Parts {
@@ -222,12 +229,13 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::CommandLine),
         backlog: None,
         store,
+        ledger,
         token: token.clone(),
         status: Arc::new(control::Status::new()),
         metrics: Arc::new(move || metrics.render(clock.wall_ms())),
         body_bytes_max: config.control.body_bytes_max,
     });
-    Ok(OpenFolder { router, token, _lock: lock })
+    Ok(OpenFolder { router, token, _orphans: orphans, _lock: lock })
 }
 
 /// The names under which this service is reached: the configured ones on any port, and the listening address itself.

@@ -7,6 +7,7 @@
 //! Redirects are answered before the store was ever reached; what cannot be stored yet waits in the journal.
 
 mod backup;
+mod books;
 mod expiry;
 mod folder;
 mod letters;

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use super::books::{self, Keeping};
 use super::expiry;
 use super::folder::{self, FolderLock};
 use super::letters;
@@ -25,6 +26,7 @@ use crate::handoff::{Orphan, Run};
 use crate::pipeline::breaker::Breaker;
 use crate::pipeline::dead_letter::{Actor, Shelf};
 use crate::pipeline::delivery::{Delivery, Refusals};
+use crate::pipeline::ledger::Ledger;
 use crate::pipeline::pace::Pace;
 use crate::pipeline::worker::{Drain, Ended};
 use crate::segment::{Disk, RealDisk};
@@ -89,6 +91,7 @@ struct Node {
     workers: Vec<WorkerThread>,
     adopting: JoinHandle<()>,
     drain: watch::Sender<Drain>,
+    ledger: Arc<Ledger>,
     control: tokio::task::JoinHandle<()>,
     stop_control: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -112,7 +115,10 @@ impl Node {
 
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let orphans = Orphan::find(&disk, &config.data_dir).context("the journal folder cannot be read")?;
+        let shelf = letters::shelf(&config, &clock, &metrics)?;
+        let ledger = books::open(&config, &shelf, &orphans, &clock, &metrics).context("the ledger cannot be used")?;
         let (run, doors) = Run::begin(&disk, &config, &metrics, &clock).context("the journal cannot be made")?;
+        ledger.begin_run(run.folder(), (0..config.edge.threads).map(|core| metrics.edge(core)));
         let (listeners, edge_address) = edge::bind(config.edge.listen, config.edge.threads)
             .with_context(|| format!("edge.listen: {} cannot be used", config.edge.listen))?;
         let control_listener = TcpListener::bind(config.control.listen)
@@ -141,11 +147,12 @@ impl Node {
         let (stop_control, control_stopped) = tokio::sync::oneshot::channel::<()>();
         let store = backends.store(runtimes, metrics.pool(Pooled::ClickHouse))?;
         let (rendered, scraped, behind) = (Arc::clone(&metrics), Arc::clone(&clock), Arc::clone(&metrics));
-        let (shelf, enriched) = (letters::shelf(&config, &clock, &metrics)?, facts.clone());
+        let enriched = facts.clone();
         let enricher = Box::new(move || Ok(enriched.enricher()));
         let router = control::router(control::Parts {
             links: Arc::clone(&links),
             store: Arc::clone(&store),
+            ledger: Arc::clone(&ledger),
             dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::Token),
             backlog: Some(Arc::new(move || behind.backlog())),
             token,
@@ -177,17 +184,21 @@ impl Node {
         if config.store.migrate {
             migrate(Arc::clone(&store)).await;
         }
+        Keeping::new(&ledger, &store, &config, &clock).start();
         tokio::spawn(expiry::run(store, Arc::clone(&clock)));
         monitor.look().await;
         tokio::spawn(monitor.run());
 
         let (drain, _) = watch::channel(Drain::No);
-        let maker = WorkerMaker { config: config.clone(), backends, facts, delivery, clock, metrics, runtimes };
+        let kept = Arc::clone(&ledger);
+        let maker =
+            WorkerMaker { config: config.clone(), backends, facts, delivery, ledger: kept, clock, metrics, runtimes };
         let workers = maker.start_all(followers, &drain)?;
         let adopting = maker.adopt(orphans, drain.subscribe())?;
         lock.announce(control_address, edge_address)?;
         greet(&config, edge_address, control_address)?;
-        Ok(Self { config, status, edge, run, workers, adopting, drain, control, stop_control: Some(stop_control) })
+        let stop_control = Some(stop_control);
+        Ok(Self { config, status, edge, run, workers, adopting, drain, ledger, control, stop_control })
     }
 
     /// Waits for a signal, then drains.
@@ -213,6 +224,8 @@ impl Node {
         self.edge.enter(Phase::Stopped);
         self.drain.send_replace(Drain::Stop);
         let _ = tokio::time::timeout(LAST_MOMENT, ended(|| self.threads_ended())).await;
+        // The last second of the edge threads.
+        self.ledger.collect();
         self.status.enter(State::Stopped);
         if let Some(stop) = self.stop_control.take() {
             let _ = stop.send(());

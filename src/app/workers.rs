@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::handoff::{Follower, Orphan};
 use crate::pipeline::delivery::Delivery;
 use crate::pipeline::enrich::Enricher;
+use crate::pipeline::ledger::Ledger;
 use crate::pipeline::worker::{self, Drain, Ended, Worker};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pools::Pooled;
@@ -48,6 +49,7 @@ pub(super) struct WorkerMaker {
     pub(super) backends: Arc<Backends>,
     pub(super) facts: Facts,
     pub(super) delivery: Arc<Delivery>,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) runtimes: usize,
@@ -61,6 +63,7 @@ impl WorkerMaker {
             deduper: self.backends.deduper(self.runtimes, &self.metrics)?,
             store: self.backends.store(self.runtimes, self.metrics.pool(Pooled::ClickHouse))?,
             delivery: Arc::clone(&self.delivery),
+            ledger: Arc::clone(&self.ledger),
             batch: self.config.batch,
             lag_max: self.config.dedup.lag_max,
             checks_in_flight_max: self.config.dedup.checks_in_flight_max,
@@ -120,6 +123,8 @@ impl WorkerMaker {
         }
         let clicks = metrics.adopted.get() - before;
         tracing::info!(folder = %orphan.folder().display(), clicks, "the journal of an earlier run is stored");
-        Ok(orphan.finish(damaged)?)
+        let folder = orphan.folder().to_owned();
+        orphan.finish(damaged)?;
+        Ok(self.ledger.end_run(&folder)?)
     }
 }

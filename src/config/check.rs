@@ -13,8 +13,9 @@ use super::units::{
     node_name, number, redis_url, size, socket, text, time, token, word,
 };
 use super::{
-    Batch, Catalog, ClickHouse, Config, Control, DeadLetter, Dedup, DedupBackend, Edge, IpPrivacy, Journal, Log,
-    LogFormat, LogLevel, Origin, Policy, Privacy, Problems, Queue, Redis, Retry, Shutdown, Store, StoreBackend,
+    Batch, Catalog, ClickHouse, Config, Control, DeadLetter, Dedup, DedupBackend, Edge, IpPrivacy, Journal, Ledger,
+    Log, LogFormat, LogLevel, Origin, Policy, Privacy, Problems, Queue, Redis, Retry, Rollup, Shutdown, Store,
+    StoreBackend,
 };
 
 /// Threads on a machine with more cores, unless a number is set: each has a worker beside it, and the default queues and
@@ -118,6 +119,16 @@ impl Keys {
                 // All of it is read at start; some twenty bytes a row are in memory.
                 max_bytes: self.get("dead_letter.max_bytes", size(64 * KIB..=GIB)),
                 keep: self.get("dead_letter.keep", time(minutes(1)..=hours(366 * 24))),
+            },
+            ledger: Ledger {
+                // A line for each minute, in memory too.
+                keep: self.get("ledger.keep", time(hours(1)..=hours(366 * 24))),
+                check_every: self.get("ledger.check_every", time(ms(50)..=hours(1))),
+            },
+            rollup: Rollup {
+                every: self.get("rollup.every", time(ms(10)..=minutes(10))),
+                // A statement for each hour, two for each day that they lie in.
+                minutes_max: self.get("rollup.minutes_max", number(1..=1440)),
             },
             // All of them are in memory.
             catalog: Catalog { links_max: self.get("catalog.links_max", number(1..=10_000_000)) },

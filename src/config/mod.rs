@@ -55,6 +55,10 @@ pub struct Config {
     pub store: Store,
     /// What the store refused.
     pub dead_letter: DeadLetter,
+    /// What became of every visit.
+    pub ledger: Ledger,
+    /// Sums by the minute, the hour and the day.
+    pub rollup: Rollup,
     /// Links.
     pub catalog: Catalog,
     /// What is kept of a visitor.
@@ -273,6 +277,24 @@ pub struct DeadLetter {
     pub max_bytes: u64,
     /// A file whose rows are all stored or dropped is kept for this long.
     pub keep: Duration,
+}
+
+/// `[ledger]`
+#[derive(Clone, Copy, Debug)]
+pub struct Ledger {
+    /// Minutes are kept for this long.
+    pub keep: Duration,
+    /// From one look whether the books balance to the next.
+    pub check_every: Duration,
+}
+
+/// `[rollup]`
+#[derive(Clone, Copy, Debug)]
+pub struct Rollup {
+    /// From one round to the next.
+    pub every: Duration,
+    /// Minutes of one round.
+    pub minutes_max: usize,
 }
 
 /// `[catalog]`

@@ -23,6 +23,14 @@ impl Keys {
             format!("edge.listen ({}) and control.listen ({}) need different ports", edge.listen, control.listen)
         });
         self.policy_relations(&config.retry);
+        let (letters, ledger) = (config.dead_letter.keep, config.ledger.keep);
+        self.relation(&["dead_letter.keep", "ledger.keep"], letters >= ledger, || {
+            let (letters, ledger) = (show_time(letters), show_time(ledger));
+            format!(
+                "dead_letter.keep ({letters}) must be at least ledger.keep ({ledger}): a dead letter says what became of \
+                 its rows"
+            )
+        });
         let threads = edge.threads;
         let bytes = (threads as u64).saturating_mul(queue.bytes_max as u64);
         self.relation(&["queue.bytes_max", "edge.threads"], bytes <= QUEUES_BYTES_MAX, || {

@@ -47,6 +47,7 @@ use crate::catalog::Links;
 use crate::config::Secret;
 use crate::pipeline::Store;
 use crate::pipeline::dead_letter::DeadLetters;
+use crate::pipeline::ledger::Ledger;
 use crate::telemetry::metrics::DeadLetterShard;
 
 /// From a request's head to its answer; above every time-out of the parts behind it at their defaults.
@@ -63,6 +64,8 @@ pub struct Parts {
     pub links: Arc<Links>,
     /// Where clicks are kept.
     pub store: Arc<dyn Store>,
+    /// What became of every visit.
+    pub ledger: Arc<Ledger>,
     /// What the store refused.
     pub dead_letters: Arc<DeadLetters>,
     /// Clicks that wait behind the live ones; `None` where no node runs, so that nobody knows.

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,13 +20,14 @@ use crate::failpoint::{self, Point};
 use crate::segment::{self, Appended, Kind, Position, Writer, append_record};
 use crate::telemetry::metrics::EdgeShard;
 
-/// The largest group: a turn of the event loop that gathers more writes early.
+/// The largest group: a turn of the event loop that gathers more writes early; so does one in which a minute ends.
 const GROUP_BYTES_MAX: usize = 512 << 10;
 /// A segment that cannot be changed, because the keeper can make no other, grows up to here; then clicks are refused.
 const OFFSET_MAX: u32 = 3 << 30;
 /// Groups share buffers of this size. Small enough for the allocator to hand out again what the worker gave back; with
 /// larger ones every buffer came fresh from the system, and its pages had to be cleared.
 const BUFFER_BYTES: usize = 16 << 10;
+const MINUTE_MS: u64 = 60_000;
 
 /// Takes clicks, gathers those of one turn of the event loop into a group, and writes it.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub struct Intake {
     group: BytesMut,
     /// Clicks of this turn.
     clicks: u64,
+    /// Unix milliseconds of their minute: a group is of one, so that it is counted as a whole.
+    minute_ms: Range<u64>,
     turn: Rc<Turn>,
     /// Turns whose tickets may still be looked at; reused when they are not.
     spare: [Rc<Turn>; 3],
@@ -150,6 +154,7 @@ impl Intake {
             unforced: VecDeque::new(),
             group: BytesMut::with_capacity(BUFFER_BYTES),
             clicks: 0,
+            minute_ms: 0..0,
             turn: Rc::default(),
             spare: Default::default(),
             spare_next: 0,
@@ -176,11 +181,14 @@ impl Intake {
 
     /// Takes a click into this turn's group.
     pub fn push(&mut self, click: &Click<'_>) -> Ticket {
+        let unix_ms = click.id.unix_ms();
+        if self.group.len() >= GROUP_BYTES_MAX || !self.minute_ms.contains(&unix_ms) {
+            self.flush();
+        }
         if self.clicks == 0 {
             self.begin();
-        } else if self.group.len() >= GROUP_BYTES_MAX {
-            self.flush();
-            self.begin();
+            let first_ms = unix_ms - unix_ms % MINUTE_MS;
+            self.minute_ms = first_ms..first_ms + MINUTE_MS;
         }
         let end = append_record(&mut self.group, self.writer.end(), Kind::Click, |out| click.encode(out));
         self.clicks += 1;
@@ -278,6 +286,8 @@ impl Intake {
             }
         };
         let end = self.writer.end();
+        // Before it can be taken up: nobody is to see a click claimed that was not accepted.
+        self.metrics.minutes.count(self.minute_ms.start / MINUTE_MS, clicks, self.clicks - clicks);
         if bytes > 0 {
             self.offer(Group { after: self.after, start, end, records });
             failpoint::hit(Point::Queue);

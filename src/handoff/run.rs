@@ -98,6 +98,12 @@ impl Run {
         Ok((run, doors, Upkeep::new(maker, kept, config.journal, metrics.keeper())))
     }
 
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Ends the run; when `finished`, nothing in it is needed any more and the folder is removed.
     ///
     /// # Errors

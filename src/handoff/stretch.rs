@@ -63,6 +63,20 @@ impl Orphan {
     }
 }
 
+impl Orphan {
+    /// What is left in it, each with its checkpoint and the note there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn notes(&self) -> io::Result<Vec<(Stretch, Position, Vec<u8>)>> {
+        let noted = |stretch: Stretch| {
+            let checkpoint = Checkpoint::open(&**self.disk(), self.folder(), stretch.core, stretch.first_seq)?;
+            Ok((stretch, checkpoint.position(), checkpoint.note().to_vec()))
+        };
+        self.stretches()?.into_iter().map(noted).collect()
+    }
+}
+
 impl Follower {
     /// Follows one stretch of an earlier run, from its checkpoint on.
     ///

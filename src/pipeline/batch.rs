@@ -1,4 +1,5 @@
-//! A batch: a contiguous range of one core's journal, one month, at most `batch.rows_max` clicks.
+//! A batch: a contiguous range of one core's journal, one month, at most `batch.rows_max` clicks and
+//! [`BATCH_MINUTES_MAX`](super::ledger::BATCH_MINUTES_MAX) minutes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::Label;
+use super::ledger::Minutes;
 use crate::catalog::agents::Agent;
 use crate::click::{Class, Reasons};
 use crate::segment::Position;
@@ -64,6 +66,8 @@ pub(super) struct Open {
     pub(super) rows: Vec<Row>,
     /// Where its range ends, once it has one.
     pub(super) end: Option<Position>,
+    /// All clicks of its range, by the minute.
+    pub(super) taken: Minutes,
     /// Unix milliseconds of its month: a batch goes into one partition.
     pub(super) month_ms: Range<u64>,
     /// Monotonic time of its first row.

@@ -11,7 +11,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use super::enrich::Enricher;
 use super::{Claim, Deduper, Label, Row};
-use crate::click::Click;
+use crate::click::{Click, frame};
 use crate::clock::Clock;
 use crate::handoff::Item;
 use crate::segment::Position;
@@ -20,8 +20,15 @@ use crate::telemetry::metrics::WorkerShard;
 /// Clicks of a chunk: one Redis pipeline.
 pub(super) const CHUNK_CLICKS: usize = 512;
 
-/// One click with its label; `None` where the frame was not understood. Its range goes on over it.
-pub(super) type Labelled = (Option<Row>, Position);
+/// One click with its label.
+pub(super) struct Labelled {
+    /// `None` where the frame was not understood. Its range goes on over it.
+    pub(super) row: Option<Row>,
+    /// Its time, Unix milliseconds.
+    pub(super) unix_ms: u64,
+    /// Where its record ends.
+    pub(super) end: Position,
+}
 
 /// Chunks under way.
 pub(super) struct Checks {
@@ -70,13 +77,14 @@ impl Checks {
         let (mut rows, mut claims, mut claimants) = (Vec::with_capacity(CHUNK_CLICKS), Vec::new(), Vec::new());
         let oldest_ms = self.clock.wall_ms().saturating_sub(self.lag_max.as_millis() as u64);
         for Item { frame, end } in items {
+            let unix_ms = frame::unix_ms(&frame).unwrap_or(0);
             let click = match Click::decode(&frame) {
                 Ok(click) => click,
                 Err(error) => {
                     // The record's checksum held: this program or another version of it wrote what it cannot read.
                     self.metrics.unreadable.add(1);
                     tracing::error!(%error, "a click in the journal is not understood and is left out");
-                    rows.push((None, end));
+                    rows.push(Labelled { row: None, unix_ms, end });
                     continue;
                 }
             };
@@ -93,7 +101,7 @@ impl Checks {
                 agent: found.agent,
                 frame,
             };
-            rows.push((Some(row), end));
+            rows.push(Labelled { row: Some(row), unix_ms, end });
         }
         self.clicks += rows.len();
         self.metrics.checking.add(rows.len() as u64);
@@ -138,7 +146,7 @@ impl Checks {
         let Some(chunk) = self.chunks.iter_mut().find(|chunk| chunk.asking == Some(id)) else { return };
         chunk.asking = None;
         for (label, claimant) in labels.into_iter().zip(&chunk.claimants) {
-            if let Some(row) = &mut chunk.rows[*claimant].0 {
+            if let Some(row) = &mut chunk.rows[*claimant].row {
                 row.dedup = label;
             }
         }
@@ -149,8 +157,8 @@ impl Checks {
         let chunk = self.chunks.pop_front_if(|chunk| chunk.asking.is_none())?;
         self.clicks -= chunk.rows.len();
         self.metrics.checking.sub(chunk.rows.len() as u64);
-        for (row, _) in &chunk.rows {
-            if let Some(row) = row {
+        for labelled in &chunk.rows {
+            if let Some(row) = &labelled.row {
                 self.metrics.labels[row.dedup.index()].add(1);
             }
         }

@@ -1,8 +1,8 @@
 //! L3: the visitor is gone. Workers take clicks from the handoff, enrich, label and batch them, and bring them to the
 //! store.
 //!
-//! It never drops a click, never blocks an edge thread, and never names a database: [`Deduper`] and [`Store`] are the
-//! ports, and `backend` has what implements them. `app` calls in here. Bounds: `queue.*`, `batch.*`.
+//! It never drops a click, never blocks an edge thread, and never names a database: [`Deduper`], [`Store`] and
+//! [`ledger::Books`] are the ports, and `backend` has what implements them. `app` calls in here. Bounds: `queue.*`, `batch.*`.
 
 pub mod batch;
 pub mod breaker;
@@ -13,10 +13,12 @@ pub mod delivery;
 mod drain;
 pub mod enrich;
 pub mod intent;
+pub mod ledger;
 pub mod pace;
 pub mod retry;
 mod running;
 mod sending;
+mod settling;
 pub mod store;
 pub mod verify;
 pub mod worker;

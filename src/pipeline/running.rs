@@ -1,24 +1,24 @@
 //! One stretch of a journal on its way to the store. See [`super::worker`].
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinSet};
 
 use super::batch::{Open, month_around, new_id};
 use super::checks::{CHUNK_CLICKS, Checks, Labelled};
 use super::enrich::Enricher;
 use super::intent::Intent;
-use super::sending::{Finished, Sending, Source};
+use super::ledger::{Account, BATCH_MINUTES_MAX, Minutes};
+use super::sending::Finished;
 use super::worker::{Drain, Ended, Parts};
 use super::{Batch, Row};
 use crate::click::frame;
 use crate::failpoint::{self, Point};
 use crate::handoff::{Follower, Item, Step};
-use crate::segment::{Disk, Position};
+use crate::segment::Position;
 
 /// How often an idle worker looks at its queue.
 const TICK: Duration = Duration::from_millis(10);
@@ -38,16 +38,19 @@ pub(super) enum Left {
 }
 
 /// A frozen range of the journal, at the store.
-struct Sent {
-    intent: Arc<Intent>,
-    sending: Id,
-    finished: Option<Finished>,
+pub(super) struct Sent {
+    pub(super) intent: Arc<Intent>,
+    /// All clicks of it.
+    pub(super) taken: Minutes,
+    pub(super) sending: Id,
+    pub(super) finished: Option<Finished>,
 }
 
 pub(super) struct Running {
     pub(super) follower: Follower,
-    parts: Parts,
-    enricher: Enricher,
+    pub(super) parts: Parts,
+    pub(super) account: Account,
+    pub(super) enricher: Enricher,
     drain: watch::Receiver<Drain>,
     /// Where the follower puts what it claims: at most one chunk, or a group.
     claimed: Vec<Item>,
@@ -55,23 +58,21 @@ pub(super) struct Running {
     last_check: Duration,
     /// Labelled, and not yet in a batch.
     ready: VecDeque<Labelled>,
-    open: Open,
+    pub(super) open: Open,
     /// Ranges in the order of the journal, the first one not finished.
-    ranges: VecDeque<Sent>,
-    inserts: JoinSet<Finished>,
+    pub(super) ranges: VecDeque<Sent>,
+    pub(super) inserts: JoinSet<Finished>,
     /// Batches that an earlier life froze, in the order of the journal, the next one to send first.
-    frozen: VecDeque<Intent>,
+    pub(super) frozen: VecDeque<Intent>,
     /// End of the last frozen range.
-    frozen_to: Position,
+    pub(super) frozen_to: Position,
     /// There will never be more clicks.
     exhausted: bool,
     read_failing: bool,
-    /// The store took a batch since this was looked at.
-    stored: bool,
+    /// A batch was stored since that was asked last.
+    pub(super) stored: bool,
     cut_again: Duration,
 }
-
-type Insert = Result<(Id, Finished), JoinError>;
 
 impl Running {
     /// Takes a stretch up at its checkpoint.
@@ -86,6 +87,7 @@ impl Running {
         Ok(Self {
             frozen: frozen.into(),
             frozen_to: follower.next_position(),
+            account: Account::open(&parts.ledger, &follower),
             enricher: parts.enricher.clone(),
             checks: Checks::new(deduper, clock, metrics, lag_max),
             follower,
@@ -112,8 +114,7 @@ impl Running {
             if drain == Drain::Stop || (drain == Drain::Yes && !self.follower.is_live()) {
                 return Left::Ended(self.ended(false));
             }
-            self.take_answers();
-            if std::mem::take(&mut self.stored)
+            if self.take_answers()
                 && let Some(past) = self.cut()
             {
                 return Left::Cut(Box::new(past));
@@ -127,7 +128,8 @@ impl Running {
             };
             if self.is_finished() {
                 // A batch whose sending broke off is still in `ranges`: the journal keeps it for the next start.
-                return Left::Ended(self.ended(self.ranges.is_empty()));
+                let finished = self.ranges.is_empty() && self.close_account();
+                return Left::Ended(self.ended(finished));
             }
             if busy {
                 // Checks and inserts run on this thread too.
@@ -168,21 +170,28 @@ impl Running {
         let pause = if self.claimed.is_empty() || !self.may_check() { TICK } else { CHUNK_AGE };
         tokio::select! {
             biased; // So that a run can be repeated. What else has come is taken in the next turn.
-            Some(done) = self.inserts.join_next_with_id() => self.note_insert(done),
+            Some(done) = self.inserts.join_next_with_id() => {
+                self.note_insert(done);
+                self.settle();
+            }
             answer = self.checks.answered() => self.checks.note(answer),
             _ = self.drain.changed() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 
-    /// Notes what has come.
-    fn take_answers(&mut self) {
+    /// Notes what has come; whether a batch was stored since the last time.
+    fn take_answers(&mut self) -> bool {
         while let Some(answer) = self.checks.try_answered() {
             self.checks.note(answer);
         }
         while let Some(done) = self.inserts.try_join_next_with_id() {
             self.note_insert(done);
         }
+        if self.ranges.front().is_some_and(|range| range.finished.is_some()) {
+            self.settle();
+        }
+        std::mem::take(&mut self.stored)
     }
 
     /// Gives the past away, when it holds up the present and the store takes batches.
@@ -229,6 +238,16 @@ impl Running {
     }
 
     fn poll(&mut self) {
+        let (now_ms, before) = (self.parts.clock.wall_ms(), self.claimed.len());
+        let is_idle = self.poll_door();
+        self.account.claim(&self.claimed[before..]);
+        if is_idle {
+            self.account.idle(now_ms);
+        }
+    }
+
+    /// Until there is a chunk; true when there is nothing more for now.
+    fn poll_door(&mut self) -> bool {
         while self.claimed.len() < CHUNK_CLICKS {
             let missing = CHUNK_CLICKS - self.claimed.len();
             match self.follower.poll(missing, &mut self.claimed) {
@@ -238,17 +257,18 @@ impl Running {
                 }
                 Ok(step) => {
                     self.exhausted = step == Step::Finished;
-                    return;
+                    return true;
                 }
                 Err(error) => {
                     if !self.read_failing {
                         self.read_failing = true;
                         tracing::error!(%error, "the journal cannot be read for now; trying again");
                     }
-                    return;
+                    return false;
                 }
             }
         }
+        false
     }
 
     /// Moves labelled clicks into the open batch, as far as they fit.
@@ -258,7 +278,12 @@ impl Running {
         }
         let mut moved = false;
         while !self.is_full() && self.next_fits() {
-            let Some((row, end)) = self.ready.pop_front() else { break };
+            let Some(Labelled { row, unix_ms, end }) = self.ready.pop_front() else { break };
+            if end > self.account.counted_to() {
+                let figures = self.open.taken.at_ms(unix_ms);
+                figures.taken += 1;
+                figures.damaged += u64::from(row.is_none());
+            }
             if let Some(row) = row {
                 self.push(row);
             }
@@ -268,10 +293,17 @@ impl Running {
         moved
     }
 
-    /// Whether the next labelled click is of the open batch's month. What became no row fits everywhere.
+    /// Whether the next labelled click may be in the open batch: it is of its month (what became no row is of every
+    /// month), of one of its minutes or one more, and on its side of what the ledger has counted.
     fn next_fits(&self) -> bool {
-        let Some((Some(row), _)) = self.ready.front() else { return !self.ready.is_empty() };
-        self.open.rows.is_empty() || frame::unix_ms(&row.frame).is_none_or(|ms| self.open.month_ms.contains(&ms))
+        let Some(next) = self.ready.front() else { return false };
+        if self.open.rows.is_empty() {
+            return true;
+        }
+        let counted = |end: Position| end <= self.account.counted_to();
+        self.open.end.is_none_or(|end| counted(end) == counted(next.end))
+            && self.open.taken.has_room(next.unix_ms, BATCH_MINUTES_MAX)
+            && (next.row.is_none() || self.open.month_ms.contains(&next.unix_ms))
     }
 
     fn push(&mut self, row: Row) {
@@ -296,6 +328,7 @@ impl Running {
     /// Freezes the open batch and sends it.
     fn send(&mut self) -> bool {
         let Some(end) = self.open.end.take() else { return false };
+        let taken = std::mem::take(&mut self.open.taken);
         let rows = std::mem::take(&mut self.open.rows);
         let intent = Intent {
             batch: new_id(self.parts.clock.wall_ms()),
@@ -312,92 +345,8 @@ impl Running {
         failpoint::hit(Point::Intent);
         self.frozen_to = end;
         let batch = Batch { id: intent.batch, part: 0, node: Arc::clone(&self.parts.node), rows };
-        self.start(batch, intent, false);
+        self.start(batch, intent, taken, false);
         true
-    }
-
-    /// Sends the next batch that an earlier life froze, as it was.
-    fn send_frozen(&mut self) -> bool {
-        let Some(intent) = self.frozen.pop_front() else { return false };
-        let loaded = match intent.start == self.frozen_to {
-            true => self.source(Arc::new(intent.clone())).load(),
-            // One that could not be frozen: nobody knows whether it was stored.
-            false => Err(std::io::Error::other("there is a gap before it")),
-        };
-        if intent.facts != self.enricher.facts() {
-            tracing::info!(batch = %intent.batch, "a batch was frozen with older data; its countries and agents are read anew");
-        }
-        match loaded {
-            Ok(batch) => {
-                self.follower.skip_to(intent.end, batch.rows.len());
-                self.frozen_to = intent.end;
-                self.start(batch, intent, true);
-            }
-            Err(error) => {
-                // Its clicks, as far as they can be read, are taken up like those that were never frozen, and so are
-                // all behind it: the store knows them by their ids.
-                tracing::error!(%error, batch = %intent.batch, "a frozen batch cannot be sent as it was");
-                for intent in std::iter::once(intent).chain(std::mem::take(&mut self.frozen)) {
-                    if let Err(error) = self.remove(&intent) {
-                        tracing::warn!(%error, batch = %intent.batch, "an intent could not be removed");
-                    }
-                }
-            }
-        }
-        true
-    }
-
-    fn source(&self, intent: Arc<Intent>) -> Source {
-        Source {
-            disk: Arc::clone(self.follower.disk()),
-            folder: self.follower.folder().to_owned(),
-            core: self.follower.core(),
-            intent,
-            enricher: self.enricher.clone(),
-            node: Arc::clone(&self.parts.node),
-        }
-    }
-
-    fn start(&mut self, batch: Batch, intent: Intent, look_first: bool) {
-        let intent = Arc::new(intent);
-        let source = self.source(Arc::clone(&intent));
-        let sending = Sending::new(&self.parts, batch, source, !self.follower.is_live());
-        self.parts.metrics.batches_in_flight.add(1);
-        let sending = self.inserts.spawn_local(sending.run(look_first)).id();
-        self.ranges.push_back(Sent { intent, sending, finished: None });
-    }
-
-    /// Notes how the sending of a batch ended.
-    fn note_insert(&mut self, done: Insert) {
-        self.parts.metrics.batches_in_flight.sub(1);
-        let (id, finished) = match done {
-            Ok(done) => done,
-            Err(error) => {
-                // A panic while sending: the range stays unfinished, and the next start takes it up.
-                tracing::error!(%error, "a batch could not be sent; it stays in the journal");
-                return;
-            }
-        };
-        self.stored = true;
-        if let Some(range) = self.ranges.iter_mut().find(|range| range.sending == id) {
-            range.finished = Some(finished);
-        }
-        failpoint::hit(Point::Stored);
-        let mut below = Vec::new();
-        while let Some(range) = self.ranges.pop_front_if(|range| range.finished.is_some()) {
-            below.push(range.intent);
-        }
-        if let Some(last) = below.last()
-            && let Err(error) = self.forget(last.end, &below)
-        {
-            tracing::warn!(%error, "the checkpoint could not be written; it will be with the next batch");
-        }
-    }
-
-    /// Moves the checkpoint, and then, not before, removes the intents below it.
-    fn forget(&mut self, end: Position, below: &[Arc<Intent>]) -> std::io::Result<()> {
-        self.follower.finish_up_to(end, &[])?;
-        below.iter().try_for_each(|intent| self.remove(intent))
     }
 
     /// The follower alone; what is in memory is dropped, and gauges fall with it.
@@ -405,14 +354,5 @@ impl Running {
         self.parts.metrics.batches_in_flight.sub(self.inserts.len() as u64);
         self.parts.metrics.checking.sub(self.checks.clicks() as u64);
         self.follower
-    }
-
-    fn place(&self) -> (&dyn Disk, &Path, u32) {
-        (&**self.follower.disk(), self.follower.folder(), self.follower.core())
-    }
-
-    fn remove(&self, intent: &Intent) -> std::io::Result<()> {
-        let (disk, folder, core) = self.place();
-        intent.remove(disk, folder, core)
     }
 }

@@ -23,6 +23,7 @@ use super::dead_letter::{Refusal, RefusedRow};
 use super::delivery::{BAD_ROWS_MAX, Delivery};
 use super::enrich::Enricher;
 use super::intent::Intent;
+use super::ledger::Minutes;
 use super::worker::Parts;
 use super::{Batch, Row, Sealed, Store, StoreError};
 use crate::click::{Click, ClickId, frame};
@@ -75,14 +76,19 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// The batch as it was frozen.
-    pub(super) fn load(&mut self) -> std::io::Result<Batch> {
+    /// The batch as it was frozen, and all clicks of its range.
+    pub(super) fn load(&mut self) -> std::io::Result<(Batch, Minutes)> {
         let items = read_range(&*self.disk, &self.folder, self.core, self.intent.start..self.intent.end)?;
         let mut labels = self.intent.labels.iter();
-        let mut rows = Vec::with_capacity(items.len());
+        let (mut rows, mut taken) = (Vec::with_capacity(items.len()), Minutes::default());
         for Item { frame, .. } in items {
+            let figures = taken.at_ms(frame::unix_ms(&frame).unwrap_or(0));
+            figures.taken += 1;
             // What was not understood then is no row now.
-            let Ok(click) = Click::decode(&frame) else { continue };
+            let Ok(click) = Click::decode(&frame) else {
+                figures.damaged += 1;
+                continue;
+            };
             let found = self.enricher.enrich(&click);
             let Some(label) = labels.next() else { return Err(not_the_same()) };
             let (country, class, reasons, agent) = (found.country, found.class, found.reasons, found.agent);
@@ -91,7 +97,7 @@ impl Source {
         if labels.next().is_some() {
             return Err(not_the_same());
         }
-        Ok(self.batch(0, rows))
+        Ok((self.batch(0, rows), taken))
     }
 
     fn batch(&self, part: u32, rows: Vec<Row>) -> Batch {
@@ -121,6 +127,16 @@ enum Said {
     },
     /// It wants fewer at a time.
     Divide(String),
+}
+
+impl Finished {
+    /// With all clicks of its range: what became of them, by the minute.
+    pub(super) fn figures(&self, taken: &Minutes) -> Minutes {
+        let mut figures = taken.clone();
+        self.stored_ms.iter().for_each(|ms| figures.at_ms(*ms).stored += 1);
+        self.refused_ms.iter().for_each(|ms| figures.at_ms(*ms).refused += 1);
+        figures
+    }
 }
 
 impl Sending {
@@ -332,7 +348,7 @@ impl Sending {
     }
 
     fn load(&mut self) -> Result<Vec<Row>, Broken> {
-        let rows = self.source.load().map(|batch| batch.rows);
+        let rows = self.source.load().map(|(batch, _)| batch.rows);
         rows.map_err(|error| Broken::Park(StoreError::operator(format!("its rows cannot be read: {error}"))))
     }
 

@@ -4,7 +4,7 @@
 //! follower -> enrich -> dedup -> open batch --full, aged or a new month--> intent -> at the store until finished
 //!    ^          several chunks      |                                                      |
 //!    +--- waits while `batch.in_flight_max` batches are at the store                       v
-//!                                                checkpoint: low-water mark of finished ranges, intents removed
+//!                                                checkpoint: low-water mark of finished ranges, intents removed, ledger
 //! ```
 //! At the start, batches that an earlier life froze go first, as they were.
 //!
@@ -29,6 +29,7 @@ use tokio::sync::{Notify, watch};
 use super::delivery::Delivery;
 pub use super::drain::{Drain, Ended};
 use super::enrich::Enricher;
+use super::ledger::Ledger;
 use super::running::{Left, Running};
 use super::{Deduper, Store};
 use crate::clock::Clock;
@@ -47,6 +48,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// How they get there; shared by all workers of the process.
     pub delivery: Arc<Delivery>,
+    /// Where it is written down what became of them; likewise.
+    pub ledger: Arc<Ledger>,
     /// Sizes and ages.
     pub batch: config::Batch,
     /// A click older than this gets the label unknown.

@@ -14,7 +14,7 @@ const VERSION: u32 = 1;
 const NODE_BYTES_MAX: usize = 64;
 
 /// A place in one core's journal: ordered, and never used twice by a record that counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// Sequence number of the segment.
     pub seq: u32,

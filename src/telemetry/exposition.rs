@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
+use super::books::LedgerShard;
 use super::metrics::{BreakerShard, DeadLetterShard, EdgeShard, Found, Guarded, KeeperShard, Outcome, WorkerShard};
 use super::pools::{PoolShard, Pooled};
 use super::shard::{Histogram, Snapshot};
@@ -24,6 +25,7 @@ pub(super) struct Shards {
     pub(super) queue_capacity: usize,
     pub(super) links: Box<dyn Fn() -> usize + Send + Sync>,
     pub(super) refused: Arc<DeadLetterShard>,
+    pub(super) ledger: Arc<LedgerShard>,
     /// Time of the scrape, Unix milliseconds.
     pub(super) now_ms: AtomicU64,
 }
@@ -77,6 +79,7 @@ impl Shards {
         families.extend(self.worker_families());
         families.extend(self.dead_letter_families());
         families.extend(self.keeper_families());
+        families.extend(self.ledger_families());
         let dependencies = self
             .dependencies
             .iter()
@@ -347,7 +350,7 @@ fn single(name: &str, help: &str, value: u64) -> MetricFamily {
     counter(name, help, "", &[("", value)])
 }
 
-fn gauge(name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> MetricFamily {
+pub(super) fn gauge(name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> MetricFamily {
     let values: Vec<_> = values.iter().map(|(of, value)| (*of, *value as f64)).collect();
     float_gauge(name, help, label, &values)
 }

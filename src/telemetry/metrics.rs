@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
+use super::books::LedgerShard;
 use super::exposition::{ShardCollector, Shards, describe};
+use super::minutes::MinuteRing;
 use super::pools::{PoolShard, Pooled};
 use super::shard::{Cell, Histogram, LATENCY_US, ROWS};
 
@@ -75,6 +77,8 @@ pub struct EdgeShard {
     pub journal_failures: Cell,
     /// Clicks in the journal whose visitors got no id, because the journal could not be forced.
     pub unforced: Cell,
+    /// Accepted and untracked clicks by the minute.
+    pub minutes: MinuteRing,
 }
 
 impl EdgeShard {
@@ -93,6 +97,7 @@ impl EdgeShard {
             connections_open: Cell::default(),
             journal_failures: Cell::default(),
             unforced: Cell::default(),
+            minutes: MinuteRing::default(),
         }
     }
 
@@ -269,6 +274,7 @@ impl Metrics {
             queue_capacity: queue_capacity * threads,
             links: Box::new(links),
             refused: Arc::default(),
+            ledger: Arc::default(),
             now_ms: AtomicU64::new(0),
         });
         let registry = Registry::new();
@@ -300,6 +306,12 @@ impl Metrics {
     #[must_use]
     pub fn refused(&self) -> Arc<DeadLetterShard> {
         Arc::clone(&self.shards.refused)
+    }
+
+    /// What the ledger writes.
+    #[must_use]
+    pub fn ledger(&self) -> Arc<LedgerShard> {
+        Arc::clone(&self.shards.ledger)
     }
 
     /// The shelf "backlog", of all workers.

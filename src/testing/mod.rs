@@ -1,9 +1,10 @@
 //! L4: parts for tests, behind the feature `testing`: a clock that is set by hand, a store and a deduper that follow a
-//! script, a disk that fails, and what a fuzzer calls.
+//! script, a disk that fails, books in memory, and what a fuzzer calls.
 //!
 //! Never part of a service. Tests in `tests/` make them and hand them to `app` or to a worker in the place of the real
 //! ones. Bound: a [`ScriptedStore`] keeps everything it was given.
 
+mod books;
 mod clock;
 mod deduper;
 mod disk;
@@ -12,6 +13,7 @@ mod disk_image;
 pub mod fuzz;
 mod store;
 
+pub use books::MemoryBooks;
 pub use clock::ManualClock;
 pub use deduper::ScriptedDeduper;
 pub use disk::{Fault, FaultDisk};

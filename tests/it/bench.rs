@@ -16,12 +16,13 @@ use trellis::pipeline::breaker::Breaker;
 use trellis::pipeline::dead_letter::Shelf;
 use trellis::pipeline::delivery::{Delivery, Refusals};
 use trellis::pipeline::enrich::Enricher;
+use trellis::pipeline::ledger::Ledger;
 use trellis::pipeline::pace::Pace;
 use trellis::pipeline::worker::{Drain, Ended, Parts, Worker};
 use trellis::pipeline::{Deduper, Label};
 use trellis::segment::{Disk, RealDisk};
 use trellis::telemetry::metrics::{Guarded, Metrics};
-use trellis::testing::{ScriptedDeduper, ScriptedStore};
+use trellis::testing::{MemoryBooks, ScriptedDeduper, ScriptedStore};
 
 /// The handoff and a worker in this process.
 pub(crate) struct Bench {
@@ -33,6 +34,8 @@ pub(crate) struct Bench {
     pub(crate) store: Arc<ScriptedStore>,
     pub(crate) deduper: Arc<ScriptedDeduper>,
     pub(crate) delivery: Arc<Delivery>,
+    pub(crate) books: MemoryBooks,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 pub(crate) type WorkerThread = std::thread::JoinHandle<std::io::Result<Ended>>;
@@ -61,13 +64,16 @@ impl Bench {
         let shelf = folder.path().join("dead-letters");
         let shelf = Shelf::open(Arc::clone(&disk), shelf, config.dead_letter, Arc::clone(&clock), metrics.refused());
         let breaker = Breaker::new("store", retry, Arc::clone(&clock), metrics.breaker(Guarded::Store));
+        let shelf = Arc::new(shelf.expect("a shelf"));
         let delivery = Delivery {
             breaker: Arc::new(breaker),
             retry,
             pace: Pace::default(),
-            shelf: Arc::new(shelf.expect("a shelf")),
+            shelf: Arc::clone(&shelf),
             refusals: Refusals::default(),
         };
+        let books = MemoryBooks::default();
+        let ledger = open_ledger(&books, &shelf, &clock, &metrics);
         Self {
             disk,
             folder,
@@ -75,6 +81,8 @@ impl Bench {
             metrics,
             clock,
             delivery: Arc::new(delivery),
+            books,
+            ledger,
             store: Arc::new(store),
             deduper: Arc::new(ScriptedDeduper::new([], Label::Unique)),
         }
@@ -84,7 +92,13 @@ impl Bench {
         let (run, mut doors): (Run, Doors) =
             Run::begin(&self.disk, &self.config, &self.metrics, &self.clock).expect("a run");
         let (intake, follower) = doors.pop().expect("one core");
+        self.ledger.begin_run(follower.folder(), [self.metrics.edge(0)]);
         (run, intake, follower)
+    }
+
+    /// As the next process does.
+    pub(crate) fn restart_ledger(&mut self) {
+        self.ledger = open_ledger(&self.books, &self.delivery.shelf, &self.clock, &self.metrics);
     }
 
     pub(crate) fn start(&self, follower: Follower, shard: usize) -> (WorkerThread, watch::Sender<Drain>) {
@@ -103,6 +117,7 @@ impl Bench {
             deduper,
             store: self.store.clone(),
             delivery: Arc::clone(&self.delivery),
+            ledger: Arc::clone(&self.ledger),
             batch: self.config.batch,
             lag_max: self.config.dedup.lag_max,
             checks_in_flight_max: self.config.dedup.checks_in_flight_max,
@@ -118,6 +133,11 @@ impl Bench {
     pub(crate) fn now_ms(&self) -> u64 {
         self.clock.wall_ms()
     }
+}
+
+fn open_ledger(books: &MemoryBooks, shelf: &Arc<Shelf>, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Arc<Ledger> {
+    let (books, shelf) = (Box::new(books.clone()), Arc::clone(shelf));
+    Arc::new(Ledger::open(books, shelf, Arc::clone(clock), metrics.ledger()).expect("books"))
 }
 
 pub(crate) fn click(id: ClickId) -> Click<'static> {

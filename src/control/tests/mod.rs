@@ -17,7 +17,7 @@ use super::*;
 use crate::click::OwnHosts;
 use crate::pipeline::ClickFilter;
 use crate::pipeline::dead_letter::Shelf;
-use crate::testing::ScriptedStore;
+use crate::testing::{MemoryBooks, ScriptedStore};
 
 const TOKEN: &str = "a token for tests";
 const JSON: &str = "application/json";
@@ -66,7 +66,10 @@ impl Bench {
         let own = OwnHosts { hosts: vec!["go.example".into()], ..OwnHosts::default() };
         let links = Links::open(fake.clone(), own, 3, Arc::new(Noon)).await.unwrap();
         let (shelf, scripted, letters) = dead_letters::parts();
+        let books = Box::new(MemoryBooks::default());
+        let ledger = Ledger::open(books, Arc::clone(&shelf), Arc::new(Noon), Arc::default()).unwrap();
         let parts = Parts {
+            ledger: Arc::new(ledger),
             dead_letters: letters,
             backlog: Some(Arc::new(dead_letters::backlog)),
             links: Arc::new(links),

@@ -1,0 +1,206 @@
+//! The ledger's books in one SQLite file.
+//!
+//! It keeps sums and reads them back; what they mean, `pipeline::ledger` knows, which also sees to it that no event loop
+//! waits here. A commit is on the disk when it returns. `app` opens it once. Bounds: one connection, 1 MiB of page
+//! cache; a row for each minute and run of `ledger.keep`.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::{Connection, Row, ToSql, TransactionBehavior, params};
+
+use super::sqlite_file::{self, FileError, Migration};
+use crate::pipeline::ledger::{Books, BooksError, Changes, Entry, Figures, StretchName, Visits};
+use crate::segment::Position;
+
+const MIGRATIONS: [Migration; 1] =
+    [Migration { name: "001_ledger", sql: include_str!("../../schema/sqlite/ledger/001_ledger.sql") }];
+
+const CACHE_KIB: u32 = 1024;
+
+const VISITS: &str = "INSERT INTO accounts (minute, run, accepted, untracked) VALUES (?1, ?2, ?3, ?4)
+     ON CONFLICT DO UPDATE SET accepted = excluded.accepted, untracked = excluded.untracked";
+const FIGURES: &str =
+    "INSERT INTO accounts (minute, run, taken, stored, refused, damaged) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+     ON CONFLICT DO UPDATE SET taken = taken + excluded.taken, stored = stored + excluded.stored,
+     refused = refused + excluded.refused, damaged = damaged + excluded.damaged";
+const MARK: &str = "INSERT INTO marks (run, core, origin, position) VALUES (?1, ?2, ?3, ?4)
+     ON CONFLICT DO UPDATE SET position = excluded.position";
+const ROLLED: &str =
+    "INSERT INTO rolled (minute, stored) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET stored = excluded.stored";
+const READ: &str = "SELECT minute, run, accepted, untracked, taken, stored, refused, damaged FROM accounts
+     WHERE minute >= ?1 AND minute < ?2 ORDER BY minute, run";
+const UNROLLED: &str = "SELECT minute FROM accounts LEFT JOIN rolled USING (minute) GROUP BY minute
+     HAVING sum(accounts.stored) <> coalesce(max(rolled.stored), 0)";
+
+/// Books in a SQLite file.
+#[derive(Debug)]
+pub struct SqliteLedger {
+    connection: Connection,
+}
+
+impl SqliteLedger {
+    /// Opens the file, makes it when it is missing, and brings its tables up to date. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// It cannot be opened or written, is no database, or comes from a newer program.
+    pub fn open(path: &Path) -> Result<Self, BooksError> {
+        let open = || -> Result<Connection, FileError> {
+            let mut connection = sqlite_file::open(path, CACHE_KIB, &MIGRATIONS)?;
+            sqlite_file::migrate(&mut connection, &MIGRATIONS)?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|error| BooksError(format!("{}: {error}", path.display())))?;
+        Ok(Self { connection })
+    }
+
+    fn all<T>(
+        &self,
+        sql: &str,
+        values: &[&dyn ToSql],
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, BooksError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map(values, read)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+}
+
+impl From<rusqlite::Error> for BooksError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl Books for SqliteLedger {
+    fn change(&mut self, changes: &Changes<'_>) -> Result<(), BooksError> {
+        let all = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for (run, minute, visits) in &changes.visits {
+            let values = params![sql(*minute), run, sql(visits.accepted), sql(visits.untracked)];
+            all.prepare_cached(VISITS)?.execute(values)?;
+        }
+        if let Some((of, position, minutes)) = changes.spill {
+            for (minute, figures) in minutes.iter() {
+                let Figures { taken, stored, refused, damaged } = figures;
+                let values = params![sql(minute), of.run, sql(taken), sql(stored), sql(refused), sql(damaged)];
+                all.prepare_cached(FIGURES)?.execute(values)?;
+            }
+            let values = params![of.run, of.core, of.origin, position.to_u64().cast_signed()];
+            all.prepare_cached(MARK)?.execute(values)?;
+        }
+        for (minute, stored) in &changes.rolled {
+            all.prepare_cached(ROLLED)?.execute(params![sql(*minute), sql(*stored)])?;
+        }
+        Ok(all.commit()?)
+    }
+
+    fn read(&mut self, minutes: Range<u64>) -> Result<Vec<Entry>, BooksError> {
+        self.all(READ, &[&sql(minutes.start), &sql(minutes.end)], |row| {
+            let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+            Ok(Entry {
+                minute: number(0)?,
+                run: row.get::<_, String>(1)?.into(),
+                visits: Visits { accepted: number(2)?, untracked: number(3)? },
+                figures: Figures { taken: number(4)?, stored: number(5)?, refused: number(6)?, damaged: number(7)? },
+            })
+        })
+    }
+
+    fn marks(&mut self) -> Result<Vec<(StretchName, Position)>, BooksError> {
+        self.all("SELECT run, core, origin, position FROM marks", &[], |row| {
+            let of = StretchName { run: row.get::<_, String>(0)?.into(), core: row.get(1)?, origin: row.get(2)? };
+            Ok((of, Position::from_u64(row.get::<_, i64>(3)?.cast_unsigned())))
+        })
+    }
+
+    fn rolled(&mut self, minutes: Range<u64>) -> Result<Vec<(u64, u64)>, BooksError> {
+        let question = "SELECT minute, stored FROM rolled WHERE minute >= ?1 AND minute < ?2";
+        self.all(question, &[&sql(minutes.start), &sql(minutes.end)], |row| {
+            Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
+        })
+    }
+
+    fn unrolled(&mut self) -> Result<Vec<u64>, BooksError> {
+        self.all(UNROLLED, &[], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
+    }
+
+    fn forget(&mut self, before: u64, runs: &[Arc<str>]) -> Result<(), BooksError> {
+        let runs = serde_json::Value::from_iter(runs.iter().map(|run| run.to_string())).to_string();
+        let all = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let others = "NOT IN (SELECT value FROM json_each(?1))";
+        all.execute(&format!("DELETE FROM accounts WHERE run {others} AND minute < ?2"), params![runs, sql(before)])?;
+        all.execute(&format!("DELETE FROM marks WHERE run {others}"), params![runs])?;
+        all.execute("DELETE FROM rolled WHERE minute < ?1", params![sql(before)])?;
+        Ok(all.commit()?)
+    }
+}
+
+/// SQLite's numbers are signed; ours are small.
+fn sql(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::ledger::Minutes;
+    use crate::testing::MemoryBooks;
+
+    fn minutes(of: &[(u64, u64)]) -> Minutes {
+        let mut minutes = Minutes::default();
+        for (minute, n) in of {
+            minutes.at(*minute).add(Figures { taken: 4 * n, stored: 2 * n, refused: *n, damaged: *n });
+        }
+        minutes
+    }
+
+    /// Both must say the same of everything.
+    #[test]
+    fn a_file_keeps_what_books_in_memory_keep_across_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let runs: [Arc<str>; 2] = ["0001-1".into(), "0002-1".into()];
+        let of = |run: usize, core| StretchName { run: Arc::clone(&runs[run]), core, origin: 7 };
+        let at = |seq, offset| Position { seq, offset };
+        let (a, b) = (of(0, 0), of(1, 1));
+        let (first, second) = (minutes(&[(100, 1), (101, 2)]), minutes(&[(101, 5), (200, 1)]));
+        let visits = |accepted, untracked| Visits { accepted, untracked };
+        let steps = [
+            Changes { visits: vec![(Arc::clone(&runs[0]), 100, visits(9, 1))], ..Changes::default() },
+            Changes { spill: Some((&a, at(3, 256), &first)), ..Changes::default() },
+            Changes { spill: Some((&b, at(0, 900), &second)), rolled: vec![(100, 2)], ..Changes::default() },
+            Changes { visits: vec![(Arc::clone(&runs[0]), 100, visits(12, 1))], ..Changes::default() },
+            Changes { spill: Some((&a, at(4, 300), &second)), rolled: vec![(101, 14)], ..Changes::default() },
+        ];
+        let (mut memory, mut file) = (MemoryBooks::default(), SqliteLedger::open(&path).unwrap());
+        for step in &steps {
+            memory.change(step).unwrap();
+            file.change(step).unwrap();
+        }
+        drop(file);
+        let mut file = SqliteLedger::open(&path).unwrap();
+        let both: [&mut dyn Books; 2] = [&mut memory, &mut file];
+        let said = both.map(|books| {
+            let before = (books.read(0..u64::MAX).unwrap(), books.read(101..200).unwrap(), books.marks().unwrap());
+            let rolled = (books.rolled(0..101).unwrap(), books.unrolled().unwrap());
+            books.forget(150, &[Arc::clone(&runs[1])]).unwrap();
+            (before, rolled, books.read(0..u64::MAX).unwrap(), books.marks().unwrap(), books.rolled(0..999).unwrap())
+        });
+        assert_eq!(said[0], said[1]);
+        let ((all, _, marks), (rolled, unrolled), left, left_marks, _) = &said[0];
+        assert_eq!((all.len(), marks.len(), rolled.as_slice()), (5, 2, &[(100, 2)][..]));
+        // 101: 2 + 5 + 5 times two are stored, and 14 were rolled up.
+        assert_eq!(unrolled, &[101, 200]);
+        assert_eq!((left.len(), left_marks.len()), (3, 1), "of the first run minute 200 alone");
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        std::fs::write(&path, [b'x'; 5000]).unwrap();
+        let error = SqliteLedger::open(&path).unwrap_err();
+        assert!(error.to_string().contains("ledger.db: file is not a database"), "{error}");
+    }
+}

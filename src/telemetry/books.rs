@@ -1,0 +1,29 @@
+//! Figures of the ledger.
+
+use prometheus::proto::MetricFamily;
+
+use super::exposition::{Shards, gauge};
+use super::shard::Cell;
+
+/// Written by the ledger's upkeep.
+#[derive(Debug, Default)]
+pub struct LedgerShard {
+    /// Clicks by which minutes do not balance, either way.
+    pub residual: Cell,
+    /// Clicks by which the store differs from what the ledger says is stored, either way.
+    pub difference: Cell,
+    /// Minutes whose rollups may not say what is stored.
+    pub dirty: Cell,
+}
+
+impl Shards {
+    pub(super) fn ledger_families(&self) -> [MetricFamily; 3] {
+        let ledger = &self.ledger;
+        let each = |name, help, cell: &Cell| gauge(name, help, "", &[("", cell.get())]);
+        [
+            each("trellis_ledger_residual_clicks", "By which minutes do not balance", &ledger.residual),
+            each("trellis_ledger_store_difference_clicks", "By which the store differs", &ledger.difference),
+            each("trellis_ledger_dirty_minutes", "Minutes that wait for their rollups", &ledger.dirty),
+        ]
+    }
+}
