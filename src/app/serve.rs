@@ -153,6 +153,7 @@ impl Node {
             links: Arc::clone(&links),
             store: Arc::clone(&store),
             ledger: Arc::clone(&ledger),
+            node: config.node.as_str().into(),
             dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::Token),
             backlog: Some(Arc::new(move || behind.backlog())),
             token,

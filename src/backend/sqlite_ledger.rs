@@ -67,6 +67,23 @@ impl SqliteLedger {
     }
 }
 
+/// Gives a copy of the file the visits that an earlier copy has, and leaves its figures as they are. Both are closed
+/// files that nobody else uses.
+///
+/// # Errors
+/// One of them is no ledger, or cannot be used.
+pub fn take_visits(copy: &Path, earlier: &Path) -> Result<(), BooksError> {
+    let connection = Connection::open(copy)?;
+    connection.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")?;
+    connection.execute("ATTACH ?1 AS earlier", [earlier.to_string_lossy()])?;
+    connection.execute_batch(
+        "UPDATE accounts SET accepted = 0, untracked = 0;
+         UPDATE accounts SET accepted = was.accepted, untracked = was.untracked FROM earlier.accounts AS was
+         WHERE was.minute = accounts.minute AND was.run = accounts.run;",
+    )?;
+    Ok(())
+}
+
 impl From<rusqlite::Error> for BooksError {
     fn from(error: rusqlite::Error) -> Self {
         Self(error.to_string())
@@ -193,6 +210,28 @@ mod tests {
         // 101: 2 + 5 + 5 times two are stored, and 14 were rolled up.
         assert_eq!(unrolled, &[101, 200]);
         assert_eq!((left.len(), left_marks.len()), (3, 1), "of the first run minute 200 alone");
+    }
+
+    #[test]
+    fn a_copy_takes_the_visits_of_an_earlier_one_and_keeps_its_figures() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, earlier, later] = ["ledger.db", "earlier", "later"].map(|name| folder.path().join(name));
+        let (run, mut file): (Arc<str>, _) = ("0001-1".into(), SqliteLedger::open(&path).unwrap());
+        let of = StretchName { run: Arc::clone(&run), core: 0, origin: 0 };
+        let visits = |minute, accepted| (Arc::clone(&run), minute, Visits { accepted, untracked: 1 });
+        file.change(&Changes { visits: vec![visits(100, 5)], ..Changes::default() }).unwrap();
+        super::super::sqlite_snapshot::copy(&path, &earlier).unwrap();
+        let changes = Changes {
+            visits: vec![visits(100, 9), visits(101, 2)],
+            spill: Some((&of, Position { seq: 0, offset: 300 }, &minutes(&[(100, 1)]))),
+            ..Changes::default()
+        };
+        file.change(&changes).unwrap();
+        super::super::sqlite_snapshot::copy(&path, &later).unwrap();
+        take_visits(&later, &earlier).unwrap();
+        let entries = SqliteLedger::open(&later).unwrap().read(0..999).unwrap();
+        let seen: Vec<_> = entries.iter().map(|e| (e.minute, e.visits.accepted, e.figures.taken)).collect();
+        assert_eq!(seen, [(100, 5, 4), (101, 0, 0)]);
     }
 
     #[test]

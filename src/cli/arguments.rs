@@ -86,6 +86,8 @@ pub(super) enum Command {
     /// Look at, send again and give up what the store refused
     #[command(name = "dead-letter", subcommand, arg_required_else_help = true)]
     DeadLetter(DeadLetterCommand),
+    /// Show what became of every visit
+    Ledger(Ledger),
     /// Compare the rollups with the stored clicks, and mend them
     Verify(Verify),
     /// Copy everything that a node keeps, while it runs or not
@@ -271,6 +273,51 @@ pub(super) struct ListDeadLetters {
     /// One JSON object a line; the first one has the shelves
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// `trellis ledger`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+visits = accepted + untracked, accepted = stored + in_flight + refused + dropped + damaged + residual.
+Exit code 1 when a residual is not 0: clicks that nobody knows of.
+
+Examples:
+  trellis ledger
+  trellis ledger --from 2026-11-01T00:00:00Z --to 2026-11-21T00:00:00Z --by day")]
+pub(super) struct Ledger {
+    /// First moment, RFC 3339 or Unix milliseconds [default: an hour before the last]
+    #[arg(long, value_name = "TIME")]
+    pub(super) from: Option<String>,
+    /// The moment behind the last one [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub(super) to: Option<String>,
+    /// What one line is of
+    #[arg(long, default_value = "minute")]
+    pub(super) by: LevelWord,
+    /// One JSON object a line; the last one is the total
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `--by`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum LevelWord {
+    /// A minute
+    Minute,
+    /// An hour (UTC)
+    Hour,
+    /// A day (UTC)
+    Day,
+}
+
+impl LevelWord {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
 }
 
 /// `trellis verify`

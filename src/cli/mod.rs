@@ -11,6 +11,7 @@ mod clicks;
 mod client;
 mod dead_letters;
 mod http;
+mod ledger;
 mod links;
 mod output;
 mod verify;
@@ -64,6 +65,7 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Link(command) => on_runtime(links::run(&config, command)),
         Command::Clicks(command) => on_runtime(clicks::run(&config, command)),
         Command::DeadLetter(command) => on_runtime(dead_letters::run(&config, command)),
+        Command::Ledger(command) => on_runtime(ledger::run(&config, command)),
         Command::Verify(command) => on_runtime(verify::run(&config, command)),
         Command::Backup { to } => backup::back_up(&config, &to),
         Command::Restore { from } => backup::restore(&config, &from),

@@ -55,6 +55,8 @@ pub enum Code {
     StoreUnavailable,
     /// 503: the dead letters cannot be read or written.
     DeadLettersUnavailable,
+    /// 503: the ledger cannot be read.
+    LedgerUnavailable,
     /// 503: the answer took too long.
     Timeout,
     /// 507: `catalog.links_max` is reached.
@@ -81,6 +83,7 @@ impl Code {
             Self::CatalogUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "catalog_unavailable"),
             Self::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::DeadLettersUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "dead_letters_unavailable"),
+            Self::LedgerUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::CatalogFull => (StatusCode::INSUFFICIENT_STORAGE, "catalog_full"),
         }

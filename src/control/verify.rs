@@ -61,7 +61,8 @@ fn moment(name: &str, text: Option<String>) -> Result<u64, Problem> {
     judged.map_err(|detail| Problem::fields([Wrong::new(name, detail)]))
 }
 
-fn rfc_3339(minute: u64) -> String {
+/// A minute as people read it.
+pub(super) fn rfc_3339(minute: u64) -> String {
     let seconds = i64::try_from(minute.saturating_mul(60)).unwrap_or(i64::MAX);
     // Times of requests lie within the calendar.
     jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())

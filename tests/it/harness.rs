@@ -227,6 +227,23 @@ impl Trellis {
             .expect("the binary runs")
     }
 
+    /// The sums of the whole ledger, which must balance in every minute: asked of the node, or, when it has ended, of its
+    /// folder.
+    pub(crate) fn ledger(&self) -> serde_json::Value {
+        let output = self.cli(&["ledger", "--from", "0", "--json"]);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+        let last = text(&output.stdout).lines().last().map(str::to_owned).expect("the total");
+        serde_json::from_str::<serde_json::Value>(&last).expect("JSON")["total"].clone()
+    }
+
+    /// Nothing is on its way, every minute balances, and so many clicks are stored.
+    pub(crate) fn assert_ledger_balances(&self, stored: usize) {
+        let total = self.ledger();
+        let known = (&total["accepted"], &total["stored"], &total["in_flight"]);
+        assert_eq!(known, (&stored.into(), &stored.into(), &0.into()), "{total}");
+    }
+
     /// A WARN or ERROR line that holds this text is expected in this test.
     pub(crate) fn expect_log(&self, text: &str) {
         self.expected.lock().expect("no panic under the lock").push(text.to_owned());

@@ -230,7 +230,10 @@ impl Seen {
         eventually("the journals of earlier runs are stored", || runs() == 1);
         assert_eq!(node.stop().code(), Some(0));
         assert_eq!(std::fs::read_dir(node.data_dir().join("journal")).expect("the journal folder").count(), 0);
-        self.assert_stored(rows());
+        let rows = rows();
+        let stored = rows.len();
+        self.assert_stored(rows);
+        node.assert_ledger_balances(stored);
     }
 }
 

@@ -13,6 +13,7 @@ mod delivery;
 mod edge;
 mod harness;
 mod journal;
+mod ledger;
 mod lifecycle;
 mod live;
 mod live_backends;

@@ -7,15 +7,16 @@
 //! # What is copied, in which order, and why
 //!
 //! ```text
+//! 0 ledger.db    for its visits: what comes later is not in the copy of the journal
 //! 1 intents      a half-written one is none; their ranges lie in what is copied next
 //! 2 segments     of each core the newest first, up to the last record that is there: so no gap can open between two
 //! 3 checkpoints  and what was removed meanwhile is removed from the copy: it was finished
-//! 4 dead letters, ledger
+//! 4 dead letters, ledger.db for all the rest
 //! 5 clicks.db, catalog.db, secrets
 //! ```
 //! A click that was acknowledged before 1 is in a segment of 2, or it was finished before. What is finished was stored,
 //! refused or dropped *before* its checkpoint moved and its segment went: so whatever 3 calls finished lies in 4, in 5, or
-//! in ClickHouse. What is stored, and not finished in 3, is brought to the store again by the restored node: under the
+//! in ClickHouse. The ledger may be ahead of the checkpoints; it knows by how much. What is stored, and not finished in 3, is brought to the store again by the restored node: under the
 //! same click ids, and, where its intent was copied, after a look by its batch id. So every such click is there once.
 //!
 //! # The form
@@ -39,19 +40,28 @@ pub use manifest::{Entry, Manifest};
 pub use restore::restore;
 
 use self::copy::Copier;
-use crate::backend::sqlite_snapshot;
+use crate::backend::{sqlite_ledger, sqlite_snapshot};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::segment::{
     Next, Position, RECORD_HEADER_BYTES, Reader, RealDisk, SEGMENT_HEADER_BYTES, file_name, parse_file_name,
 };
 
+const LEDGER: &str = "ledger.db";
 /// Everything in a data folder that is kept.
 const PARTS: [&str; 7] =
-    ["journal", "dead-letters", "ledger", "clicks.db", "catalog.db", "control.token", "dedup.secret"];
+    ["journal", "dead-letters", "ledger.db", "clicks.db", "catalog.db", "control.token", "dedup.secret"];
 /// What belongs to a running node, or to a database that is copied through SQLite.
-const NOT_KEPT: [&str; 6] =
-    ["node.lock", "node.json", "clicks.db-wal", "clicks.db-shm", "catalog.db-wal", "catalog.db-shm"];
+const NOT_KEPT: [&str; 8] = [
+    "node.lock",
+    "node.json",
+    "ledger.db-wal",
+    "ledger.db-shm",
+    "clicks.db-wal",
+    "clicks.db-shm",
+    "catalog.db-wal",
+    "catalog.db-shm",
+];
 /// How often a run folder is read until nothing is removed meanwhile. Each reading takes milliseconds, and nothing is
 /// lost by giving up: what is copied in vain is known to the store.
 const ROUNDS: usize = 10;
@@ -112,26 +122,41 @@ fn free_place(to: &Path, data_dir: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn copy_all(mut copier: Copier, data_dir: &Path) -> anyhow::Result<Vec<Entry>> {
+    let visits = copier.place("ledger.visits")?;
+    let has_visits = snapshot(data_dir, LEDGER, &visits)?;
     for run in list_if_there(&data_dir.join("journal"))? {
         if let Some(run) = run.to_str().filter(|run| data_dir.join("journal").join(run).is_dir()) {
             copy_run(&mut copier, &data_dir.join("journal").join(run), &format!("journal/{run}"))?;
         }
     }
-    for part in ["dead-letters", "ledger"] {
-        copy_folder(&mut copier, &data_dir.join(part), part)?;
-    }
-    for part in ["clicks.db", "catalog.db"] {
-        let from = data_dir.join(part);
-        if from.try_exists().with_context(|| format!("`{}` cannot be looked at", from.display()))? {
-            let copied = sqlite_snapshot::copy(&from, &copier.place(part)?);
-            copied.with_context(|| format!("`{}` cannot be copied", from.display()))?;
+    copy_folder(&mut copier, &data_dir.join("dead-letters"), "dead-letters")?;
+    for part in [LEDGER, "clicks.db", "catalog.db"] {
+        let place = copier.place(part)?;
+        if snapshot(data_dir, part, &place)? {
+            if part == LEDGER && has_visits {
+                sqlite_ledger::take_visits(&place, &visits).context("the copy of the ledger cannot be changed")?;
+            }
             copier.adopt(part)?;
         }
+    }
+    if has_visits {
+        std::fs::remove_file(&visits).with_context(|| format!("`{}` cannot be removed", visits.display()))?;
     }
     for part in ["control.token", "dedup.secret"] {
         copier.copy(&data_dir.join(part), part, u64::MAX)?;
     }
     copier.finish()
+}
+
+/// Copies a SQLite file; false when there is none.
+fn snapshot(data_dir: &Path, part: &str, place: &Path) -> anyhow::Result<bool> {
+    let from = data_dir.join(part);
+    let is_there = from.try_exists().with_context(|| format!("`{}` cannot be looked at", from.display()))?;
+    if is_there {
+        let copied = sqlite_snapshot::copy(&from, place);
+        copied.with_context(|| format!("`{}` cannot be copied", from.display()))?;
+    }
+    Ok(is_there)
 }
 
 /// Copies one run of the journal; nothing, when it is finished meanwhile.

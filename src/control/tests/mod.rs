@@ -70,6 +70,7 @@ impl Bench {
         let ledger = Ledger::open(books, Arc::clone(&shelf), Arc::new(Noon), Arc::default()).unwrap();
         let parts = Parts {
             ledger: Arc::new(ledger),
+            node: "n".into(),
             dead_letters: letters,
             backlog: Some(Arc::new(dead_letters::backlog)),
             links: Arc::new(links),

@@ -16,7 +16,7 @@ pub const NOTE_MINUTES_MAX: usize = 200;
 
 const VERSION: u8 = 1;
 const ENTRY_BYTES: usize = 20;
-const _: () = assert!(1 + NOTE_MINUTES_MAX * ENTRY_BYTES <= NOTE_BYTES_MAX);
+const _: () = assert!(NOTE_MINUTES_MAX * ENTRY_BYTES < NOTE_BYTES_MAX);
 
 /// Figures by the minute; few minutes at a time, the one that was touched last at the end of what is looked at first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

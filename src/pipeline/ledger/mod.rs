@@ -39,7 +39,7 @@ pub use lines::Line;
 pub use minutes::{BATCH_MINUTES_MAX, Minutes, NOTE_MINUTES_MAX};
 pub use upkeep::{Checked, UpkeepError, check, roll_up};
 
-use super::dead_letter::Shelf;
+use super::dead_letter::{Shelf, Tally};
 use crate::clock::Clock;
 use crate::handoff::Orphan;
 use crate::segment::Position;
@@ -72,6 +72,8 @@ struct State {
     /// Where the next check goes on.
     check_from: u64,
     suspects: BTreeMap<u64, upkeep::Suspect>,
+    /// As the shelf was seen last.
+    on_shelf: BTreeMap<u64, Tally>,
 }
 
 /// This process's run.
@@ -209,6 +211,12 @@ impl Ledger {
         }
         drop(state);
         books.forget(before, &runs)
+    }
+
+    /// The time of its clock, Unix milliseconds.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.clock.wall_ms()
     }
 
     fn books(&self) -> MutexGuard<'_, Box<dyn Books>> {

@@ -170,24 +170,25 @@ impl Ledger {
         let recent = (self.clock.wall_ms() / MINUTE_MS).saturating_sub(LOOK_BACK_MINUTES);
         let open = |line: &&Line| line.minute >= recent || line.residual() != 0 || line.in_flight > 0;
         let minutes: Vec<_> = lines.iter().filter(open).map(|line| line.minute).collect();
-        let replayed: Vec<_> = self.shelf.tally().into_keys().collect();
-        let mut state = self.state();
-        state.touched.extend(minutes);
-        state.dirty.extend(replayed);
+        self.state().touched.extend(minutes);
         Ok(())
     }
 
-    /// Minutes in which a refused row was replayed or dropped.
-    pub fn touch(&self, minutes: impl IntoIterator<Item = u64>) {
+    /// Marks minutes in which the shelf has changed since the last time: rows were refused, replayed or dropped.
+    fn look_at_shelf(&self) {
+        let now = self.shelf.tally();
         let mut state = self.state();
-        for minute in minutes {
-            state.dirty.insert(minute);
-            state.touched.insert(minute);
-        }
+        let before = std::mem::take(&mut state.on_shelf);
+        let changed = now.keys().chain(before.keys()).filter(|minute| now.get(minute) != before.get(minute));
+        let changed: Vec<_> = changed.copied().collect();
+        state.dirty.extend(&changed);
+        state.touched.extend(changed);
+        state.on_shelf = now;
     }
 
     /// The oldest dirty minutes, each with the clicks that are stored of it. They are no longer dirty.
     fn take_dirty(&self, most: usize) -> Result<Vec<(u64, u64)>, UpkeepError> {
+        self.look_at_shelf();
         // Before anything is read: what is stored from here on makes its minute dirty again.
         let mut state = self.state();
         let minutes: Vec<_> = state.dirty.iter().copied().take(most).collect();
