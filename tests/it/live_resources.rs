@@ -188,6 +188,7 @@ fn without_descriptors_visitors_wait_and_no_acknowledged_click_is_lost() {
     node.link("a", "https://a.example/");
     expect_full_disk(&node);
     node.expect_log("connections cannot be accepted");
+    node.expect_log("cannot be read for now");
     let first = Load::start(node.edge(), &Visits::fast("first"));
     first.wait_answers(500);
     let open = std::fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("its descriptors").count() as u64;
