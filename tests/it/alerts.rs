@@ -40,13 +40,17 @@ fn every_alert_asks_for_metrics_that_exist_and_names_a_runbook_that_names_it() {
 
 #[test]
 fn every_metric_of_the_readme_is_exported_and_every_exported_one_is_in_it() {
-    let (readme, source) = (read("README.md"), read("src/telemetry/exposition.rs"));
+    let readme = read("README.md");
+    let source: String = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/telemetry"))
+        .expect("the folder")
+        .map(|entry| std::fs::read_to_string(entry.expect("an entry").path()).expect("text"))
+        .collect();
     let in_code: BTreeSet<_> = source
         .match_indices("\"trellis_")
         .filter_map(|(at, _)| source[at + 1..].split('"').next())
         .filter(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
         .collect();
     let table = readme.split_once("## Metrics").expect("the section").1.split("\n## ").next().expect("its end");
-    let difference: Vec<_> = in_code.symmetric_difference(&metrics(table)).copied().collect::<Vec<_>>();
+    let difference: Vec<_> = in_code.symmetric_difference(&metrics(table)).copied().collect();
     assert!(difference.is_empty(), "only in one of the two: {difference:?}");
 }

@@ -58,6 +58,7 @@ fn expect_full_disk(node: &Trellis) {
         "could not be sealed",
         "without being frozen",
         "did not take a batch",
+        "the ledger cannot be written",
         "checkpoint",
         "does not answer",
         "unfinished",

@@ -338,7 +338,6 @@ async fn unknown_paths_methods_and_what_is_not_built_are_told_apart() {
         ("PUT", "/campaigns/x"),
         ("GET", "/campaigns"),
         ("POST", "/keys"),
-        ("GET", "/ledger"),
         ("POST", "/explain"),
         ("GET", "/openapi.json"),
         ("POST", "/links/bulk"),
