@@ -95,9 +95,12 @@ impl WorkerMaker {
     pub(super) fn adopt(&self, orphans: Vec<Orphan>, drain: watch::Receiver<Drain>) -> anyhow::Result<JoinHandle<()>> {
         let maker = self.clone();
         let run = move || {
-            for orphan in orphans {
+            // All of them first: they are the backlog.
+            let found: Vec<_> = orphans.into_iter().map(|orphan| (maker.followers(&orphan), orphan)).collect();
+            for (followers, orphan) in found {
                 let folder = orphan.folder().display().to_string();
-                if let Err(error) = maker.adopt_one(orphan, &drain) {
+                let adopted = followers.map_err(Into::into).and_then(|found| maker.adopt_one(orphan, found, &drain));
+                if let Err(error) = adopted {
                     tracing::error!(%error, folder, "the journal of an earlier run stays where it is");
                 }
             }
@@ -105,17 +108,27 @@ impl WorkerMaker {
         Ok(std::thread::Builder::new().name("adopt".into()).spawn(run)?)
     }
 
-    fn adopt_one(&self, orphan: Orphan, drain: &watch::Receiver<Drain>) -> anyhow::Result<()> {
+    fn followers(&self, orphan: &Orphan) -> std::io::Result<Vec<std::io::Result<Follower>>> {
+        let metrics = self.metrics.worker(self.config.edge.threads);
+        let follow = |stretch| Follower::orphan(orphan, stretch, Arc::clone(&metrics));
+        Ok(orphan.stretches()?.into_iter().map(follow).collect())
+    }
+
+    fn adopt_one(
+        &self,
+        orphan: Orphan,
+        followers: Vec<std::io::Result<Follower>>,
+        drain: &watch::Receiver<Drain>,
+    ) -> anyhow::Result<()> {
         let index = self.config.edge.threads;
         let metrics = self.metrics.worker(index);
         let before = metrics.adopted.get();
         let mut damaged = false;
-        for stretch in orphan.stretches()? {
+        for follower in followers {
             if *drain.borrow() == Drain::Stop {
                 return Ok(());
             }
-            let follower = Follower::orphan(&orphan, stretch, Arc::clone(&metrics))?;
-            let ended = self.make(follower, index)?.run(drain.clone())?;
+            let ended = self.make(follower?, index)?.run(drain.clone())?;
             if !ended.finished {
                 return Ok(());
             }

@@ -63,8 +63,13 @@ fn shelves(out: &mut Out, page: &Value) -> Result<(), Stop> {
             out.line(format_args!("{name}\tknown to a running node only"))?;
             continue;
         }
-        let (rows, bytes) = (number(shelf, "rows"), number(shelf, "bytes"));
-        out.line(format_args!("{name}\t{rows} rows\t{bytes} bytes\toldest {}", cell(text(shelf, "oldest_at"))))?;
+        let rows = match shelf["rows_about"].as_u64() {
+            Some(rows) if rows > 0 => format!("about {rows}"),
+            Some(_) => "0".to_owned(),
+            None => number(shelf, "rows").to_string(),
+        };
+        let (bytes, oldest) = (number(shelf, "bytes"), cell(text(shelf, "oldest_at")));
+        out.line(format_args!("{name}\t{rows} rows\t{bytes} bytes\toldest {oldest}"))?;
     }
     for name in page["refused"]["damaged"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         complain(&format!("a damaged file is kept for inspection: dead-letters/{}", cell(name)));

@@ -72,7 +72,7 @@ fn choice(name: &str, text: Option<&str>, words: [&str; 2], default: bool) -> Re
 
 fn backlog_of(backlog: &DeadLetterShard) -> Value {
     let oldest_ms = Some(backlog.oldest_ms.get()).filter(|ms| *ms > 0);
-    json!({ "rows": backlog.rows.get(), "bytes": backlog.bytes.get(), "oldest_at": oldest_ms.map(rfc_3339) })
+    json!({ "rows_about": backlog.rows.get(), "bytes": backlog.bytes.get(), "oldest_at": oldest_ms.map(rfc_3339) })
 }
 
 fn refused_of(summary: &Summary) -> Value {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crossbeam_channel::Receiver;
 
 use super::stretch::mark;
+use super::waiting::Measured;
 use super::{Checkpoint, Group, Shared};
 use crate::segment::{self, Disk, Next, Open, Position, RECORD_HEADER_BYTES, Reader, SEGMENT_HEADER_BYTES, file_name};
 use crate::telemetry::metrics::WorkerShard;
@@ -58,6 +59,8 @@ pub struct Follower {
     pub(super) damaged: BTreeSet<u32>,
     /// Reads that failed at the cursor, one after the other.
     pub(super) failed_reads: u32,
+    /// Of the past: what it still holds.
+    pub(super) measured: Option<Measured>,
 }
 
 #[derive(Debug)]
@@ -98,6 +101,7 @@ impl Follower {
             metrics,
             damaged: BTreeSet::new(),
             failed_reads: 0,
+            measured: None,
         }
     }
 

@@ -35,6 +35,7 @@ mod range;
 mod run;
 mod stretch;
 mod upkeep;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::follower::Source;
+use super::waiting::Measured;
 use super::{Checkpoint, Follower, Orphan};
 use crate::failpoint::{self, Point};
 use crate::segment::{Position, file_name, parse_file_name};
@@ -88,7 +89,7 @@ impl Follower {
         let marks = disk.list(&folder)?.into_iter().filter_map(|entry| marked(entry.name.to_str()?, of.core));
         let damaged = marks.filter(|seq| (of.first_seq..=of.last_seq).contains(seq)).collect();
         let checkpoint = Checkpoint::open(&*disk, &folder, of.core, of.first_seq)?;
-        Ok(Self {
+        let mut follower = Self {
             disk,
             folder,
             core: of.core,
@@ -101,7 +102,10 @@ impl Follower {
             metrics,
             damaged,
             failed_reads: 0,
-        })
+            measured: None,
+        };
+        follower.measured = Measured::of(&follower);
+        Ok(follower)
     }
 
     /// When the live cursor lies this many segments or more behind what is being written: gives all but the current
@@ -119,7 +123,7 @@ impl Follower {
         // From here on a restart knows two stretches.
         let checkpoint = Checkpoint::open(&*self.disk, &self.folder, self.core, first_seq)?;
         let shared = Some(Arc::clone(shared));
-        let past = Self {
+        let mut past = Self {
             disk: Arc::clone(&self.disk),
             folder: self.folder.clone(),
             core: self.core,
@@ -132,7 +136,9 @@ impl Follower {
             metrics: Arc::clone(&self.metrics),
             damaged: std::mem::take(&mut self.damaged),
             failed_reads: 0,
+            measured: None,
         };
+        past.measured = Measured::of(&past);
         self.go_to_segment(first_seq);
         Ok(Some(past))
     }
@@ -154,6 +160,9 @@ impl Follower {
     /// The system's; nothing is removed then.
     pub fn finish_up_to(&mut self, end: Position, note: &[u8]) -> io::Result<()> {
         self.checkpoint.advance(end, note)?;
+        if let Some(measured) = &self.measured {
+            measured.update(&*self.disk, &self.folder, self.core, end);
+        }
         failpoint::hit(Point::Checkpoint);
         self.remove_below(end.seq)
     }

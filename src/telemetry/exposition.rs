@@ -249,9 +249,10 @@ impl Shards {
 
     pub(super) fn backlog(&self) -> DeadLetterShard {
         let backlog = DeadLetterShard::default();
-        backlog.rows.set(self.sum_workers(|w| w.backlog_rows.get()));
-        backlog.bytes.set(self.sum_workers(|w| w.backlog_bytes.get()));
-        let times = self.workers.iter().map(|w| w.backlog_oldest_ms.get());
+        let waiting: Vec<_> = self.workers.iter().flat_map(|worker| worker.backlog.waiting()).collect();
+        backlog.rows.set(waiting.iter().map(|stretch| stretch.rows).sum());
+        backlog.bytes.set(waiting.iter().map(|stretch| stretch.bytes).sum());
+        let times = waiting.iter().map(|stretch| stretch.oldest_ms);
         backlog.oldest_ms.set(times.filter(|ms| *ms > 0).min().unwrap_or(0));
         backlog
     }
@@ -266,7 +267,7 @@ impl Shards {
         let ages = shelves.map(|(name, shelf)| (name, age_s(shelf)));
         let (rows, bytes) = (shelves.map(|(n, s)| (n, s.rows.get())), shelves.map(|(n, s)| (n, s.bytes.get())));
         [
-            gauge("trellis_dead_letter_rows", "Rows that wait", "shelf", &rows),
+            gauge("trellis_dead_letter_rows", "Rows that wait; of the backlog about so many", "shelf", &rows),
             gauge("trellis_dead_letter_bytes", "Bytes on the disk", "shelf", &bytes),
             float_gauge("trellis_dead_letter_oldest_age_seconds", "Of the oldest click that waits", "shelf", &ages),
         ]

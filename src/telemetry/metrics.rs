@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
+use super::backlog::Backlog;
 use super::books::LedgerShard;
 use super::exposition::{ShardCollector, Shards, describe};
 use super::minutes::MinuteRing;
@@ -148,12 +149,8 @@ pub struct WorkerShard {
     pub unreadable: Cell,
     /// Bytes of live journals taken up.
     pub claimed_bytes: Cell,
-    /// Clicks in the journal that no live cursor will take soon: the shelf "backlog".
-    pub backlog_rows: Cell,
-    /// Bytes of them.
-    pub backlog_bytes: Cell,
-    /// Time of the oldest of them, Unix milliseconds; 0 when there is none.
-    pub backlog_oldest_ms: Cell,
+    /// Stretches of journals that wait behind the clicks of now: the shelf "backlog".
+    pub backlog: Arc<Backlog>,
 }
 
 impl WorkerShard {
@@ -178,9 +175,7 @@ impl WorkerShard {
             ingest_lag: Histogram::new(LATENCY_US),
             unreadable: Cell::default(),
             claimed_bytes: Cell::default(),
-            backlog_rows: Cell::default(),
-            backlog_bytes: Cell::default(),
-            backlog_oldest_ms: Cell::default(),
+            backlog: Arc::default(),
         }
     }
 }
@@ -359,6 +354,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::backlog::Waiting;
 
     #[test]
     fn a_scrape_adds_the_shards_up() {
@@ -370,9 +366,9 @@ mod tests {
         metrics.edge(1).redirect_duration.observe(60);
         metrics.set_dependency("store", true);
         metrics.breaker(Guarded::Store).state.set(2);
-        metrics.worker(0).backlog_rows.add(4);
-        metrics.worker(0).backlog_oldest_ms.set(7_000);
-        metrics.worker(1).backlog_oldest_ms.set(3_000);
+        let waits =
+            |worker, rows, oldest_ms| metrics.worker(worker).backlog.count(Waiting { rows, bytes: 5, oldest_ms });
+        let _stretches = [waits(0, 1, 7_000), waits(0, 2, 0), waits(1, 1, 3_000)];
         metrics.refused().bytes.set(9);
         let text = metrics.render(10_500);
         for line in [
@@ -387,6 +383,7 @@ mod tests {
             "trellis_links 7",
             "trellis_queue_capacity 20",
             "trellis_dead_letter_rows{shelf=\"backlog\"} 4",
+            "trellis_dead_letter_bytes{shelf=\"backlog\"} 15",
             "trellis_dead_letter_bytes{shelf=\"refused\"} 9",
             "trellis_dead_letter_oldest_age_seconds{shelf=\"backlog\"} 7.5",
             "trellis_dead_letter_oldest_age_seconds{shelf=\"refused\"} 0",

@@ -231,6 +231,7 @@ fn after_an_outage_clicks_of_now_do_not_wait_behind_it() {
     let (worker, _drain) = bench.start(follower, 0);
     let mut intake = intake();
     let mut ids = outage(&bench, &mut intake, &folder);
+    assert!(bench.metrics.backlog().bytes.get() > 2 << 20, "what was cut off is the backlog");
     let now = push(&mut intake, bench.now_ms(), 1 << 30..(1 << 30) + 10);
     ids.extend(&now);
     eventually("a click of now is stored", || stored(&bench).contains(&now[0]));
@@ -242,13 +243,51 @@ fn after_an_outage_clicks_of_now_do_not_wait_behind_it() {
     assert_eq!(rows_stored(&bench), ids.len(), "what was stored is looked for, and no click is in two stretches");
     assert_eq!(sorted(bench.store.click_ids()), sorted(ids));
     assert_eq!((files(&folder, ".ckpt"), files(&folder, ".intent")), (1, 0), "the past is removed");
-    assert_eq!(bench.metrics.pending(), 0);
+    assert_eq!((bench.metrics.pending(), bench.metrics.backlog().bytes.get()), (0, 0));
     assert_eq!(
         bench.metrics.worker(0).claimed.get(),
         bench.metrics.edge(0).accepted.get(),
         "no click is counted twice"
     );
     run.end(true).expect("removed");
+}
+
+#[test]
+fn the_backlog_says_how_much_waits_until_nothing_does() {
+    let bench = Bench::new(ScriptedStore::new([], Outcome::Stored), &[("batch.rows_max", "100")]);
+    let told = || {
+        let backlog = bench.metrics.backlog();
+        (backlog.rows.get(), backlog.bytes.get(), backlog.oldest_ms.get())
+    };
+    let (run, intake, follower) = bench.begin();
+    let (mut intake, mut ids) = (intake(), Vec::new());
+    let (then_ms, edge) = (bench.now_ms() - 60_000, bench.metrics.edge(0));
+    // Three segments or so, the last of them without a seal.
+    while edge.journal_bytes.get() < 5 << 19 {
+        let n = ids.len() as u64;
+        ids.extend(push(&mut intake, then_ms + n, n..n + 1_000));
+    }
+    assert_eq!(told(), (0, 0, 0), "it is the live stretch");
+    drop((intake, follower));
+    run.end(false).expect("left behind");
+
+    let orphan = Orphan::find(&bench.disk, bench.folder.path()).expect("a folder").pop().expect("a run");
+    let [stretch] = orphan.stretches().expect("its stretches")[..] else { panic!("it was not cut") };
+    let follower = Follower::orphan(&orphan, stretch, bench.metrics.worker(1)).expect("a follower");
+    let (rows, bytes, oldest_ms) = told();
+    let (clicks, written) = (ids.len() as u64, edge.journal_bytes.get());
+    // Seals, and records that end in zeros.
+    assert!(rows.abs_diff(clicks) <= 3 && bytes.abs_diff(written) <= 100, "{rows}, {bytes}: {clicks}, {written}");
+    assert_eq!(oldest_ms, then_ms);
+    bench.store.answer_after(Duration::from_millis(1));
+    let (worker, _drain) = bench.start(follower, 1);
+    eventually("it becomes less", || {
+        let (rows, bytes, oldest_ms) = told();
+        rows < clicks / 2 && bytes < written / 2 && (oldest_ms > then_ms || rows == 0)
+    });
+    assert!(worker.join().expect("no panic").expect("no error").finished);
+    assert_eq!(told(), (0, 0, 0));
+    orphan.finish(false).expect("removed");
 }
 
 #[test]
