@@ -59,6 +59,7 @@ fn expect_full_disk(node: &Trellis) {
         "without being frozen",
         "did not take a batch",
         "the ledger cannot be written",
+        "journal cannot be read for now",
         "checkpoint",
         "does not answer",
         "unfinished",
@@ -139,7 +140,16 @@ fn a_disk_that_others_fill_is_used_again_once_they_free_it() {
     assert_redirected(&node, &seen);
     node.wait_stored(seen.kept.len() as u64);
     seen.assert_stored(api_rows(&node));
+    eventually("all are at their end", || ledger(&node)["in_flight"] == 0);
+    let (ledger, refused) = (ledger(&node), seen.wrong.len());
+    assert_eq!((&ledger["stored"], &ledger["untracked"]), (&seen.kept.len().into(), &refused.into()), "{ledger}");
+    assert_eq!(ledger["residual"], 0, "{ledger}");
     assert_eq!(node.stop().code(), Some(0));
+}
+
+/// The sums of the last hour, of a ledger that only the node can open.
+fn ledger(node: &Trellis) -> serde_json::Value {
+    node.api("GET", "/api/v1/ledger", None).json()["total"].clone()
 }
 
 /// The clicks of a store that only the node can open: id and external id.
@@ -189,7 +199,6 @@ fn without_descriptors_visitors_wait_and_no_acknowledged_click_is_lost() {
     node.link("a", "https://a.example/");
     expect_full_disk(&node);
     node.expect_log("connections cannot be accepted");
-    node.expect_log("cannot be read for now");
     let first = Load::start(node.edge(), &Visits::fast("first"));
     first.wait_answers(500);
     let open = std::fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("its descriptors").count() as u64;
