@@ -4,7 +4,7 @@
 //! waits here. A commit is on the disk when it returns. `app` opens it once. Bounds: one connection, 1 MiB of page
 //! cache; a row for each minute and run of `ledger.keep`.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -67,14 +67,18 @@ impl SqliteLedger {
     }
 }
 
-/// Gives a copy of the file the visits that an earlier copy has, and leaves its figures as they are. Both are closed
-/// files that nobody else uses.
+/// Makes a copy of the file part of a backup that was made in these minutes: it gets the visits that an earlier copy has,
+/// if there is one, and keeps its figures. Both are closed files that nobody else uses.
 ///
 /// # Errors
 /// One of them is no ledger, or cannot be used.
-pub fn take_visits(copy: &Path, earlier: &Path) -> Result<(), BooksError> {
+pub fn back_up(copy: &Path, earlier: Option<&Path>, minutes: RangeInclusive<u64>) -> Result<(), BooksError> {
     let connection = Connection::open(copy)?;
     connection.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")?;
+    for minute in minutes {
+        connection.execute("INSERT OR IGNORE INTO copied (minute) VALUES (?1)", [sql(minute)])?;
+    }
+    let Some(earlier) = earlier else { return Ok(()) };
     connection.execute("ATTACH ?1 AS earlier", [earlier.to_string_lossy()])?;
     connection.execute_batch(
         "UPDATE accounts SET accepted = 0, untracked = 0;
@@ -131,6 +135,10 @@ impl Books for SqliteLedger {
         })
     }
 
+    fn copied(&mut self) -> Result<Vec<u64>, BooksError> {
+        self.all("SELECT minute FROM copied", &[], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
+    }
+
     fn rolled(&mut self, minutes: Range<u64>) -> Result<Vec<(u64, u64)>, BooksError> {
         let question = "SELECT minute, stored FROM rolled WHERE minute >= ?1 AND minute < ?2";
         self.all(question, &[&sql(minutes.start), &sql(minutes.end)], |row| {
@@ -148,7 +156,9 @@ impl Books for SqliteLedger {
         let others = "NOT IN (SELECT value FROM json_each(?1))";
         all.execute(&format!("DELETE FROM accounts WHERE run {others} AND minute < ?2"), params![runs, sql(before)])?;
         all.execute(&format!("DELETE FROM marks WHERE run {others}"), params![runs])?;
-        all.execute("DELETE FROM rolled WHERE minute < ?1", params![sql(before)])?;
+        for table in ["rolled", "copied"] {
+            all.execute(&format!("DELETE FROM {table} WHERE minute < ?1"), params![sql(before)])?;
+        }
         Ok(all.commit()?)
     }
 }
@@ -228,8 +238,10 @@ mod tests {
         };
         file.change(&changes).unwrap();
         super::super::sqlite_snapshot::copy(&path, &later).unwrap();
-        take_visits(&later, &earlier).unwrap();
-        let entries = SqliteLedger::open(&later).unwrap().read(0..999).unwrap();
+        back_up(&later, Some(&earlier), 101..=102).unwrap();
+        let mut copied = SqliteLedger::open(&later).unwrap();
+        assert_eq!(copied.copied().unwrap(), [101, 102]);
+        let entries = copied.read(0..999).unwrap();
         let seen: Vec<_> = entries.iter().map(|e| (e.minute, e.visits.accepted, e.figures.taken)).collect();
         assert_eq!(seen, [(100, 5, 4), (101, 0, 0)]);
     }

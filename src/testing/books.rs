@@ -16,6 +16,7 @@ struct Kept {
     accounts: BTreeMap<(u64, Arc<str>), (Visits, Figures)>,
     marks: BTreeMap<StretchName, Position>,
     rolled: BTreeMap<u64, u64>,
+    copied: Vec<u64>,
     fails: bool,
 }
 
@@ -77,6 +78,10 @@ impl Books for MemoryBooks {
         Ok(self.kept().marks.iter().map(|(of, position)| (of.clone(), *position)).collect())
     }
 
+    fn copied(&mut self) -> Result<Vec<u64>, BooksError> {
+        Ok(self.kept().copied.clone())
+    }
+
     fn rolled(&mut self, minutes: Range<u64>) -> Result<Vec<(u64, u64)>, BooksError> {
         Ok(self.kept().rolled.range(minutes).map(|(minute, stored)| (*minute, *stored)).collect())
     }
@@ -98,6 +103,7 @@ impl Books for MemoryBooks {
         }
         kept.accounts.retain(|(minute, run), _| *minute >= before || runs.contains(run));
         kept.rolled.retain(|minute, _| *minute >= before);
+        kept.copied.retain(|minute| *minute >= before);
         kept.marks.retain(|of, _| runs.contains(&of.run));
         Ok(())
     }

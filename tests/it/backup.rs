@@ -159,7 +159,13 @@ fn a_flipped_bit_or_a_missing_file_is_refused_by_name_and_nothing_is_restored() 
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
     let listed = manifest["files"].as_array().expect("a list").iter().map(|f| f["path"].as_str().expect("a path"));
     let names: Vec<_> = listed.chain(["manifest.json", "manifest.sha256"]).collect();
-    for part in ["journal/", "clicks.db", "catalog.db", "control.token", "dedup.secret"] {
+    let there: Vec<_> =
+        std::fs::read_dir(&backup).expect("the backup").map(|e| e.expect("an entry").file_name()).collect();
+    assert!(
+        there.iter().all(|name| !name.to_string_lossy().starts_with("ledger.") || name == "ledger.db"),
+        "{there:?}"
+    );
+    for part in ["journal/", "ledger.db", "clicks.db", "catalog.db", "control.token", "dedup.secret"] {
         assert!(names.iter().any(|name| name.starts_with(part)), "{part}: {names:?}");
     }
     for name in names {

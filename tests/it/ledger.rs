@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::harness::{Trellis, eventually};
+use crate::harness::{Trellis, eventually, service};
+use crate::live::{CLICKHOUSE, Database};
 use crate::load::{Load, Seen, Visits, sqlite_rows};
+use crate::proxy::{Proxy, Rules};
 
 fn numbers(row: &serde_json::Value, names: &[&str]) -> Vec<i64> {
     names.iter().map(|name| row[name].as_i64().unwrap_or_else(|| panic!("no {name} in {row}"))).collect()
@@ -105,6 +107,53 @@ fn a_store_that_loses_a_click_and_a_ledger_that_does_are_told_of() {
     eventually("the store's is seen", || gauge(&node, "store_difference") == 1.0);
     eventually("the ledger's is seen", || gauge(&node, "residual") >= 2.0);
     assert_eq!(node.cli(&["ledger"]).status.code(), Some(1));
+}
+
+#[test]
+fn through_an_outage_of_clickhouse_and_a_kill_the_ledger_balances_and_rollups_equal_the_clicks() {
+    let test = "through_an_outage_of_clickhouse_and_a_kill_the_ledger_balances_and_rollups_equal_the_clicks";
+    let Some(clickhouse) = service(CLICKHOUSE, test) else { return };
+    let database = Database::new(&clickhouse);
+    let network = Proxy::before(clickhouse.strip_prefix("http://").expect("a URL").parse().expect("an address"));
+    let url = format!("http://{}", network.address());
+    let mut settings = database.settings();
+    settings.extend([
+        ("store.clickhouse.url", url.as_str()),
+        ("rollup.every", "200ms"),
+        ("ledger.check_every", "300ms"),
+    ]);
+    let start = |folder| {
+        let node = Trellis::start_in(folder, &settings);
+        for text in ["did not take a batch", "does not answer", "are put behind", "cannot be made"] {
+            node.expect_log(text);
+        }
+        node
+    };
+    let mut node = start(Arc::new(tempfile::tempdir().expect("a folder")));
+    node.link("a", "https://a.example/");
+    let mut seen = Seen::default();
+    let load = Load::start(node.edge(), &Visits::steady("before"));
+    load.wait_answers(300);
+    eventually("something is rolled up", || database.sql("SELECT sum(clicks) FROM rollup_1m FINAL") != "0");
+    network.set(Rules { refuse: true, ..Rules::default() });
+    network.cut();
+    load.wait_answers(800);
+    eventually("clicks are in flight", || node.ledger()["in_flight"].as_i64() > Some(100));
+    node.kill();
+    seen.add(load.finish_broken());
+    let mut node = start(node.folder());
+    let load = Load::start(node.edge(), &Visits::steady("after"));
+    load.wait_answers(300);
+    network.set(Rules::default());
+    load.wait_answers(1_000);
+    seen.add(load.finish());
+    seen.wait_stored(|| database.rows("clicks"));
+    eventually("they are at their end", || node.ledger()["in_flight"] == 0);
+    assert_rolled_up(&node);
+    for name in ["residual", "store_difference"] {
+        assert_eq!(node.metric(&format!("trellis_ledger_{name}_clicks")), 0.0, "{name}");
+    }
+    seen.settle(&mut node, || database.rows("clicks"));
 }
 
 #[cfg(feature = "testing")]

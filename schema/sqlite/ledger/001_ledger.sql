@@ -30,3 +30,10 @@ CREATE TABLE rolled
     minute INTEGER NOT NULL PRIMARY KEY,
     stored INTEGER NOT NULL
 );
+
+-- Minutes in which the backup was made that this file comes from: clicks of them may be in the store that neither its
+-- journal nor this ledger has.
+CREATE TABLE copied
+(
+    minute INTEGER NOT NULL PRIMARY KEY
+);

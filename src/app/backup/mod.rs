@@ -16,8 +16,10 @@
 //! ```
 //! A click that was acknowledged before 1 is in a segment of 2, or it was finished before. What is finished was stored,
 //! refused or dropped *before* its checkpoint moved and its segment went: so whatever 3 calls finished lies in 4, in 5, or
-//! in ClickHouse. The ledger may be ahead of the checkpoints; it knows by how much. What is stored, and not finished in 3, is brought to the store again by the restored node: under the
+//! in ClickHouse. What is stored, and not finished in 3, is brought to the store again by the restored node: under the
 //! same click ids, and, where its intent was copied, after a look by its batch id. So every such click is there once.
+//! The ledger may be ahead of the checkpoints; it knows by how much. Of the minutes in which all this was done the store
+//! may have more clicks than the copied ledger, which says so.
 //!
 //! # The form
 //!
@@ -48,6 +50,8 @@ use crate::segment::{
 };
 
 const LEDGER: &str = "ledger.db";
+/// A click carries the time at which its turn of the event loop began; so much later, it is in the journal.
+const TURN_MS_MAX: u64 = 5_000;
 /// Everything in a data folder that is kept.
 const PARTS: [&str; 7] =
     ["journal", "dead-letters", "ledger.db", "clicks.db", "catalog.db", "control.token", "dedup.secret"];
@@ -122,30 +126,38 @@ fn free_place(to: &Path, data_dir: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn copy_all(mut copier: Copier, data_dir: &Path) -> anyhow::Result<Vec<Entry>> {
+    let began = minute_now(TURN_MS_MAX);
     let visits = copier.place("ledger.visits")?;
-    let has_visits = snapshot(data_dir, LEDGER, &visits)?;
+    let earlier = snapshot(data_dir, LEDGER, &visits)?;
     for run in list_if_there(&data_dir.join("journal"))? {
         if let Some(run) = run.to_str().filter(|run| data_dir.join("journal").join(run).is_dir()) {
             copy_run(&mut copier, &data_dir.join("journal").join(run), &format!("journal/{run}"))?;
         }
     }
     copy_folder(&mut copier, &data_dir.join("dead-letters"), "dead-letters")?;
-    for part in [LEDGER, "clicks.db", "catalog.db"] {
-        let place = copier.place(part)?;
-        if snapshot(data_dir, part, &place)? {
-            if part == LEDGER && has_visits {
-                sqlite_ledger::take_visits(&place, &visits).context("the copy of the ledger cannot be changed")?;
-            }
+    let has_ledger = snapshot(data_dir, LEDGER, &copier.place(LEDGER)?)?;
+    for part in ["clicks.db", "catalog.db"] {
+        if snapshot(data_dir, part, &copier.place(part)?)? {
             copier.adopt(part)?;
         }
     }
-    if has_visits {
+    if has_ledger {
+        let copied = sqlite_ledger::back_up(&copier.place(LEDGER)?, earlier.then_some(&*visits), began..=minute_now(0));
+        copied.context("the copy of the ledger cannot be finished")?;
+        copier.adopt(LEDGER)?;
+    }
+    if earlier {
         std::fs::remove_file(&visits).with_context(|| format!("`{}` cannot be removed", visits.display()))?;
     }
     for part in ["control.token", "dedup.secret"] {
         copier.copy(&data_dir.join(part), part, u64::MAX)?;
     }
     copier.finish()
+}
+
+/// The minute of the click of so many milliseconds ago.
+fn minute_now(ago_ms: u64) -> u64 {
+    SystemClock::new().wall_ms().saturating_sub(ago_ms) / 60_000
 }
 
 /// Copies a SQLite file; false when there is none.

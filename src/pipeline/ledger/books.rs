@@ -101,6 +101,12 @@ pub trait Books: Send {
     /// [`BooksError`]
     fn marks(&mut self) -> Result<Vec<(StretchName, Position)>, BooksError>;
 
+    /// Minutes in which the backup was made that the books come from: of them the store may have more.
+    ///
+    /// # Errors
+    /// [`BooksError`]
+    fn copied(&mut self) -> Result<Vec<u64>, BooksError>;
+
     /// Of these minutes, the clicks that their rollups were computed of.
     ///
     /// # Errors

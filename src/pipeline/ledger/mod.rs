@@ -72,6 +72,8 @@ struct State {
     /// Where the next check goes on.
     check_from: u64,
     suspects: BTreeMap<u64, upkeep::Suspect>,
+    /// Minutes of which the store may have more.
+    copied: BTreeSet<u64>,
     /// As the shelf was seen last.
     on_shelf: BTreeMap<u64, Tally>,
 }
@@ -111,7 +113,8 @@ impl Ledger {
     ) -> Result<Self, BooksError> {
         let marks = books.marks()?.into_iter().collect();
         let dirty = books.unrolled()?.into_iter().collect();
-        let state = Mutex::new(State { marks, dirty, ..State::default() });
+        let copied = books.copied()?.into_iter().collect();
+        let state = Mutex::new(State { marks, dirty, copied, ..State::default() });
         Ok(Self { books: Mutex::new(books), state, shelf, clock, figures })
     }
 

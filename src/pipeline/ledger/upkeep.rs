@@ -122,9 +122,10 @@ async fn check_hour(
         let was = before.get(&minute).copied().unwrap_or_default();
         let difference = if unexpired.contains(&minute) && was.stored == line.stored {
             // What is on its way may be there already.
-            let known = line.stored..=line.stored + was.in_flight.max(line.in_flight);
+            let on_its_way = was.in_flight.max(line.in_flight);
+            let most = if state.copied.contains(&minute) { u64::MAX } else { line.stored + on_its_way };
             let found = in_store.get(&minute).copied().unwrap_or(0);
-            found.cast_signed() - found.clamp(*known.start(), *known.end()).cast_signed()
+            found.cast_signed() - found.clamp(line.stored, most).cast_signed()
         } else {
             0
         };
