@@ -152,7 +152,8 @@ fn a_range_is_counted_once_whatever_moment_a_crash_comes() {
                 }
             };
             bench.books.fail(random.u8(..4) == 0);
-            if !killed && account.close() {
+            // Killed between the last spill and the removal of the stretch: it is looked at once more.
+            if !killed && account.close() && random.bool() {
                 break;
             }
         }
