@@ -23,7 +23,8 @@
 //! 7. Clicks gather into **batches** of one month. A batch is frozen on disk by an **intent** (its range, its labels)
 //!    before it is sent, and goes to the **store** with its id as token, again and again, the same bytes, until the store
 //!    has it. Where an answer was lost or the process restarted, its rows are looked for before they are sent again.
-//! 8. The **checkpoint** moves over finished batches, and journal segments and intents below it are removed.
+//! 8. The **checkpoint** moves over finished batches, and journal segments and intents below it are removed. It carries
+//!    what the **ledger** then knows of these clicks: nothing vanishes without being told.
 //!
 //! # What may be lost
 //!

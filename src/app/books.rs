@@ -34,13 +34,12 @@ pub(super) fn open(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> anyhow::Result<Arc<Ledger>> {
-    let books = SqliteLedger::open(&config.data_dir.join("ledger.db"))?;
+    let books = SqliteLedger::open_or_set_aside(&config.data_dir.join("ledger.db"), clock.wall_ms())?;
     let ledger = Ledger::open(Box::new(books), Arc::clone(shelf), Arc::clone(clock), metrics.ledger())?;
     for orphan in orphans {
         let adopted = ledger.adopt_run(orphan);
         adopted.with_context(|| format!("`{}` cannot be read", orphan.folder().display()))?;
     }
-    ledger.look_back()?;
     Ok(Arc::new(ledger))
 }
 
@@ -88,7 +87,10 @@ impl Keeping {
 
     async fn check(self) {
         let keep_ms = u64::try_from(self.config.store.retention.shortest().as_millis()).unwrap_or(u64::MAX);
-        let mut said = false;
+        let (mut said, ledger) = (false, Arc::clone(&self.ledger));
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || ledger.look_back()).await {
+            tracing::warn!(%error, "what the last process left in the ledger is not checked");
+        }
         loop {
             tokio::time::sleep(self.config.ledger.check_every).await;
             let from_ms = self.clock.wall_ms().saturating_sub(keep_ms);

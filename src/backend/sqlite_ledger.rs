@@ -41,17 +41,46 @@ pub struct SqliteLedger {
 }
 
 impl SqliteLedger {
-    /// Opens the file, makes it when it is missing, and brings its tables up to date. Blocks for some milliseconds.
+    /// Opens the file, makes it when it is missing, and brings its tables up to date. A damaged one is kept beside it under
+    /// another name, and a new one made: no click depends on it, and a node must start. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// It cannot be opened or written, or comes from a newer program.
+    pub fn open_or_set_aside(path: &Path, now_ms: u64) -> Result<Self, BooksError> {
+        let error = match Self::try_open(path) {
+            Ok(books) => return Ok(books),
+            Err(error) => error,
+        };
+        if !is_damaged(&error) {
+            return Err(named(path, &error));
+        }
+        let aside = path.with_extension(format!("{now_ms}.damaged"));
+        let moved = std::fs::rename(path, &aside).and_then(|()| {
+            // What belongs to the old file must not be taken for the log of the new one.
+            for end in ["db-wal", "db-shm"] {
+                match std::fs::remove_file(path.with_extension(end)) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            Ok(())
+        });
+        moved.map_err(|error| BooksError(format!("{}: {error}", path.display())))?;
+        tracing::error!(%error, kept = %aside.display(), "the ledger is damaged; a new one is begun");
+        Self::open(path)
+    }
+
+    /// Opens the file, makes it when it is missing, and brings its tables up to date.
     ///
     /// # Errors
     /// It cannot be opened or written, is no database, or comes from a newer program.
     pub fn open(path: &Path) -> Result<Self, BooksError> {
-        let open = || -> Result<Connection, FileError> {
-            let mut connection = sqlite_file::open(path, CACHE_KIB, &MIGRATIONS)?;
-            sqlite_file::migrate(&mut connection, &MIGRATIONS)?;
-            Ok(connection)
-        };
-        let connection = open().map_err(|error| BooksError(format!("{}: {error}", path.display())))?;
+        Self::try_open(path).map_err(|error| named(path, &error))
+    }
+
+    fn try_open(path: &Path) -> Result<Self, FileError> {
+        let mut connection = sqlite_file::open(path, CACHE_KIB, &MIGRATIONS)?;
+        sqlite_file::migrate(&mut connection, &MIGRATIONS)?;
         Ok(Self { connection })
     }
 
@@ -65,6 +94,15 @@ impl SqliteLedger {
         let rows = statement.query_map(values, read)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
+}
+
+fn named(path: &Path, error: &FileError) -> BooksError {
+    BooksError(format!("{}: {error}", path.display()))
+}
+
+fn is_damaged(error: &FileError) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error, FileError::Sqlite(error) if matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)))
 }
 
 /// Makes a copy of the file part of a backup that was made in these minutes: it gets the visits that an earlier copy has,
@@ -247,11 +285,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_database_is_named() {
+    fn a_file_that_is_no_database_is_named_and_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.db");
         std::fs::write(&path, [b'x'; 5000]).unwrap();
         let error = SqliteLedger::open(&path).unwrap_err();
         assert!(error.to_string().contains("ledger.db: file is not a database"), "{error}");
+        // And kept under another name by a node that starts.
+        let mut books = SqliteLedger::open_or_set_aside(&path, 5).unwrap();
+        assert_eq!(books.read(0..9).unwrap(), []);
+        assert_eq!(std::fs::read(folder.path().join("ledger.5.damaged")).unwrap(), [b'x'; 5000]);
+        std::fs::create_dir(folder.path().join("is_a_folder")).unwrap();
+        assert!(SqliteLedger::open_or_set_aside(&folder.path().join("is_a_folder"), 5).is_err());
     }
 }
