@@ -73,6 +73,12 @@ impl FaultDisk {
     #[allow(clippy::print_stderr, reason = "a failing test shows it, and the seed makes it fail again")]
     pub fn new(seed: u64) -> Self {
         eprintln!("fault disk: seed {seed}");
+        Self::quiet(seed)
+    }
+
+    /// The same without a word: for a test that makes thousands of them and prints a seed of its own.
+    #[must_use]
+    pub fn quiet(seed: u64) -> Self {
         Self::with(seed, vec![Node::Folder(Names::default())], u64::MAX, true)
     }
 
@@ -100,6 +106,14 @@ impl FaultDisk {
         let mut state = self.state();
         state.chances.retain(|(other, _)| *other != fault);
         state.chances.push((fault, per_mille));
+    }
+
+    /// Ends all faults, those by chance and those that were planned. What was lost or damaged stays so.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.planned.clear();
+        state.chances.clear();
+        state.space_left = u64::MAX;
     }
 
     /// From here on files may take so many bytes more; unlinking gives bytes back.

@@ -1,0 +1,93 @@
+//! The last life: with a healthy disk and store, everything comes to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use trellis::clock::Clock;
+use trellis::pipeline::dead_letter::{Actor, DeadLetters};
+
+use crate::clock::SimClock;
+use crate::edge;
+use crate::life::ended;
+use crate::node::Node;
+use crate::plan::enricher;
+use crate::trace::say;
+use crate::world::World;
+
+/// Simulated time in which a healthy node must have stored everything.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// After so many seconds with work left, batches are parked, and a person mends the table.
+const PERSON_AFTER: u64 = 20;
+
+impl World {
+    /// With a healthy disk and store everything is stored, and nothing is left.
+    pub(crate) async fn last_life(&mut self, mut node: Node, clock: &Arc<SimClock>) -> Result<(), String> {
+        self.books.drifts += 1;
+        for _ in 0..self.random.u32(..10) {
+            edge::push(self, &mut node, clock);
+            self.keep(&mut node)?;
+            edge::attend(&mut node);
+        }
+        self.keep(&mut node)?;
+        edge::attend(&mut node);
+        edge::take_answers(self, &mut node);
+        node.cores.iter_mut().for_each(|core| core.intake.close());
+        let mut seconds = 0;
+        while !node.has_ended() {
+            let _ = ended(&node, Duration::from_secs(1)).await;
+            seconds += 1;
+            if seconds == PERSON_AFTER {
+                self.outside.store.mend();
+                say(|| "a person mends the table".into());
+            }
+            if seconds > PATIENCE.as_secs() {
+                return Err(format!("a healthy node does not end its work: {}", node.state()));
+            }
+        }
+        self.check_bounds(&node)?;
+        self.collect(&node);
+        self.outside.store.settle();
+        self.books.check_shelf(&node.shelf, &self.outside.store)?;
+        self.replay(&node, clock).await?;
+        self.books.check_complete(&self.outside.store, &node.shelf)?;
+        let Node { workers, adoption, run, mut upkeep, .. } = node;
+        let mut damaged = false;
+        for worker in workers {
+            let ended = worker.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            if !ended.finished {
+                return Err("a worker of a healthy node has left something".into());
+            }
+            damaged |= ended.damaged;
+        }
+        let failed = adoption.await.map_err(|error| error.to_string())?;
+        if !failed.is_empty() && self.plan.bug.is_none() {
+            return Err(format!("a healthy node could not adopt: {failed:?}"));
+        }
+        upkeep.turn(true);
+        run.end(!damaged).map_err(|error| error.to_string())
+    }
+
+    /// A person mends the table, and replays what was refused.
+    async fn replay(&mut self, node: &Node, clock: &Arc<SimClock>) -> Result<(), String> {
+        let rows = node.metrics.refused().rows.get();
+        self.figures.refused_rows += rows;
+        self.outside.store.mend();
+        if rows == 0 {
+            return Ok(());
+        }
+        let (store, clock) = (self.outside.store.clone(), Arc::clone(clock) as Arc<dyn Clock>);
+        let letters =
+            DeadLetters::new(Arc::clone(&node.shelf), store, Box::new(|| Ok(enricher())), clock, Actor::Token);
+        let mut next = None;
+        loop {
+            let done = letters.replay_all(next).await.map_err(|error| error.to_string())?;
+            if let Some(error) = done.stopped {
+                return Err(format!("the dead letters cannot be replayed: {error}"));
+            }
+            next = done.next;
+            if next.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
