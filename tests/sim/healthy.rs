@@ -8,6 +8,7 @@ use trellis::pipeline::dead_letter::{Actor, DeadLetters};
 
 use crate::clock::SimClock;
 use crate::edge;
+use crate::ledger;
 use crate::life::ended;
 use crate::node::Node;
 use crate::plan::enricher;
@@ -50,6 +51,9 @@ impl World {
         self.books.check_shelf(&node.shelf, &self.outside.store)?;
         self.replay(&node, clock).await?;
         self.books.check_complete(&self.outside.store, &node.shelf)?;
+        if self.plan.keeps_everything() {
+            ledger::check(&node, &self.outside.store)?;
+        }
         let Node { workers, adoption, run, mut upkeep, .. } = node;
         let mut damaged = false;
         for worker in workers {

@@ -127,6 +127,9 @@ impl World {
             _ => {}
         }
         edge::take_answers(self, node);
+        if self.random.u32(..8) == 0 {
+            node.ledger.collect();
+        }
         if self.random.bool() {
             tokio::time::sleep(Duration::from_millis(self.random.u64(..4))).await;
         } else {
@@ -197,6 +200,7 @@ impl World {
         self.after_turn(&node, lost_before);
         edge::attend(&mut node);
         edge::take_answers(self, &mut node);
+        node.ledger.collect();
         self.collect(&node);
         let Node { workers, run, .. } = node;
         let mut finished = drained && stopped;

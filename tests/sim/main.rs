@@ -19,6 +19,7 @@ mod deduper;
 mod disk;
 mod edge;
 mod healthy;
+mod ledger;
 mod life;
 mod node;
 mod plan;

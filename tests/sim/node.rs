@@ -13,12 +13,15 @@ use trellis::pipeline::breaker::Breaker;
 use trellis::pipeline::dead_letter::Shelf;
 use trellis::pipeline::delivery::{Delivery, Refusals};
 use trellis::pipeline::enrich::Enricher;
+use trellis::pipeline::ledger::Ledger;
 use trellis::pipeline::pace::Pace;
 use trellis::pipeline::worker::{Drain, Ended, Parts, Worker};
 use trellis::segment::Disk;
 use trellis::telemetry::metrics::{Guarded, Metrics};
+use trellis::testing::MemoryBooks;
 
 use crate::deduper::SimDeduper;
+use crate::ledger;
 use crate::plan::{Bug, DATA, Plan, enricher};
 use crate::store::SimStore;
 
@@ -27,6 +30,7 @@ use crate::store::SimStore;
 pub(crate) struct Outside {
     pub(crate) store: Arc<SimStore>,
     pub(crate) deduper: Arc<SimDeduper>,
+    pub(crate) ledger: MemoryBooks,
 }
 
 /// One edge thread's side.
@@ -49,6 +53,7 @@ pub(crate) struct Node {
     pub(crate) drain: watch::Sender<Drain>,
     pub(crate) metrics: Rc<Metrics>,
     pub(crate) shelf: Arc<Shelf>,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 /// Makes workers.
@@ -57,6 +62,7 @@ struct Maker {
     outside: Outside,
     enricher: Enricher,
     delivery: Arc<Delivery>,
+    ledger: Arc<Ledger>,
     clock: Arc<dyn Clock>,
     metrics: Rc<Metrics>,
 }
@@ -69,6 +75,7 @@ impl Maker {
             deduper: self.outside.deduper.clone(),
             store: self.outside.store.clone(),
             delivery: Arc::clone(&self.delivery),
+            ledger: Arc::clone(&self.ledger),
             batch: config.batch,
             lag_max: config.dedup.lag_max,
             checks_in_flight_max: config.dedup.checks_in_flight_max,
@@ -104,7 +111,9 @@ impl Maker {
             }
             damaged |= ended.damaged;
         }
-        orphan.finish(damaged)
+        let folder = orphan.folder().to_owned();
+        orphan.finish(damaged)?;
+        self.ledger.end_run(&folder).map_err(io::Error::other)
     }
 }
 
@@ -137,12 +146,15 @@ impl Node {
             shelf: Arc::clone(&shelf),
             refusals: Refusals::default(),
         });
+        let ledger = ledger::open(&outside.ledger, &shelf, clock, &metrics, &orphans)?;
+        ledger::begin_run(&ledger, &run, &metrics, config.edge.threads);
         let metrics = Rc::new(metrics);
         let maker = Maker {
             plan: plan.clone(),
             outside: outside.clone(),
             enricher: enricher(),
             delivery,
+            ledger: Arc::clone(&ledger),
             clock: Arc::clone(clock),
             metrics: Rc::clone(&metrics),
         };
@@ -155,7 +167,7 @@ impl Node {
             workers.push(tokio::task::spawn_local(worker.drive(drain.subscribe())));
         }
         let adoption = tokio::task::spawn_local(maker.adopt(orphans, drain.subscribe()));
-        Ok(Self { cores, upkeep, run, run_folder, workers, adoption, drain, metrics, shelf })
+        Ok(Self { cores, upkeep, run, run_folder, workers, adoption, drain, metrics, shelf, ledger })
     }
 
     /// Whether a worker has ended on its own: `app` stops the node then.

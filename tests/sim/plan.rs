@@ -111,6 +111,11 @@ impl Plan {
         if let Some(Bug::Store(bug)) = self.bug { Some(bug) } else { None }
     }
 
+    /// Whether the disk keeps every byte that it took, so that nothing may be missing but what was never accepted.
+    pub(crate) fn keeps_everything(&self) -> bool {
+        self.faults.is_empty() && !self.fills && !self.cuts_power && !self.flips && self.bug.is_none()
+    }
+
     /// Whether a click that was refused may be on the disk all the same: a write that failed had written it, or all of it but
     /// zeros.
     pub(crate) fn writes_in_spite_of_errors(&self) -> bool {

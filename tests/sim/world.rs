@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, LocalOptions};
 use trellis::config::JournalSync;
 use trellis::segment::{Disk, Entry};
-use trellis::testing::FaultDisk;
+use trellis::testing::{FaultDisk, MemoryBooks};
 
 use crate::books::Books;
 use crate::damage;
@@ -63,6 +63,7 @@ impl World {
         let outside = Outside {
             store: Arc::new(SimStore::new(seed, Arc::clone(&watch), plan.store_bug())),
             deduper: Arc::new(SimDeduper::new(seed)),
+            ledger: MemoryBooks::default(),
         };
         outside.deduper.set_manner(Manner {
             unknown: plan.dedup_unknown,
