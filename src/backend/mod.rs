@@ -30,6 +30,7 @@ pub mod clickhouse;
 pub mod memory;
 pub mod redis;
 mod redis_pool;
+mod redis_window;
 pub mod sqlite_catalog;
 pub mod sqlite_clicks;
 pub mod sqlite_ledger;

@@ -6,9 +6,10 @@
 //!
 //! `app` makes one of these **for each worker**: pooled connections are driven by the runtime that opened them. Many
 //! checks may run at one time; a slow one holds up no other as long as there are connections. Bounds: its share of
-//! `redis.pool`; `redis.timeout` for one pipeline, connecting and waiting for a connection included, `retry.dedup.tries`
-//! of them; 1,000 claims a pipeline. While Redis is away, which all workers find out together by their breaker, one
-//! check at a time looks for it and all others are `unknown` at once: an outage costs labels, not throughput.
+//! `redis.pool`, and less while Redis does not keep up (`redis_window`); `redis.timeout` for one pipeline, connecting and
+//! waiting for a connection included, `retry.dedup.tries` of them; 1,000 claims a pipeline. While Redis is away, which
+//! all workers find out together by their breaker, one check at a time looks for it and all others are `unknown` at
+//! once: an outage costs labels, not throughput.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
 use super::redis_pool::RedisPool;
+use super::redis_window::Window;
 use crate::BoxFuture;
 use crate::click::{ClickId, Fingerprint};
 use crate::clock::Clock;
@@ -37,6 +39,7 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 /// Fingerprints and their owners in Redis, for one runtime.
 pub struct RedisDeduper {
     pool: RedisPool,
+    window: Window,
     metrics: Arc<PoolShard>,
     timeout: Duration,
     retry: Policy,
@@ -96,6 +99,7 @@ impl RedisDeduper {
             .map_err(|e| format!("redis.url is no address such as redis://127.0.0.1:6379: {e}"))?;
         Ok(Self {
             pool,
+            window: Window::new(connections),
             metrics,
             timeout: config.timeout,
             retry,
@@ -127,14 +131,19 @@ impl RedisDeduper {
     async fn try_claims(&self, claims: &[Claim]) -> Option<Vec<Label>> {
         let mut failures = 0;
         loop {
+            let place = self.window.enter().await;
             let permit = self.breaker.try_admit()?;
             match self.claim(claims).await {
                 Ok(labels) => {
                     permit.succeeded();
+                    place.answered();
                     return Some(labels);
                 }
                 Err(failure) => {
-                    permit.failed();
+                    // Of those that were under way together the others say nothing new.
+                    if place.failed() {
+                        permit.failed();
+                    }
                     failures += 1;
                     if self.retry.is_spent(failures) || self.breaker.is_open() {
                         self.note_failure(&failure);
@@ -142,6 +151,7 @@ impl RedisDeduper {
                     }
                 }
             }
+            drop(place);
             tokio::time::sleep(self.retry.pause(failures, fastrand::f64())).await;
         }
     }
