@@ -227,6 +227,7 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     let router = control::router(control::Parts {
         links,
         dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::CommandLine),
+        actor: Actor::CommandLine,
         backlog: None,
         store,
         ledger,

@@ -155,6 +155,7 @@ impl Node {
             ledger: Arc::clone(&ledger),
             node: config.node.as_str().into(),
             dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::Token),
+            actor: Actor::Token,
             backlog: Some(Arc::new(move || behind.backlog())),
             token,
             status: Arc::clone(&status),

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::store::StoreCommand;
+
 const EVERYWHERE: &str = "Options of every command";
 
 const EXAMPLES: &str = "\
@@ -88,6 +90,9 @@ pub(super) enum Command {
     DeadLetter(DeadLetterCommand),
     /// Show what became of every visit
     Ledger(Ledger),
+    /// Look at what the store keeps, and merge months that are over
+    #[command(subcommand, arg_required_else_help = true)]
+    Store(StoreCommand),
     /// Compare the rollups with the stored clicks, and mend them
     Verify(Verify),
     /// Copy everything that a node keeps, while it runs or not

@@ -14,6 +14,7 @@ mod http;
 mod ledger;
 mod links;
 mod output;
+mod store;
 mod verify;
 
 use std::path::PathBuf;
@@ -66,6 +67,7 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Clicks(command) => on_runtime(clicks::run(&config, command)),
         Command::DeadLetter(command) => on_runtime(dead_letters::run(&config, command)),
         Command::Ledger(command) => on_runtime(ledger::run(&config, command)),
+        Command::Store(command) => on_runtime(store::run(&config, command)),
         Command::Verify(command) => on_runtime(verify::run(&config, command)),
         Command::Backup { to } => backup::back_up(&config, &to),
         Command::Restore { from } => backup::restore(&config, &from),

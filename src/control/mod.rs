@@ -10,6 +10,7 @@
 //! /api/v1/clicks  /api/v1/clicks/count        bearer token
 //! /api/v1/dead-letters  …/{batch}  …/replay    bearer token
 //! /api/v1/ledger                              bearer token
+//! /api/v1/store/report  /api/v1/store/optimize bearer token
 //! /api/v1/verify                              bearer token
 //! ```
 //! Errors are `application/problem+json` (RFC 9457) with a stable `code`, also for unknown paths and methods. What is
@@ -26,6 +27,7 @@ mod links;
 mod problem;
 mod serve;
 mod status;
+mod store;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -48,7 +50,7 @@ pub use status::{State, Status};
 use crate::catalog::Links;
 use crate::config::Secret;
 use crate::pipeline::Store;
-use crate::pipeline::dead_letter::DeadLetters;
+use crate::pipeline::dead_letter::{Actor, DeadLetters};
 use crate::pipeline::ledger::Ledger;
 use crate::telemetry::metrics::DeadLetterShard;
 
@@ -74,6 +76,8 @@ pub struct Parts {
     pub dead_letters: Arc<DeadLetters>,
     /// Clicks that wait behind the live ones; `None` where no node runs, so that nobody knows.
     pub backlog: Option<Arc<dyn Fn() -> DeadLetterShard + Send + Sync>>,
+    /// Who asks, for audit lines.
+    pub actor: Actor,
     /// Bearer token of the API. Empty: nobody is let in.
     pub token: Secret,
     /// State of the node and of what it depends on.
@@ -96,6 +100,8 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .route("/clicks", get(clicks::list))
         .route("/clicks/count", get(clicks::count))
         .route("/ledger", get(ledger::list))
+        .route("/store/report", get(store::report))
+        .route("/store/optimize", post(store::optimize))
         .route("/verify", post(verify::run));
     let api = api
         .route("/dead-letters", get(dead_letters::list))

@@ -35,6 +35,8 @@ pub enum Code {
     SlugTaken,
     /// 409: another action works on this batch.
     DeadLetterBusy,
+    /// 409: the configured store does not know this action.
+    NotOfThisStore,
     /// 400: the body is no JSON.
     InvalidJson,
     /// 400: the cursor is none of ours.
@@ -73,6 +75,7 @@ impl Code {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::SlugTaken => (StatusCode::CONFLICT, "slug_taken"),
             Self::DeadLetterBusy => (StatusCode::CONFLICT, "dead_letter_busy"),
+            Self::NotOfThisStore => (StatusCode::CONFLICT, "not_of_this_store"),
             Self::InvalidJson => (StatusCode::BAD_REQUEST, "invalid_json"),
             Self::InvalidCursor => (StatusCode::BAD_REQUEST, "invalid_cursor"),
             Self::InvalidParameter => (StatusCode::BAD_REQUEST, "invalid_parameter"),

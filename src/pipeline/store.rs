@@ -9,6 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::Batch;
+use super::months::Months;
 use crate::BoxFuture;
 use crate::click::ClickId;
 
@@ -246,4 +247,9 @@ pub trait Store: Send + Sync {
     /// Removes some of what has expired by this time (Unix milliseconds), in a bounded step; the rollups of what it takes
     /// go with it. A store that removes by itself has nothing to do.
     fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<Expired, StoreError>>;
+
+    /// What it says of its months; `None` for a store that keeps none.
+    fn months(&self) -> Option<&dyn Months> {
+        None
+    }
 }

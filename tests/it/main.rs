@@ -27,6 +27,7 @@ mod live_redis;
 mod live_resources;
 mod live_retention;
 mod live_rollups;
+mod live_store;
 mod load;
 mod pipeline;
 mod proxy;

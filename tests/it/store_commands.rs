@@ -46,3 +46,16 @@ fn verify_shows_what_differs_and_mends_it() {
     let (code, _, error) = printed(&trellis.cli(&["verify", "--from", "today", "--to", "0"]));
     assert_eq!((code, error.contains("from: must be a time")), (Some(1), true), "{error}");
 }
+
+#[test]
+fn the_embedded_store_has_no_months_to_report_or_merge() {
+    let trellis = Trellis::start();
+    for command in ["report", "optimize"] {
+        let (code, said, error) = printed(&trellis.cli(&["store", command]));
+        assert_eq!((code, said.as_str()), (Some(1), ""));
+        assert!(error.contains("the store `sqlite` keeps no months"), "{error}");
+    }
+    let body = r#"{"table":"clicks","month":"2026-01"}"#;
+    let answer = trellis.api("POST", "/api/v1/store/optimize", Some(body));
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (409, Some("not_of_this_store")));
+}

@@ -10,6 +10,7 @@
 
 mod errors;
 mod frames;
+mod months;
 mod pool;
 mod queries;
 mod rollups;
@@ -33,6 +34,7 @@ use crate::BoxFuture;
 use crate::click::ClickId;
 use crate::click::query::Parameters;
 use crate::config::{self, Retention};
+use crate::pipeline::months::{Merge, Months, Report};
 use crate::pipeline::store::{ClickCursor, Difference, Expired};
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
 
@@ -195,6 +197,20 @@ impl Store for ClickHouseStore {
     /// The server removes by itself: the tables have a TTL.
     fn expire(&self, _: u64) -> BoxFuture<'_, Result<Expired, StoreError>> {
         Box::pin(std::future::ready(Ok(Expired::default())))
+    }
+
+    fn months(&self) -> Option<&dyn Months> {
+        Some(self)
+    }
+}
+
+impl Months for ClickHouseStore {
+    fn report(&self) -> BoxFuture<'_, Result<Report, StoreError>> {
+        Box::pin(months::report(self))
+    }
+
+    fn merge<'a>(&'a self, table: &'a str, month: &'a str) -> BoxFuture<'a, Result<Merge, StoreError>> {
+        Box::pin(months::merge(self, table, month))
     }
 }
 

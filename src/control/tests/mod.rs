@@ -16,7 +16,7 @@ use self::fakes::{Fake, Noon, clicks};
 use super::*;
 use crate::click::OwnHosts;
 use crate::pipeline::ClickFilter;
-use crate::pipeline::dead_letter::Shelf;
+use crate::pipeline::dead_letter::{Actor, Shelf};
 use crate::testing::{MemoryBooks, ScriptedStore};
 
 const TOKEN: &str = "a token for tests";
@@ -72,6 +72,7 @@ impl Bench {
             ledger: Arc::new(ledger),
             node: "n".into(),
             dead_letters: letters,
+            actor: Actor::Token,
             backlog: Some(Arc::new(dead_letters::backlog)),
             links: Arc::new(links),
             store: fake.clone(),

@@ -41,7 +41,9 @@ pub enum Actor {
 }
 
 impl Actor {
-    const fn name(self) -> &'static str {
+    /// Its name in audit lines.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Token => "control token",
             Self::CommandLine => "command line",
