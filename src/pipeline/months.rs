@@ -10,7 +10,7 @@ use crate::BoxFuture;
 /// A month of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Month {
-    /// `clicks`, `rollup_1m`, `rollup_1h` or `rollup_1d`.
+    /// `clicks`, `rollup_1m`, `rollup_1h` or `rollup_1d`; on a cluster with `_local` behind it.
     pub table: String,
     /// `2026-11`, UTC.
     pub month: String,

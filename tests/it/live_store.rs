@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::harness::{Trellis, service};
+use crate::harness::{Trellis, request, root, service};
 use crate::live::{CLICKHOUSE, Database};
 
 fn said(output: &Output) -> String {
@@ -112,4 +112,20 @@ fn the_report_says_what_the_engine_keeps_and_how_small_it_became() {
     let text = said(&node.cli(&["store", "report"]));
     let line = format!("table\tclicks\t-\t1\t10000\t{packed}\t{unpacked}\t");
     assert!(text.lines().any(|found| found.starts_with(&line)), "{text}");
+}
+
+#[test]
+fn the_engine_parses_the_tables_of_a_cluster() {
+    let Some(clickhouse) = service(CLICKHOUSE, "the_engine_parses_the_tables_of_a_cluster") else { return };
+    let to = clickhouse.strip_prefix("http://").expect("a URL").parse().expect("an address");
+    for file in ["001_clicks.sql", "002_rollups.sql"] {
+        let text = std::fs::read_to_string(root().join("schema/clickhouse/cluster").join(file)).expect("the file");
+        let statements: Vec<_> = text.split(";\n").filter(|sql| !sql.trim().is_empty()).collect();
+        assert!(statements.len() >= 2, "{file}");
+        for sql in statements {
+            let answer = request(to, "POST", "/", &[], format!("EXPLAIN AST {sql}").as_bytes());
+            let tree = String::from_utf8_lossy(&answer.body).into_owned();
+            assert!(answer.status == 200 && tree.starts_with("CreateQuery"), "{sql}: {tree}");
+        }
+    }
 }

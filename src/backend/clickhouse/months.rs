@@ -16,8 +16,17 @@ const STEP: Duration = Duration::from_secs(20);
 /// How often a merge is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Tables whose partitions are months.
-const TABLES: [&str; 4] = ["clicks", "rollup_1m", "rollup_1h", "rollup_1d"];
+/// Tables whose partitions are months; on a cluster, those of the server that answers.
+const TABLES: [&str; 8] = [
+    "clicks",
+    "rollup_1m",
+    "rollup_1h",
+    "rollup_1d",
+    "clicks_local",
+    "rollup_1m_local",
+    "rollup_1h_local",
+    "rollup_1d_local",
+];
 
 /// How the server says it.
 #[derive(Deserialize)]

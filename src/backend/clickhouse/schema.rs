@@ -125,6 +125,56 @@ mod tests {
         assert_eq!(tables(MIGRATIONS[0].2), ["clicks"]);
     }
 
+    /// For each table what stands between its brackets, and what stands behind, in single words. The engine is told
+    /// apart by what each version is compared by.
+    fn shapes(files: &[&str]) -> Vec<(String, String, String)> {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut shapes = Vec::new();
+        for statement in files.iter().flat_map(|sql| statements(sql)) {
+            if let Some(changed) = statement.trim().strip_prefix("ALTER TABLE clicks MODIFY COLUMN ") {
+                let (column, rest) = changed.split_once(' ').unwrap();
+                let (_, body, _): &mut (String, String, String) = &mut shapes[0];
+                let at = body.find(&format!(" {column} ")).unwrap() + 1;
+                let old = body[at..].split(", ").next().unwrap().to_owned();
+                *body = body.replace(&old, &format!("{column} {}", words(rest)));
+            } else if let Some((body, behind)) = statement.split_once("\n)\nENGINE = ") {
+                let (head, body) = body.split_once("\n(\n").unwrap();
+                let name = head.trim().strip_prefix(CREATE).unwrap().split(' ').next().unwrap();
+                let (engine, behind) = behind.split_once('\n').unwrap();
+                let version = engine.rsplit(['(', ' ']).next().unwrap();
+                shapes.push((
+                    name.replace("_local", ""),
+                    format!(" {}", words(body)),
+                    words(&format!("{version} {behind}")),
+                ));
+            }
+        }
+        shapes
+    }
+
+    #[test]
+    fn the_tables_of_a_cluster_are_those_of_a_single_server() {
+        let cluster = [
+            include_str!("../../../schema/clickhouse/cluster/001_clicks.sql"),
+            include_str!("../../../schema/clickhouse/cluster/002_rollups.sql"),
+        ];
+        let single = shapes(&MIGRATIONS.map(|(_, _, sql)| sql));
+        assert_eq!(single.len(), 4);
+        let behind =
+            |shape: (String, String, String)| (shape.0, shape.1, shape.2.replace("non_replicated", "replicated"));
+        assert_eq!(shapes(&cluster), single.into_iter().map(behind).collect::<Vec<_>>());
+        for sql in cluster.iter().flat_map(|sql| statements(sql)) {
+            let name = sql.trim().strip_prefix(CREATE).unwrap().split(' ').next().unwrap();
+            let expected = match name.strip_suffix("_local") {
+                Some(of) => format!(
+                    "ReplicatedReplacingMergeTree('/clickhouse/tables/{{shard}}/{{database}}/{of}', '{{replica}}', "
+                ),
+                None => format!("Distributed('{{cluster}}', currentDatabase(), {name}_local, "),
+            };
+            assert!(sql.contains(&format!("ENGINE = {expected}")) && sql.contains(" ON CLUSTER '{cluster}'"), "{sql}");
+        }
+    }
+
     #[test]
     fn steps_are_numbered_as_their_files() {
         for (i, (version, name, _)) in MIGRATIONS.iter().enumerate() {
