@@ -331,6 +331,59 @@ mod tests {
         assert!(matches!(store.ping().await, Err(StoreError::Transient(_))));
     }
 
+    /// Every kind of question, in an order that does not matter.
+    async fn questions(store: &ClickHouseStore) -> Vec<(&'static str, Option<StoreError>)> {
+        let filter = ClickFilter::default();
+        vec![
+            ("count", store.count(&filter).await.err()),
+            ("recent", store.recent(&filter, None, 10).await.err()),
+            ("compare", store.compare(0..1).await.err()),
+            ("counts_by_minute", store.counts_by_minute("n", 0..1).await.err()),
+            ("stored_of", store.stored_of(Uuid::nil(), 0..=1).await.err()),
+            ("roll_up", store.roll_up(&[0]).await.err()),
+            ("report", Months::report(store).await.err()),
+        ]
+    }
+
+    #[tokio::test]
+    async fn every_question_has_an_end_here() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for (question, error) in questions(&store(listener.local_addr().unwrap().port())).await {
+            let error = error.expect("nobody answers");
+            assert!(matches!(&error, StoreError::Transient(text) if text.contains("100ms")), "{question}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_question_tells_the_server_the_end_that_is_configured_by_default() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = config::Config::load(&config::Sources::default()).unwrap().store.clickhouse;
+        assert_eq!(config.query_timeout, Duration::from_secs(30));
+        config.url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let heard = Arc::clone(&asked);
+        // Answers each question with an error that none is tried again for.
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut bytes = vec![0; 64 * 1024];
+                let read = tokio::io::AsyncReadExt::read(&mut stream, &mut bytes).await.unwrap();
+                heard.lock().unwrap().push(String::from_utf8_lossy(&bytes[..read]).into_owned());
+                let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 8\r\nConnection: close\r\n\r\nCode: 60";
+                tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
+            }
+        });
+        let parts = Parts { clock: Arc::new(SystemClock::new()), metrics: Arc::default() };
+        let store = ClickHouseStore::new(&config, samples::retention(), 1, parts);
+        let questions = questions(&store).await;
+        let asked = asked.lock().unwrap();
+        assert_eq!(asked.len(), questions.len(), "{asked:#?}");
+        for request in &*asked {
+            let head = request.lines().next().unwrap_or_default();
+            assert!(head.contains("max_execution_time=30"), "{head}");
+        }
+    }
+
     #[test]
     fn a_sealed_batch_holds_every_row_once() {
         let store = store(1);
