@@ -13,7 +13,9 @@ use crossbeam_channel::Receiver;
 use super::stretch::mark;
 use super::waiting::Measured;
 use super::{Checkpoint, Group, Shared};
-use crate::segment::{self, Disk, Next, Open, Position, RECORD_HEADER_BYTES, Reader, SEGMENT_HEADER_BYTES, file_name};
+use crate::segment::{
+    self, Disk, Next, Open, Position, RECORD_HEADER_BYTES, Reader, SEGMENT_HEADER_BYTES, file_name, noted_end,
+};
 use crate::telemetry::metrics::WorkerShard;
 
 /// Reads that may fail at one place before it counts as damage.
@@ -240,8 +242,13 @@ impl Follower {
                     }
                 }
             };
-            if let Some(limit) = limit {
-                reader.bound(if limit.seq == self.next.seq { limit.offset } else { u32::MAX });
+            match limit.filter(|limit| limit.seq == self.next.seq) {
+                Some(limit) => reader.bound(limit.offset),
+                None if reader.is_ended() => {}
+                None => match noted_end(&*self.disk, &self.folder, self.core, self.next.seq) {
+                    Err(error) if may_try_again(&mut self.failed_reads) => return Err(error),
+                    end => reader.end_at(end.unwrap_or_default()),
+                },
             }
             let found = match reader.read() {
                 Err(error) if may_try_again(&mut self.failed_reads) => return Err(error),
@@ -331,10 +338,7 @@ impl Follower {
 
     /// Whether the next segment says that the one before ended here: the disk would not take a seal.
     fn ends(&self, here: Position) -> bool {
-        let (seq, path) = (here.seq + 1, self.folder.join(file_name(self.core, here.seq + 1)));
-        let noted =
-            Reader::open(&*self.disk, &path, self.core, Position::start_of(seq)).and_then(|mut r| r.end_before());
-        noted.is_ok_and(|end| end == Some(here.offset))
+        noted_end(&*self.disk, &self.folder, self.core, here.seq).is_ok_and(|end| end == Some(here.offset))
     }
 
     /// Whether a segment was ever used; a file that cannot be read counts as used.

@@ -59,7 +59,7 @@ mod writer;
 
 pub use disk::{Disk, DiskFile, Entry, Lock, Open, RealDisk};
 pub use format::{Header, Kind, Position, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, append_record, records};
-pub use reader::{Next, Reader};
+pub use reader::{Next, Reader, noted_end};
 pub use rewrite::{replace, rewrite};
 pub use writer::{Appended, Writer, create, file_name, parse_file_name};
 

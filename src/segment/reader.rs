@@ -8,6 +8,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::disk::{Disk, DiskFile, Open};
 use super::format::{Header, Kind, Parsed, Position, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, parse};
+use super::writer::file_name;
 
 const CHUNK_BYTES: usize = 256 << 10;
 /// A record's type, behind its length and checksum.
@@ -26,8 +27,10 @@ pub struct Reader {
     /// Bytes read ahead; they stand at `offset`.
     ahead: Bytes,
     header_valid: bool,
-    /// Nothing is read ahead from here on.
+    /// Nothing is read from here on.
     bound: u32,
+    /// The segment has come to its end, and `bound` knows it.
+    is_ended: bool,
 }
 
 /// What stands at the cursor.
@@ -59,7 +62,15 @@ impl Reader {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "this is another segment"));
         }
         let offset = at.offset.max(SEGMENT_HEADER_BYTES);
-        Ok(Self { file, seq: at.seq, offset, ahead: Bytes::new(), header_valid: found.is_some(), bound: u32::MAX })
+        Ok(Self {
+            file,
+            seq: at.seq,
+            offset,
+            ahead: Bytes::new(),
+            header_valid: found.is_some(),
+            bound: u32::MAX,
+            is_ended: false,
+        })
     }
 
     /// Whether the segment's header could be read.
@@ -78,6 +89,17 @@ impl Reader {
     /// and the writer is yet to overwrite it: without this it could be read ahead, and given out later.
     pub const fn bound(&mut self, offset: u32) {
         self.bound = offset;
+    }
+
+    /// Says that nothing more comes, and where the segment ended, if the next one says so: see [`noted_end`].
+    pub fn end_at(&mut self, end: Option<u32>) {
+        (self.bound, self.is_ended) = (end.unwrap_or(u32::MAX), true);
+    }
+
+    /// Whether it was told.
+    #[must_use]
+    pub const fn is_ended(&self) -> bool {
+        self.is_ended
     }
 
     /// Reads on. A reader that found [`Next::Invalid`] may look again: the writer may have gone on since.
@@ -113,7 +135,7 @@ impl Reader {
     ///
     /// # Errors
     /// The system's.
-    pub fn end_before(&mut self) -> io::Result<Option<u32>> {
+    pub(super) fn end_before(&mut self) -> io::Result<Option<u32>> {
         if self.ahead.is_empty() {
             self.read_ahead(RECORD_HEADER_BYTES)?;
         }
@@ -217,6 +239,20 @@ impl Reader {
     }
 }
 
+/// Where a segment ended that could not be sealed, if the one behind it says so. What stands there is what a failed write
+/// left, and may look like a record.
+///
+/// # Errors
+/// The system's.
+pub fn noted_end(disk: &dyn Disk, folder: &Path, core: u32, seq: u32) -> io::Result<Option<u32>> {
+    let path = folder.join(file_name(core, seq + 1));
+    match Reader::open(disk, &path, core, Position::start_of(seq + 1)) {
+        Ok(mut next) => next.end_before(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Most of a segment that was not filled is zeros: these are compared, not looked at one by one.
 static ZEROS: [u8; 4096] = [0; 4096];
 
@@ -237,7 +273,7 @@ fn first_kind(bytes: &[u8]) -> Option<usize> {
 mod tests {
     use super::super::disk::RealDisk;
     use super::super::format::append_record;
-    use super::super::writer::{create, file_name};
+    use super::super::writer::create;
     use super::*;
     use bytes::BufMut as _;
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use trellis::click::{Click, ClickId};
 use trellis::clock::Clock;
 use trellis::config::{Config, Sources};
-use trellis::handoff::{Follower, Intake, Orphan, Run, Step, Ticket, Upkeep};
-use trellis::segment::{Disk, file_name};
+use trellis::handoff::{Follower, Intake, Orphan, Run, Step, Ticket, Upkeep, read_range};
+use trellis::segment::{Disk, Position, file_name};
 use trellis::telemetry::metrics::Metrics;
 use trellis::testing::{Fault, FaultDisk, ManualClock};
 
@@ -304,6 +304,11 @@ fn a_segment_that_could_not_be_sealed_is_no_damage() {
         let expected = all(&journal);
         assert_eq!(read(&mut journal.follower), expected, "seed {seed}");
         assert!(!journal.follower.is_damaged());
+        // As a batch does that was frozen across the border.
+        let (range, folder) =
+            (Position::start_of(0)..journal.follower.next_position(), journal.follower.folder().to_owned());
+        let again = read_range(&journal.disk, &folder, 0, range).expect("a range that can be read");
+        assert_eq!(again.len(), expected.len(), "seed {seed}");
         assert_eq!(read_orphan(&journal.kill()), (expected, false), "seed {seed}");
     }
 }
