@@ -1,6 +1,5 @@
 //! A file system in memory that fails on purpose, and loses at a crash what a real one loses.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -10,6 +9,7 @@ use rustix::io::Errno;
 
 use super::disk_file::FaultFile;
 use super::disk_image::Content;
+use super::disk_names::Names;
 use crate::segment::{Disk, DiskFile, Entry, Lock, Open};
 
 /// What can go wrong at a call.
@@ -47,6 +47,8 @@ pub(super) struct State {
     /// Bytes that files may still take.
     space_left: u64,
     pub(super) allocates: bool,
+    /// A power cut keeps some of the names that were not forced.
+    names_linger: bool,
     locks: Vec<PathBuf>,
     /// So many more calls that change something; then the power is cut.
     calls_left: Option<u32>,
@@ -58,13 +60,6 @@ pub(super) struct State {
 enum Node {
     File(Content),
     Folder(Names),
-}
-
-/// The names in a folder: as processes see them, and as the disk has them.
-#[derive(Clone, Debug, Default)]
-struct Names {
-    seen: BTreeMap<OsString, usize>,
-    forced: BTreeMap<OsString, usize>,
 }
 
 impl FaultDisk {
@@ -85,8 +80,9 @@ impl FaultDisk {
     fn with(seed: u64, nodes: Vec<Node>, space_left: u64, allocates: bool) -> Self {
         let random = fastrand::Rng::with_seed(seed);
         let (planned, chances, locks) = (Vec::new(), Vec::new(), Vec::new());
-        let (calls_left, crashed) = (None, None);
-        let state = State { random, nodes, planned, chances, space_left, allocates, locks, calls_left, crashed };
+        let (calls_left, crashed, names_linger) = (None, None, false);
+        let state =
+            State { random, nodes, planned, chances, space_left, allocates, names_linger, locks, calls_left, crashed };
         Self { seed, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -124,6 +120,12 @@ impl FaultDisk {
     /// Whether `allocate` takes space. Without, as on some file systems, a full disk shows at a write.
     pub fn set_allocates(&self, allocates: bool) {
         self.state().allocates = allocates;
+    }
+
+    /// Lets a power cut keep a random first part of what was done to the names of a folder since they were forced. Without,
+    /// nothing of it is there: the harder case, but not the only one.
+    pub fn set_names_linger(&self, names_linger: bool) {
+        self.state().names_linger = names_linger;
     }
 
     /// Flips one bit of a file, for processes and on the disk.
@@ -191,16 +193,18 @@ impl State {
 
     /// The disk after a power cut.
     fn cut_power(&mut self) -> FaultDisk {
-        let Self { nodes, random, .. } = self;
+        let Self { nodes, random, names_linger, .. } = self;
         let survived = nodes
             .iter()
             .map(|node| match node {
                 Node::File(content) => Node::File(content.after_crash(random)),
-                Node::Folder(names) => Node::Folder(Names { seen: names.forced.clone(), forced: names.forced.clone() }),
+                Node::Folder(names) => Node::Folder(names.after_crash(names_linger.then_some(&mut *random))),
             })
             .collect();
         let seed = random.u64(..);
-        FaultDisk::with(seed, survived, self.space_left, self.allocates)
+        let disk = FaultDisk::with(seed, survived, self.space_left, self.allocates);
+        disk.set_names_linger(self.names_linger);
+        disk
     }
 
     /// Whether this fault strikes now.
@@ -217,7 +221,7 @@ impl State {
         let mut node = 0;
         for part in path.components() {
             if let Component::Normal(name) = part {
-                node = *self.names(node)?.seen.get(name).ok_or(io::ErrorKind::NotFound)?;
+                node = *self.names(node)?.seen().get(name).ok_or(io::ErrorKind::NotFound)?;
             }
         }
         Ok(node)
@@ -230,10 +234,9 @@ impl State {
         }
     }
 
-    /// The names of a folder as processes see them.
-    fn seen(&mut self, node: usize) -> io::Result<&mut BTreeMap<OsString, usize>> {
+    fn change_names(&mut self, node: usize, change: Vec<(OsString, Option<usize>)>) -> io::Result<()> {
         match &mut self.nodes[node] {
-            Node::Folder(names) => Ok(&mut names.seen),
+            Node::Folder(names) => Ok(names.change(change)),
             Node::File(_) => Err(io::ErrorKind::NotADirectory.into()),
         }
     }
@@ -253,7 +256,7 @@ impl State {
 
     fn add(&mut self, folder: usize, name: OsString, node: Node) -> io::Result<usize> {
         let number = self.nodes.len();
-        self.seen(folder)?.insert(name, number);
+        self.change_names(folder, vec![(name, Some(number))])?;
         self.nodes.push(node);
         Ok(number)
     }
@@ -271,11 +274,10 @@ impl State {
 
     fn unlink(&mut self, path: &Path) -> io::Result<()> {
         let (folder, name) = self.split(path)?;
-        let node = *self.names(folder)?.seen.get(&name).ok_or(io::ErrorKind::NotFound)?;
+        let node = *self.names(folder)?.seen().get(&name).ok_or(io::ErrorKind::NotFound)?;
         let freed = std::mem::take(&mut self.content(node)?.taken);
         self.space_left = self.space_left.saturating_add(freed);
-        self.seen(folder)?.remove(&name);
-        Ok(())
+        self.change_names(folder, vec![(name, None)])
     }
 }
 
@@ -304,9 +306,12 @@ impl Disk for FaultDisk {
         let mut state = self.state();
         state.count_call();
         let ((old_folder, old), (folder, name)) = (state.split(from)?, state.split(to)?);
-        let node = state.seen(old_folder)?.remove(&old).ok_or(io::ErrorKind::NotFound)?;
-        state.seen(folder)?.insert(name, node);
-        Ok(())
+        let node = *state.names(old_folder)?.seen().get(&old).ok_or(io::ErrorKind::NotFound)?;
+        if old_folder == folder {
+            return state.change_names(folder, vec![(old, None), (name, Some(node))]);
+        }
+        state.change_names(old_folder, vec![(old, None)])?;
+        state.change_names(folder, vec![(name, Some(node))])
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
@@ -315,7 +320,7 @@ impl Disk for FaultDisk {
 
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
         let state = self.state();
-        let names = &state.names(state.find(folder)?)?.seen;
+        let names = state.names(state.find(folder)?)?.seen();
         let entry = |(name, node): (&OsString, &usize)| Entry {
             name: name.clone(),
             is_folder: matches!(state.nodes[*node], Node::Folder(_)),
@@ -331,7 +336,7 @@ impl Disk for FaultDisk {
         }
         let node = state.find(folder)?;
         match &mut state.nodes[node] {
-            Node::Folder(names) => names.forced = names.seen.clone(),
+            Node::Folder(names) => names.force(),
             Node::File(_) => return Err(io::ErrorKind::NotADirectory.into()),
         }
         Ok(())
@@ -342,7 +347,7 @@ impl Disk for FaultDisk {
         let mut node = 0;
         for part in folder.components() {
             if let Component::Normal(name) = part {
-                node = match state.names(node)?.seen.get(name) {
+                node = match state.names(node)?.seen().get(name) {
                     Some(found) => *found,
                     None => state.add(node, name.to_owned(), Node::Folder(Names::default()))?,
                 };
@@ -358,8 +363,7 @@ impl Disk for FaultDisk {
         }
         let mut state = self.state();
         let (parent, name) = state.split(folder)?;
-        state.seen(parent)?.remove(&name);
-        Ok(())
+        state.change_names(parent, vec![(name, None)])
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {

@@ -10,6 +10,7 @@ mod deduper;
 mod disk;
 mod disk_file;
 mod disk_image;
+mod disk_names;
 pub mod fuzz;
 mod store;
 

@@ -54,6 +54,7 @@ impl World {
         if self.plan.keeps_everything() {
             ledger::check(&node, &self.outside.store)?;
         }
+        self.check_conservation(&node)?;
         let Node { workers, adoption, run, mut upkeep, .. } = node;
         let mut damaged = false;
         for worker in workers {
@@ -69,6 +70,31 @@ impl World {
         }
         upkeep.turn(true);
         run.end(!damaged).map_err(|error| error.to_string())
+    }
+
+    /// What was accepted was taken up, and what was taken up is stored or refused.
+    fn check_conservation(&self, node: &Node) -> Result<(), String> {
+        for index in 0..=node.cores_max() {
+            let shard = node.metrics.worker(index);
+            let taken = shard.claimed.get() + shard.adopted.get();
+            let ended = shard.stored.get() + shard.refused.get();
+            let is_live = index < node.cores_max();
+            if is_live && node.metrics.edge(index).accepted.get() != taken {
+                return Err(format!(
+                    "core {index} has accepted {} clicks, and {taken} were taken up",
+                    node.metrics.edge(index).accepted.get()
+                ));
+            }
+            // A batch that was read before it turned out that it cannot be sent as it was is taken up twice.
+            if taken != ended && (is_live || !self.books.may_refreeze) {
+                return Err(format!("worker {index} has taken {taken} clicks up, and ended {ended}"));
+            }
+            let now = [&shard.checking, &shard.batches_in_flight, &shard.batches_parked].map(|cell| cell.get());
+            if now != [0; 3] {
+                return Err(format!("worker {index} has ended, and its gauges say {now:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// A person mends the table, and replays what was refused.

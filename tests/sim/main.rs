@@ -30,8 +30,13 @@ mod world;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::Duration;
 
+use trellis::config::JournalSync;
+
+use disk::DiskBug;
 use plan::{Bug, Plan};
+use store::{SimStore, StoreBug};
 use trace::traced;
 use world::{Figures, World};
 
@@ -60,7 +65,7 @@ fn count_panics() {
 struct Outcome {
     wrong: Option<String>,
     figures: Figures,
-    store: Arc<store::SimStore>,
+    store: Arc<SimStore>,
 }
 
 fn run(seed: u64, plan: Plan) -> Outcome {
@@ -167,12 +172,11 @@ fn the_same_seed_is_the_same_run() {
     }
 }
 
-/// The planted mistake is found within so many seeds, and for what it is.
-fn is_caught(bug: Bug, sync: Option<trellis::config::JournalSync>, cuts_power: bool, saying: &str) {
+/// The planted mistake is found within 60 seeds, and for what it is.
+fn is_caught(bug: Bug, saying: &str, change: impl Fn(&mut Plan) + Sync) {
     let plan = |seed| {
         let mut plan = Plan::calm(seed, bug);
-        plan.cuts_power = cuts_power;
-        plan.config.journal.sync = sync.unwrap_or(plan.config.journal.sync);
+        change(&mut plan);
         plan
     };
     let (failed, _) = run_all(0..60, plan);
@@ -183,58 +187,78 @@ fn is_caught(bug: Bug, sync: Option<trellis::config::JournalSync>, cuts_power: b
 
 #[test]
 fn a_store_that_drops_what_it_acknowledged_is_caught() {
-    is_caught(Bug::Store(store::StoreBug::DropsABatch), None, false, "is nowhere");
+    is_caught(Bug::Store(StoreBug::DropsABatch), "is nowhere", |_| {});
 }
 
 #[test]
 fn a_store_that_says_stored_of_what_it_does_not_know_is_caught() {
-    is_caught(Bug::Store(store::StoreBug::SaysStored), None, false, "is nowhere");
+    is_caught(Bug::Store(StoreBug::SaysStored), "is nowhere", |_| {});
 }
 
 #[test]
 fn a_store_that_stores_a_batch_twice_is_caught() {
-    is_caught(Bug::Store(store::StoreBug::StoresTwice), None, false, "rows of batch");
+    is_caught(Bug::Store(StoreBug::StoresTwice), "rows of batch", |_| {});
 }
 
 #[test]
 fn a_click_that_nobody_made_is_caught() {
-    is_caught(Bug::Store(store::StoreBug::MakesOneUp), None, false, "no edge was given it");
+    is_caught(Bug::Store(StoreBug::MakesOneUp), "no edge was given it", |_| {});
 }
 
 #[test]
 fn a_disk_that_forces_nothing_is_caught() {
-    let always = Some(trellis::config::JournalSync::Always);
-    is_caught(Bug::Disk(disk::DiskBug::SyncsNothing), always, true, "is nowhere");
-    let interval = Some(trellis::config::JournalSync::Interval(std::time::Duration::from_millis(20)));
-    is_caught(Bug::Disk(disk::DiskBug::SyncsNothing), interval, true, "is nowhere");
+    for sync in [JournalSync::Always, JournalSync::Interval(Duration::from_millis(20))] {
+        is_caught(Bug::Disk(DiskBug::SyncsNothing), "is nowhere", |plan| {
+            (plan.cuts_power, plan.config.journal.sync) = (true, sync);
+        });
+    }
 }
 
 #[test]
 fn a_disk_that_writes_nothing_is_caught() {
-    is_caught(Bug::Disk(disk::DiskBug::WritesNothing), None, false, "is nowhere");
+    is_caught(Bug::Disk(DiskBug::WritesNothing), "is nowhere", |_| {});
 }
 
 #[test]
 fn a_checkpoint_that_moves_before_the_store_has_answered_is_caught() {
-    is_caught(Bug::Disk(disk::DiskBug::CheckpointRunsAhead), None, false, "is nowhere");
+    is_caught(Bug::Disk(DiskBug::CheckpointRunsAhead), "is nowhere", |_| {});
 }
 
 #[test]
 fn a_pipeline_that_does_not_freeze_its_batches_is_caught() {
-    is_caught(Bug::Disk(disk::DiskBug::IntentsVanish), None, false, "was frozen twice");
+    is_caught(Bug::Disk(DiskBug::IntentsVanish), "was frozen twice", |_| {});
 }
 
 #[test]
 fn a_start_that_forgets_what_was_frozen_is_caught() {
-    is_caught(Bug::ForgetsIntents, None, false, "was frozen twice");
+    is_caught(Bug::ForgetsIntents, "was frozen twice", |_| {});
 }
 
 #[test]
 fn a_start_that_adopts_nothing_is_caught() {
-    is_caught(Bug::AdoptsNothing, None, false, "is nowhere");
+    is_caught(Bug::AdoptsNothing, "is nowhere", |_| {});
 }
 
 #[test]
 fn labels_that_go_to_the_wrong_clicks_are_caught() {
-    is_caught(Bug::LabelsSwapped, None, false, "which nobody gave it");
+    is_caught(Bug::LabelsSwapped, "which nobody gave it", |_| {});
+}
+
+#[test]
+fn a_keeper_that_forces_nothing_is_caught() {
+    is_caught(Bug::NeverForces, "is not forced after it", |plan| {
+        plan.config.journal.sync = JournalSync::Interval(Duration::from_millis(20));
+    });
+}
+
+#[test]
+fn more_in_memory_than_there_may_be_is_caught() {
+    is_caught(Bug::TakesTooMuch, "at one time", |plan| {
+        (plan.config.batch.rows_max, plan.config.batch.in_flight_max, plan.mood.latency_ms_max) = (5, 1, 500);
+    });
+}
+
+#[test]
+fn a_good_row_that_is_refused_is_caught() {
+    is_caught(Bug::Store(StoreBug::RefusesAGoodOne), "there is nothing wrong with it", |_| {});
 }

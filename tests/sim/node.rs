@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use trellis::clock::Clock;
+use trellis::config::{Config, JournalSync};
 use trellis::handoff::{Follower, Intake, Orphan, Run, Ticket, Upkeep};
 use trellis::pipeline::breaker::Breaker;
 use trellis::pipeline::dead_letter::Shelf;
@@ -58,7 +59,7 @@ pub(crate) struct Node {
 
 /// Makes workers.
 struct Maker {
-    plan: Plan,
+    config: Config,
     outside: Outside,
     enricher: Enricher,
     delivery: Arc<Delivery>,
@@ -69,7 +70,7 @@ struct Maker {
 
 impl Maker {
     fn worker(&self, follower: Follower, index: usize) -> Worker {
-        let config = &self.plan.config;
+        let config = &self.config;
         let parts = Parts {
             enricher: self.enricher.clone(),
             deduper: self.outside.deduper.clone(),
@@ -98,7 +99,7 @@ impl Maker {
     }
 
     async fn adopt_one(&self, orphan: Orphan, drain: &watch::Receiver<Drain>) -> io::Result<()> {
-        let index = self.plan.config.edge.threads;
+        let index = self.config.edge.threads;
         let mut damaged = false;
         for stretch in orphan.stretches()? {
             if *drain.borrow() == Drain::Stop {
@@ -125,7 +126,7 @@ impl Node {
         disk: &Arc<dyn Disk>,
         clock: &Arc<dyn Clock>,
     ) -> io::Result<Self> {
-        let config = &plan.config;
+        let config = &with_bug(plan);
         let metrics = Metrics::new(config.edge.threads, config.queue.groups_max, &[], || 0).expect("metrics");
         let mut orphans = Orphan::find(disk, Path::new(DATA))?;
         match plan.bug {
@@ -150,7 +151,7 @@ impl Node {
         ledger::begin_run(&ledger, &run, &metrics, config.edge.threads);
         let metrics = Rc::new(metrics);
         let maker = Maker {
-            plan: plan.clone(),
+            config: config.clone(),
             outside: outside.clone(),
             enricher: enricher(),
             delivery,
@@ -197,6 +198,17 @@ impl Node {
     pub(crate) fn cores_max(&self) -> usize {
         self.workers.len()
     }
+}
+
+/// The settings of a node, which are other ones than the world believes where that is what is planted.
+fn with_bug(plan: &Plan) -> Config {
+    let mut config = plan.config.clone();
+    match plan.bug {
+        Some(Bug::NeverForces) => config.journal.sync = JournalSync::Process,
+        Some(Bug::TakesTooMuch) => config.batch.in_flight_max = 64,
+        _ => {}
+    }
+    config
 }
 
 /// Planted: what was frozen is forgotten.

@@ -27,6 +27,10 @@ pub(crate) enum Bug {
     ForgetsIntents,
     /// A start takes up nothing of what an earlier life left.
     AdoptsNothing,
+    /// The keeper forces nothing.
+    NeverForces,
+    /// More batches are at the store than there may be.
+    TakesTooMuch,
 }
 
 /// See the module.
@@ -40,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) allocates: bool,
     /// The disk gets full now and then.
     pub(crate) fills: bool,
+    /// A power cut keeps some names that were not forced.
+    pub(crate) names_linger: bool,
     /// Lives end in a power cut, too.
     pub(crate) cuts_power: bool,
     /// Bits of the journal flip while the node is down.
@@ -77,6 +83,7 @@ impl Plan {
             faults,
             allocates,
             fills,
+            names_linger: random.bool(),
             cuts_power,
             flips,
             jumps,

@@ -61,6 +61,8 @@ pub(crate) enum StoreBug {
     StoresTwice,
     /// It makes up a click.
     MakesOneUp,
+    /// It refuses a good row.
+    RefusesAGoodOne,
 }
 
 /// One row as it was sent.
@@ -213,6 +215,9 @@ impl State {
         }
         if self.strikes(mood.ambiguous_lost) {
             return if self.bug == Some(StoreBug::SaysStored) { Ok(()) } else { Err(StoreError::Ambiguous(text())) };
+        }
+        if self.bug == Some(StoreBug::RefusesAGoodOne) && self.inserts == 3 {
+            self.poison.extend(trellis::click::frame::click_id(&batch.rows[0].frame).map(|id| (id, 6)));
         }
         if let Some(code) = batch.rows.iter().find_map(|row| self.refuses(row)) {
             return Err(StoreError::Poison { code, text: text() });

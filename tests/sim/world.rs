@@ -60,6 +60,7 @@ impl World {
         look(&watch).bug = plan.disk_bug();
         let disk = FaultDisk::quiet(seed);
         disk.set_allocates(plan.allocates);
+        disk.set_names_linger(plan.names_linger);
         let outside = Outside {
             store: Arc::new(SimStore::new(seed, Arc::clone(&watch), plan.store_bug())),
             deduper: Arc::new(SimDeduper::new(seed)),
