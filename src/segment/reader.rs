@@ -135,7 +135,7 @@ impl Reader {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn end_before(&mut self) -> io::Result<Option<u32>> {
+    pub fn end_before(&mut self) -> io::Result<Option<u32>> {
         if self.ahead.is_empty() {
             self.read_ahead(RECORD_HEADER_BYTES)?;
         }

@@ -236,7 +236,10 @@ impl State {
 
     fn change_names(&mut self, node: usize, change: Vec<(OsString, Option<usize>)>) -> io::Result<()> {
         match &mut self.nodes[node] {
-            Node::Folder(names) => Ok(names.change(change)),
+            Node::Folder(names) => {
+                names.change(change);
+                Ok(())
+            }
             Node::File(_) => Err(io::ErrorKind::NotADirectory.into()),
         }
     }
