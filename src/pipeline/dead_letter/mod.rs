@@ -163,6 +163,8 @@ impl Shelf {
         disk.make_folder(&folder)?;
         // A power cut must not take the folder with what will be forced in it.
         disk.sync_dir(folder.parent().unwrap_or(Path::new("")))?;
+        // Nor what the process before had put there and not forced.
+        disk.sync_dir(&folder)?;
         let shelf = Self { disk, folder, limits, clock, figures, index: Mutex::default() };
         let mut index = shelf.index();
         for entry in shelf.disk.list(&shelf.folder)? {
@@ -205,10 +207,13 @@ impl Shelf {
     pub fn refuse(&self, refusal: &Refusal) -> io::Result<()> {
         let mut index = self.index();
         self.sweep(&mut index);
-        let (mut kept, before) = self.load(&mut index, refusal.batch)?.unwrap_or_else(|| {
+        let found = self.load(&mut index, refusal.batch)?.map(|(kept, _)| kept);
+        let mut kept = found.unwrap_or_else(|| {
             let refusal = Refusal { rows: Vec::new(), ..refusal.clone() };
-            (Kept { refusal, replays: 0, sending: Vec::new(), settled_at_ms: None }, 0)
+            Kept { refusal, replays: 0, sending: Vec::new(), settled_at_ms: None }
         });
+        // A file that could not be forced is not counted yet.
+        let before = index.batches.get(&refusal.batch).map_or(0, |entry| entry.bytes);
         for row in &refusal.rows {
             if kept.refusal.rows.iter().all(|known| known.click_id != row.click_id) {
                 kept.refusal.rows.push(row.clone());
@@ -308,10 +313,11 @@ impl Shelf {
             let _ = self.disk.unlink(&next);
             return Err(error);
         }
-        // Whoever looks finds it now; only a power cut may still take it, if what follows fails.
+        // Nobody may rely on it before its name is forced: a batch that finds its rows here is finished.
+        self.disk.sync_dir(&self.folder)?;
         index.note(kept, bytes.len() as u64);
         self.publish(index);
-        self.disk.sync_dir(&self.folder)
+        Ok(())
     }
 
     /// Removes files that say nothing any more: all rows settled, and `dead_letter.keep` over.

@@ -137,8 +137,11 @@ fn whatever_fails_on_the_disk_a_refusal_is_there_whole_or_it_is_an_error() {
         bench.disk.set_chance(faults[seed as usize % faults.len()], 300);
         let refused = (1..8).filter(|ms| shelf.refuse(&refusal(1, [row(*ms, "a")])).is_ok()).collect::<Vec<_>>();
         failed += 7 - refused.len();
+        bench.disk.heal();
+        let said = shelf.of_batch(batch(1)).unwrap();
         let after = bench.crashed().shelf();
         let there = after.of_batch(batch(1)).unwrap();
+        assert!(said.iter().all(|id| there.contains(id)), "seed {seed}: the shelf said {said:?}, and has {there:?}");
         let missing: Vec<_> = refused.iter().filter(|ms| !there.contains(&row(**ms, "a").click_id)).collect();
         assert!(missing.is_empty() && there.contains(&row(0, "a").click_id), "seed {seed}: {missing:?} of {refused:?}");
         assert!(bench.crashed().names().iter().all(|name| !name.ends_with(".damaged")), "seed {seed}");
@@ -174,11 +177,12 @@ fn a_damaged_file_is_set_aside_and_stops_nothing() {
 fn a_file_that_cannot_be_read_is_an_error_for_its_batch_alone_and_comes_back() {
     let bench = Bench::new(4);
     bench.shelf().refuse(&refusal(1, [row(0, "a")])).unwrap();
-    bench.disk.fail_next(Fault::ReadError);
+    let path = Path::new("/data/dead-letters").join(format!("{}.refused", batch(1)));
+    bench.disk.set_unreadable(&path, 0..100).unwrap();
     let shelf = bench.shelf();
-    bench.disk.fail_next(Fault::ReadError);
     assert!(shelf.of_batch(batch(1)).is_err(), "whoever believed that nothing is there would send it again");
     shelf.refuse(&refusal(2, [row(1, "a")])).unwrap();
+    bench.disk.set_unreadable(&path, 0..0).unwrap();
     assert_eq!(shelf.of_batch(batch(1)).unwrap(), [row(0, "a").click_id]);
 }
 
