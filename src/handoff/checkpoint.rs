@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::segment::{Disk, DiskFile, Open, Position};
+use crate::segment::{Disk, DiskFile, Open, Position, read_again};
 
 const MAGIC: &[u8; 8] = b"TRLCKPT2";
 const SLOT_BYTES: usize = 4096;
@@ -112,14 +112,14 @@ impl Checkpoint {
 fn read_slot(file: &dyn DiskFile, slot: u64) -> Option<(u64, Position, Vec<u8>)> {
     let start = slot * SLOT_BYTES as u64;
     let mut fixed = [0; NOTE_AT];
-    file.read_exact_at(&mut fixed, start).ok()?;
+    read_again(|| file.read_exact_at(&mut fixed, start)).ok()?;
     let number = |at: usize| Some(u64::from_le_bytes(fixed.get(at..at + 8)?.try_into().ok()?));
     let length = u32::from_le_bytes(fixed[24..].try_into().ok()?) as usize;
     if !fixed.starts_with(MAGIC) || length > NOTE_BYTES_MAX {
         return None;
     }
     let mut rest = vec![0; length + 4];
-    file.read_exact_at(&mut rest, start + NOTE_AT as u64).ok()?;
+    read_again(|| file.read_exact_at(&mut rest, start + NOTE_AT as u64)).ok()?;
     let (note, crc) = rest.split_last_chunk::<4>()?;
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&fixed);

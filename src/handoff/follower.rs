@@ -15,6 +15,7 @@ use super::waiting::Measured;
 use super::{Checkpoint, Group, Shared};
 use crate::segment::{
     self, Disk, Next, Open, Position, RECORD_HEADER_BYTES, Reader, SEGMENT_HEADER_BYTES, file_name, noted_end,
+    read_again,
 };
 use crate::telemetry::metrics::WorkerShard;
 
@@ -338,7 +339,8 @@ impl Follower {
 
     /// Whether the next segment says that the one before ended here: the disk would not take a seal.
     fn ends(&self, here: Position) -> bool {
-        noted_end(&*self.disk, &self.folder, self.core, here.seq).is_ok_and(|end| end == Some(here.offset))
+        let noted = read_again(|| noted_end(&*self.disk, &self.folder, self.core, here.seq));
+        noted.is_ok_and(|end| end == Some(here.offset))
     }
 
     /// Whether a segment was ever used; a file that cannot be read counts as used.
@@ -348,7 +350,7 @@ impl Follower {
             let mut reader = Reader::open(&*self.disk, &path, self.core, Position::start_of(seq))?;
             Ok(!matches!(reader.read()?, Next::Invalid { .. }) || reader.skip()?.is_some())
         };
-        look().unwrap_or_else(|error: io::Error| error.kind() != io::ErrorKind::NotFound)
+        read_again(look).unwrap_or_else(|error: io::Error| error.kind() != io::ErrorKind::NotFound)
     }
 
     /// Reports, once, a part that could not be read; `bytes` where its length is known, else it goes to the end of the

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::Item;
-use crate::segment::{Disk, Next, Position, Reader, file_name, noted_end};
+use crate::segment::{Disk, Next, Position, Reader, file_name, noted_end, read_again};
 
 /// The clicks of a range that begins and ends between records, in order. Blocks for as long as the disk takes.
 ///
@@ -17,12 +17,12 @@ pub fn read_range(disk: &dyn Disk, folder: &Path, core: u32, range: Range<Positi
     while next < range.end {
         let mut reader = Reader::open(disk, &folder.join(file_name(core, next.seq)), core, next)?;
         if next.seq < range.end.seq {
-            reader.end_at(noted_end(disk, folder, core, next.seq)?);
+            reader.end_at(read_again(|| noted_end(disk, folder, core, next.seq))?);
         } else {
             reader.bound(range.end.offset);
         }
         while next < range.end {
-            match reader.read()? {
+            match read_again(|| reader.read())? {
                 Next::Click(frame, end) => {
                     next = end;
                     items.push(Item { frame, end });

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::Label;
-use crate::segment::{Disk, Open, Position};
+use crate::segment::{Disk, Open, Position, read_again};
 
 const MAGIC: &[u8; 8] = b"TRLINTN1";
 const FIXED_BYTES: usize = 8 + 16 + 8 + 8 + 8 + 4;
@@ -129,7 +129,7 @@ impl Intent {
 pub(super) fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, Open::Read)?;
     let mut bytes = vec![0; usize::try_from(file.length()?).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut bytes, 0)?;
+    read_again(|| file.read_exact_at(&mut bytes, 0))?;
     Ok(bytes)
 }
 

@@ -150,6 +150,29 @@ pub enum Open {
     Any,
 }
 
+/// Tries of a read before its place counts as lost.
+const READS_MAX: u32 = 10;
+
+/// Reads, and asks again where the disk fails: an error may pass, and what a start reads once decides what it does with
+/// everything behind it.
+///
+/// # Errors
+/// The system's, at the last try; at the first one, where the file is not there, too short or not what it should be.
+pub fn read_again<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..READS_MAX {
+        match read() {
+            Err(error) if is_of_the_disk(&error) => {}
+            done => return done,
+        }
+    }
+    read()
+}
+
+fn is_of_the_disk(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::NotFound, io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof];
+    !kinds.contains(&error.kind())
+}
+
 /// One name in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

@@ -57,7 +57,7 @@ mod reader;
 mod rewrite;
 mod writer;
 
-pub use disk::{Disk, DiskFile, Entry, Lock, Open, RealDisk};
+pub use disk::{Disk, DiskFile, Entry, Lock, Open, RealDisk, read_again};
 pub use format::{Header, Kind, Position, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, append_record, records};
 pub use reader::{Next, Reader, noted_end};
 pub use rewrite::{replace, rewrite};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use super::disk::{Disk, DiskFile, Open};
+use super::disk::{Disk, DiskFile, Open, read_again};
 use super::format::{Header, Kind, Parsed, Position, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, parse};
 use super::writer::file_name;
 
@@ -56,7 +56,7 @@ impl Reader {
     pub fn open(disk: &dyn Disk, path: &Path, core: u32, at: Position) -> io::Result<Self> {
         let file = disk.open(path, Open::Read)?;
         let mut header = [0; SEGMENT_HEADER_BYTES as usize];
-        let is_read = (0..TRIES_MAX).any(|_| file.read_exact_at(&mut header, 0).is_ok());
+        let is_read = read_again(|| file.read_exact_at(&mut header, 0)).is_ok();
         let found = is_read.then(|| Header::decode(&header)).flatten();
         if found.as_ref().is_some_and(|header| header.core != core || header.seq != at.seq) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "this is another segment"));
