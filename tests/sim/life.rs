@@ -7,7 +7,6 @@ use trellis::clock::Clock;
 use trellis::config::JournalSync;
 use trellis::pipeline::worker::{Drain, Ended};
 use trellis::segment::Disk;
-use trellis::testing::Fault;
 
 use crate::clock::SimClock;
 use crate::disk::{End, SimDisk, look};
@@ -61,8 +60,6 @@ impl World {
     pub(crate) fn set_faults(&mut self, on: bool) {
         for (fault, per_mille) in &self.plan.faults {
             self.disk.set_chance(*fault, if on { *per_mille } else { 0 });
-            // What cannot be read at a start, or was written badly, is frozen anew.
-            self.books.may_refreeze |= on && *fault == Fault::ReadError;
         }
     }
 
@@ -121,7 +118,6 @@ impl World {
             94..97 => {
                 if let Some((fault, _)) = self.random.choice(&self.plan.faults) {
                     self.disk.fail_next(*fault);
-                    self.books.may_refreeze |= *fault == Fault::ReadError;
                 }
             }
             _ => {}

@@ -10,7 +10,7 @@
 //!                   +- deduper: late, in another order, at a loss
 //! ```
 //! `SEED=n cargo test --all-features --test sim` runs one world and prints what happened; `TRELLIS_SIM_SEEDS=n` sets how
-//! many there are. One thread a world, nothing shared, no real time: a seed is the same run everywhere.
+//! many there are, `TRELLIS_SIM_FIRST=n` where they begin. One thread a world, nothing shared, no real time: a seed is the same run everywhere.
 
 mod books;
 mod clock;
@@ -154,7 +154,9 @@ fn whatever_a_seed_brings_the_promises_hold() {
         assert!(outcome.wrong.is_none(), "seed {seed}: {}", outcome.wrong.unwrap_or_default());
         return;
     }
-    let (failed, sum) = run_all(0..number("TRELLIS_SIM_SEEDS").unwrap_or(SEEDS), Plan::of);
+    let first = number("TRELLIS_SIM_FIRST").unwrap_or(0);
+    let seeds = first..first + number("TRELLIS_SIM_SEEDS").unwrap_or(SEEDS);
+    let (failed, sum) = run_all(seeds, Plan::of);
     note(&format!("{sum:?}"));
     if let Some((seed, wrong)) = failed {
         tell(seed, TRACE_LINES);
