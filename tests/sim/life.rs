@@ -187,9 +187,9 @@ impl World {
         for core in &mut node.cores {
             core.intake.close();
         }
-        node.drain.send_replace(Drain::Yes);
+        node.drain.send(Drain::Yes);
         let drained = ended(&node, patience).await;
-        node.drain.send_replace(Drain::Stop);
+        node.drain.send(Drain::Stop);
         let stopped = ended(&node, Duration::from_secs(1)).await;
         let lost_before = node.metrics.keeper().possibly_lost_bytes.get();
         node.upkeep.turn(true);

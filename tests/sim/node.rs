@@ -43,6 +43,24 @@ pub(crate) struct Core {
 
 pub(crate) type WorkerTask = JoinHandle<io::Result<Ended>>;
 
+/// The word to end, to each worker by itself: one channel wakes those who wait in a random order, which no seed repeats.
+#[derive(Default)]
+pub(crate) struct Drains(Vec<watch::Sender<Drain>>);
+
+impl Drains {
+    fn subscribe(&mut self) -> watch::Receiver<Drain> {
+        let (sender, receiver) = watch::channel(Drain::No);
+        self.0.push(sender);
+        receiver
+    }
+
+    pub(crate) fn send(&self, word: Drain) {
+        for sender in &self.0 {
+            sender.send_replace(word);
+        }
+    }
+}
+
 /// A running node.
 pub(crate) struct Node {
     pub(crate) cores: Vec<Core>,
@@ -51,7 +69,7 @@ pub(crate) struct Node {
     pub(crate) run_folder: PathBuf,
     pub(crate) workers: Vec<WorkerTask>,
     pub(crate) adoption: JoinHandle<Vec<String>>,
-    pub(crate) drain: watch::Sender<Drain>,
+    pub(crate) drain: Drains,
     pub(crate) metrics: Rc<Metrics>,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) ledger: Arc<Ledger>,
@@ -159,7 +177,7 @@ impl Node {
             clock: Arc::clone(clock),
             metrics: Rc::clone(&metrics),
         };
-        let drain = watch::Sender::new(Drain::No);
+        let mut drain = Drains::default();
         let (mut cores, mut workers, mut run_folder) = (Vec::new(), Vec::new(), PathBuf::new());
         for (index, (intake, follower)) in doors.into_iter().enumerate() {
             cores.push(Core { intake: intake(), waiting: Vec::new() });
