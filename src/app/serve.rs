@@ -48,12 +48,15 @@ const FIRST_MIGRATION: Duration = Duration::from_secs(3);
 pub fn serve(config: Config) -> anyhow::Result<()> {
     log::init(config.log);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let lock = folder::lock_patiently(&config.data_dir).await?;
         let signals = Signals::install()?;
         let node = Node::start(config, &lock).await?;
         node.run(signals).await
-    })
+    });
+    // A name that is being looked up blocks a thread for as long as a resolver is silent.
+    runtime.shutdown_timeout(LAST_MOMENT);
+    ended
 }
 
 /// SIGTERM and SIGINT. SIGXFSZ, a write beyond `RLIMIT_FSIZE`, is caught and not looked at: the write fails then, as on a

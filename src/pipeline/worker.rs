@@ -79,7 +79,10 @@ impl Worker {
     /// The system's, when the event loop cannot be made or the intents cannot be read.
     pub fn run(self, drain: watch::Receiver<Drain>) -> std::io::Result<Ended> {
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-        runtime.block_on(self.drive(drain))
+        let ended = runtime.block_on(self.drive(drain));
+        // Does not wait for a name that is being looked up: a silent resolver takes its time.
+        runtime.shutdown_background();
+        ended
     }
 
     /// The same on an event loop of the caller's, which must be able to run local tasks.

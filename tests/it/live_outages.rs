@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Trellis, eventually, exchange, service};
+use crate::harness::{Trellis, eventually, exchange, service, skipped};
 use crate::live::{CLICKHOUSE, Database, REDIS, Services};
+use crate::live_resources::may_mount;
 use crate::load::{Load, Seen, Visits, sqlite_rows};
 use crate::proxy::{Proxy, Rules};
 
@@ -193,5 +194,61 @@ fn with_nothing_to_be_reached_from_before_the_start_every_link_answers() {
     let mut settings = database.settings();
     settings.extend([("dedup.backend", "redis"), ("redis.url", &redis)]);
     let mut node = Trellis::start_in(folder, &settings);
+    seen.settle(&mut node, || database.rows("clicks"));
+}
+
+/// Makes the file `$1` this node's `resolv.conf`, seen by it alone. The rest is the node's command line.
+const WITH_RESOLVER: &str = r#"set -e
+mount --make-rprivate /
+mount --bind "$1" /etc/resolv.conf
+shift
+exec "$@""#;
+
+#[test]
+fn a_resolver_that_never_answers_holds_up_no_visitor_and_no_end() {
+    let test = "a_resolver_that_never_answers_holds_up_no_visitor_and_no_end";
+    let Some(clickhouse) = service(CLICKHOUSE, test) else { return };
+    // An address that nothing else has; it takes every question and answers none.
+    let Ok(silent) = std::net::UdpSocket::bind("127.99.0.53:53") else {
+        return skipped(test, "needs root, to be a resolver");
+    };
+    if !may_mount(test) {
+        return;
+    }
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let mut prepared = Trellis::start_in(Arc::clone(&folder), &[]);
+    prepared.link("a", "https://a.example/");
+    assert_eq!(prepared.stop().code(), Some(0));
+    let resolver = folder.path().join("resolv.conf");
+    // Far above what anything here waits for.
+    std::fs::write(&resolver, "nameserver 127.99.0.53\noptions timeout:30 attempts:3\n").expect("a file");
+    let database = Database::new(&clickhouse);
+    let settings = [
+        ("dedup.backend", "redis"),
+        ("redis.url", "redis://redis.trellis.test"),
+        ("store.backend", "clickhouse"),
+        ("store.clickhouse.url", "http://clickhouse.trellis.test:8123"),
+        ("store.clickhouse.query_timeout", "1s"),
+        ("store.clickhouse.insert_timeout", "1s"),
+        ("retry.insert.max", "200ms"),
+        ("shutdown.drain_deadline", "300ms"),
+    ];
+    let at = resolver.display().to_string();
+    let by = ["unshare", "-m", "sh", "-c", WITH_RESOLVER, "sh", &at];
+    let mut node = Trellis::start_under(&by, Arc::clone(&folder), &settings);
+    for text in ["Redis gives no labels", "does not answer", "did not take", "cannot be made", "drain_deadline"] {
+        node.expect_log(text);
+    }
+    assert_eq!(node.api_raw("GET", "/health/ready", &[], b"").status, 200);
+    let load = Load::start(node.edge(), &Visits::steady("d"));
+    load.wait_answers(MEANWHILE);
+    eventually("the resolver was asked", || silent.peek(&mut [0; 512]).is_ok());
+    metric_grows(&node, UNKNOWN);
+    metric_grows(&node, "trellis_insert_failures_total");
+    load.wait_answers(MEANWHILE);
+    let seen = load.finish();
+    seen.assert_answered(false);
+    assert_eq!(node.stop().code(), Some(0));
+    let mut node = Trellis::start_in(folder, &database.settings());
     seen.settle(&mut node, || database.rows("clicks"));
 }

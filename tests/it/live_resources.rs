@@ -25,13 +25,13 @@ shift 3
 exec "$@""#;
 
 /// Whether mounts of one's own are allowed here.
-fn may_mount(test: &str) -> bool {
+pub(crate) fn may_mount(test: &str) -> bool {
     let place = tempfile::tempdir().expect("a folder");
     let script = "mount --make-rprivate / && mount -t tmpfs none \"$0\"";
     let tried = Command::new("unshare").args(["-m", "sh", "-c", script]).arg(place.path()).output();
     let may = tried.is_ok_and(|tried| tried.status.success());
     if !may {
-        skipped(test, "needs root, or CAP_SYS_ADMIN, to mount a tmpfs of its own");
+        skipped(test, "needs root, or CAP_SYS_ADMIN, to mount");
     }
     may
 }
