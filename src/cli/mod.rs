@@ -81,7 +81,11 @@ fn load(file: Option<PathBuf>, settings: Vec<(String, String)>) -> Result<Config
 
 fn on_runtime(command: impl Future<Output = Result<(), Stop>>) -> Result<(), Stop> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("the runtime cannot be made")?.block_on(command)
+    let runtime = runtime.context("the runtime cannot be made")?;
+    let done = runtime.block_on(command);
+    // Looking a name up may take minutes, and a thread that does cannot be stopped.
+    runtime.shutdown_background();
+    done
 }
 
 async fn migrate(config: &Config) -> Result<(), Stop> {
