@@ -133,6 +133,11 @@ impl Store for SqliteClicks {
         })
     }
 
+    /// In the transaction that stores the clicks.
+    fn keeps_rollups(&self) -> bool {
+        true
+    }
+
     fn compare(&self, minutes: Range<u64>) -> BoxFuture<'_, Result<Vec<Difference>, StoreError>> {
         Box::pin(async move {
             let mut found = Vec::new();

@@ -231,6 +231,11 @@ pub trait Store: Send + Sync {
     /// over what was touched, not a year.
     fn roll_up<'a>(&'a self, minutes: &'a [u64]) -> BoxFuture<'a, Result<(), StoreError>>;
 
+    /// Whether it keeps the rollups by itself, with the clicks: then nothing is to be done after them.
+    fn keeps_rollups(&self) -> bool {
+        false
+    }
+
     /// Where the rollups do not say what is stored (each hour of the range is a question), in the order of time, at most [`DIFFERENCES_MAX`]; the hours and days
     /// that these minutes lie in are compared whole. What has expired is left out.
     fn compare(&self, minutes: Range<u64>) -> BoxFuture<'_, Result<Vec<Difference>, StoreError>>;
