@@ -35,7 +35,7 @@ pub(super) fn open(
     metrics: &Metrics,
 ) -> anyhow::Result<Arc<Ledger>> {
     let books = SqliteLedger::open_or_set_aside(&config.data_dir.join("ledger.db"), clock.wall_ms())?;
-    let ledger = Ledger::open(Box::new(books), Arc::clone(shelf), Arc::clone(clock), metrics.ledger())?;
+    let ledger = Ledger::open(Box::new(books), &config.node, Arc::clone(shelf), Arc::clone(clock), metrics.ledger())?;
     for orphan in orphans {
         let adopted = ledger.adopt_run(orphan);
         adopted.with_context(|| format!("`{}` cannot be read", orphan.folder().display()))?;
@@ -94,7 +94,7 @@ impl Keeping {
         loop {
             tokio::time::sleep(self.config.ledger.check_every).await;
             let from_ms = self.clock.wall_ms().saturating_sub(keep_ms);
-            let checked = ledger::check(&self.ledger, &*self.store, &self.config.node, from_ms).await;
+            let checked = ledger::check(&self.ledger, &*self.store, from_ms).await;
             tell(checked.err(), "the ledger is not compared with the store for now", &mut said);
         }
     }

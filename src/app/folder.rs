@@ -231,7 +231,6 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         backlog: None,
         store,
         ledger,
-        node: config.node.as_str().into(),
         token: token.clone(),
         status: Arc::new(control::Status::new()),
         metrics: Arc::new(move || metrics.render(clock.wall_ms())),

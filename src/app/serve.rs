@@ -121,7 +121,7 @@ impl Node {
         let shelf = letters::shelf(&config, &clock, &metrics)?;
         let ledger = books::open(&config, &shelf, &orphans, &clock, &metrics).context("the ledger cannot be used")?;
         let (run, doors) = Run::begin(&disk, &config, &metrics, &clock).context("the journal cannot be made")?;
-        ledger.begin_run(run.folder(), (0..config.edge.threads).map(|core| metrics.edge(core)));
+        ledger.begin_run(run.folder(), (0..config.edge.threads).map(|core| metrics.edge(core)))?;
         let (listeners, edge_address) = edge::bind(config.edge.listen, config.edge.threads)
             .with_context(|| format!("edge.listen: {} cannot be used", config.edge.listen))?;
         let control_listener = TcpListener::bind(config.control.listen)
@@ -156,7 +156,6 @@ impl Node {
             links: Arc::clone(&links),
             store: Arc::clone(&store),
             ledger: Arc::clone(&ledger),
-            node: config.node.as_str().into(),
             dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::Token),
             actor: Actor::Token,
             backlog: Some(Arc::new(move || behind.backlog())),

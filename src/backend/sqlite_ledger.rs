@@ -1,8 +1,8 @@
 //! The ledger's books in one SQLite file.
 //!
 //! It keeps sums and reads them back; what they mean, `pipeline::ledger` knows, which also sees to it that no event loop
-//! waits here. A commit is on the disk when it returns. `app` opens it once. Bounds: one connection, 1 MiB of page
-//! cache; a row for each minute and run of `ledger.keep`.
+//! waits here. `app` opens it once. Bounds: one connection, 1 MiB of page cache; a row for each minute and run of
+//! `ledger.keep`.
 
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
@@ -67,7 +67,10 @@ impl SqliteLedger {
         });
         moved.map_err(|error| BooksError(format!("{}: {error}", path.display())))?;
         tracing::error!(%error, kept = %aside.display(), "the ledger is damaged; a new one is begun");
-        Self::open(path)
+        let mut books = Self::open(path)?;
+        // As under another name: what was stored before is not in it.
+        books.named("", 0)?;
+        Ok(books)
     }
 
     /// Opens the file, makes it when it is missing, and brings its tables up to date.
@@ -134,6 +137,10 @@ impl From<rusqlite::Error> for BooksError {
 
 impl Books for SqliteLedger {
     fn change(&mut self, changes: &Changes<'_>) -> Result<(), BooksError> {
+        // A spill must be on the disk before the checkpoint forgets it. All else may be lost by a power cut (not by a kill):
+        // visits are counted again from the journal, rollups computed again. So the disk is not forced every second.
+        let synchronous = if changes.spill.is_some() { "FULL" } else { "NORMAL" };
+        self.connection.pragma_update(None, "synchronous", synchronous)?;
         let all = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for (run, minute, visits) in &changes.visits {
             let values = params![sql(*minute), run, sql(visits.accepted), sql(visits.untracked)];
@@ -175,6 +182,22 @@ impl Books for SqliteLedger {
 
     fn copied(&mut self) -> Result<Vec<u64>, BooksError> {
         self.all("SELECT minute FROM copied", &[], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
+    }
+
+    fn named(&mut self, node: &str, minute: u64) -> Result<u64, BooksError> {
+        let known = self.all("SELECT name, since FROM node", &[], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+        })?;
+        let since = match known.first() {
+            Some((name, since)) if name == node => return Ok(*since),
+            Some(_) => minute,
+            None => 0,
+        };
+        let all = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        all.execute("DELETE FROM node", ())?;
+        all.execute("INSERT INTO node (name, since) VALUES (?1, ?2)", params![node, sql(since)])?;
+        all.commit()?;
+        Ok(since)
     }
 
     fn rolled(&mut self, minutes: Range<u64>) -> Result<Vec<(u64, u64)>, BooksError> {
@@ -247,6 +270,8 @@ mod tests {
         let mut file = SqliteLedger::open(&path).unwrap();
         let both: [&mut dyn Books; 2] = [&mut memory, &mut file];
         let said = both.map(|books| {
+            let named = [("a", 5), ("a", 6), ("b", 7), ("b", 8), ("a", 9)].map(|(n, at)| books.named(n, at).unwrap());
+            assert_eq!(named, [0, 0, 7, 7, 9]);
             let before = (books.read(0..u64::MAX).unwrap(), books.read(101..200).unwrap(), books.marks().unwrap());
             let rolled = (books.rolled(0..101).unwrap(), books.unrolled().unwrap());
             books.forget(150, &[Arc::clone(&runs[1])]).unwrap();
@@ -294,6 +319,7 @@ mod tests {
         // And kept under another name by a node that starts.
         let mut books = SqliteLedger::open_or_set_aside(&path, 5).unwrap();
         assert_eq!(books.read(0..9).unwrap(), []);
+        assert_eq!(books.named("n", 7).unwrap(), 7, "what was stored before is not compared");
         assert_eq!(std::fs::read(folder.path().join("ledger.5.damaged")).unwrap(), [b'x'; 5000]);
         std::fs::create_dir(folder.path().join("is_a_folder")).unwrap();
         assert!(SqliteLedger::open_or_set_aside(&folder.path().join("is_a_folder"), 5).is_err());

@@ -74,7 +74,7 @@ pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -
     let mut total = Line::default();
     rows.iter().for_each(|row| total.add(row));
     Ok(Json(json!({
-        "node": &*parts.node,
+        "node": parts.ledger.node(),
         "from": rfc_3339(from),
         "to": rfc_3339(to),
         "rows": rows.iter().map(|row| with_time(figures(row), row.minute)).collect::<Vec<_>>(),

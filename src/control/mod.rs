@@ -70,8 +70,6 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// What became of every visit.
     pub ledger: Arc<Ledger>,
-    /// Name of this node.
-    pub node: Arc<str>,
     /// What the store refused.
     pub dead_letters: Arc<DeadLetters>,
     /// Clicks that wait behind the live ones; `None` where no node runs, so that nobody knows.

@@ -347,7 +347,7 @@ fn counter(name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> Metri
     family(name, help, MetricType::COUNTER, metrics.collect())
 }
 
-fn single(name: &str, help: &str, value: u64) -> MetricFamily {
+pub(super) fn single(name: &str, help: &str, value: u64) -> MetricFamily {
     counter(name, help, "", &[("", value)])
 }
 

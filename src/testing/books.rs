@@ -17,6 +17,7 @@ struct Kept {
     marks: BTreeMap<StretchName, Position>,
     rolled: BTreeMap<u64, u64>,
     copied: Vec<u64>,
+    node: Option<(String, u64)>,
     fails: bool,
 }
 
@@ -80,6 +81,17 @@ impl Books for MemoryBooks {
 
     fn copied(&mut self) -> Result<Vec<u64>, BooksError> {
         Ok(self.kept().copied.clone())
+    }
+
+    fn named(&mut self, node: &str, minute: u64) -> Result<u64, BooksError> {
+        let mut kept = self.kept();
+        let since = match &kept.node {
+            None => 0,
+            Some((known, since)) if known == node => *since,
+            Some(_) => minute,
+        };
+        kept.node = Some((node.to_owned(), since));
+        Ok(since)
     }
 
     fn rolled(&mut self, minutes: Range<u64>) -> Result<Vec<(u64, u64)>, BooksError> {

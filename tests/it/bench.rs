@@ -92,7 +92,7 @@ impl Bench {
         let (run, mut doors): (Run, Doors) =
             Run::begin(&self.disk, &self.config, &self.metrics, &self.clock).expect("a run");
         let (intake, follower) = doors.pop().expect("one core");
-        self.ledger.begin_run(follower.folder(), [self.metrics.edge(0)]);
+        self.ledger.begin_run(follower.folder(), [self.metrics.edge(0)]).expect("books");
         (run, intake, follower)
     }
 
@@ -137,7 +137,7 @@ impl Bench {
 
 fn open_ledger(books: &MemoryBooks, shelf: &Arc<Shelf>, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Arc<Ledger> {
     let (books, shelf) = (Box::new(books.clone()), Arc::clone(shelf));
-    Arc::new(Ledger::open(books, shelf, Arc::clone(clock), metrics.ledger()).expect("books"))
+    Arc::new(Ledger::open(books, "n", shelf, Arc::clone(clock), metrics.ledger()).expect("books"))
 }
 
 pub(crate) fn click(id: ClickId) -> Click<'static> {

@@ -110,6 +110,35 @@ fn a_store_that_loses_a_click_and_a_ledger_that_does_are_told_of() {
 }
 
 #[test]
+fn a_node_that_gets_another_name_or_a_new_ledger_alarms_nobody() {
+    let mut node = Trellis::start_with(&[("node", "one")]);
+    node.link("a", "https://a.example/");
+    for (round, name) in ["one", "two", "two"].into_iter().enumerate() {
+        if round == 2 {
+            std::fs::write(node.data_dir().join("ledger.db"), "this is no database, but long enough to look like one")
+                .expect("written");
+        }
+        let stored = round as u64 * 5 + 5;
+        let next =
+            (round > 0).then(|| Trellis::start_in(node.folder(), &[("node", name), ("ledger.check_every", "50ms")]));
+        node = next.unwrap_or(node);
+        if round == 2 {
+            node.expect_log("the ledger is damaged; a new one is begun");
+        }
+        (0..5).for_each(|_| drop(node.get("/a")));
+        node.wait_stored(stored);
+        eventually("they are at their end", || node.ledger()["in_flight"] == 0);
+        if round > 0 {
+            let checks = node.metric("trellis_ledger_checks_total");
+            eventually("they are checked", || node.metric("trellis_ledger_checks_total") > checks + 3.0);
+            assert_eq!(node.metric("trellis_ledger_store_difference_clicks"), 0.0);
+        }
+        assert_eq!(node.stop().code(), Some(0));
+    }
+    node.assert_ledger_balances(5);
+}
+
+#[test]
 fn through_an_outage_of_clickhouse_and_a_kill_the_ledger_balances_and_rollups_equal_the_clicks() {
     let test = "through_an_outage_of_clickhouse_and_a_kill_the_ledger_balances_and_rollups_equal_the_clicks";
     let Some(clickhouse) = service(CLICKHOUSE, test) else { return };

@@ -37,3 +37,11 @@ CREATE TABLE copied
 (
     minute INTEGER NOT NULL PRIMARY KEY
 );
+
+-- The name under which this node stores clicks (one row), and since which minute: what was stored under another name
+-- before cannot be compared.
+CREATE TABLE node
+(
+    name  TEXT    NOT NULL,
+    since INTEGER NOT NULL
+);

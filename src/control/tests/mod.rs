@@ -67,10 +67,9 @@ impl Bench {
         let links = Links::open(fake.clone(), own, 3, Arc::new(Noon)).await.unwrap();
         let (shelf, scripted, letters) = dead_letters::parts();
         let books = Box::new(MemoryBooks::default());
-        let ledger = Ledger::open(books, Arc::clone(&shelf), Arc::new(Noon), Arc::default()).unwrap();
+        let ledger = Ledger::open(books, "n", Arc::clone(&shelf), Arc::new(Noon), Arc::default()).unwrap();
         let parts = Parts {
             ledger: Arc::new(ledger),
-            node: "n".into(),
             dead_letters: letters,
             actor: Actor::Token,
             backlog: Some(Arc::new(dead_letters::backlog)),

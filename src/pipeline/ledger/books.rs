@@ -107,6 +107,13 @@ pub trait Books: Send {
     /// [`BooksError`]
     fn copied(&mut self) -> Result<Vec<u64>, BooksError>;
 
+    /// Notes the name under which this node stores clicks from this minute on; since when it has this name. 0 for books
+    /// that are new: nothing was stored under another one.
+    ///
+    /// # Errors
+    /// [`BooksError`]
+    fn named(&mut self, node: &str, minute: u64) -> Result<u64, BooksError>;
+
     /// Of these minutes, the clicks that their rollups were computed of.
     ///
     /// # Errors

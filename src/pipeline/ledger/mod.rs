@@ -53,6 +53,7 @@ pub struct Ledger {
     books: Mutex<Box<dyn Books>>,
     state: Mutex<State>,
     shelf: Arc<Shelf>,
+    node: Arc<str>,
     clock: Arc<dyn Clock>,
     figures: Arc<LedgerShard>,
 }
@@ -74,6 +75,8 @@ struct State {
     suspects: BTreeMap<u64, upkeep::Suspect>,
     /// Minutes of which the store may have more.
     copied: BTreeSet<u64>,
+    /// Minutes before this one cannot be compared with the store: they were stored under another name.
+    named_since: u64,
     /// As the shelf was seen last.
     on_shelf: BTreeMap<u64, Tally>,
 }
@@ -101,12 +104,13 @@ struct Open {
 }
 
 impl Ledger {
-    /// Opens the books. Blocks.
+    /// Opens the books of the node of this name. Blocks.
     ///
     /// # Errors
     /// [`BooksError`]
     pub fn open(
         mut books: Box<dyn Books>,
+        node: &str,
         shelf: Arc<Shelf>,
         clock: Arc<dyn Clock>,
         figures: Arc<LedgerShard>,
@@ -115,13 +119,19 @@ impl Ledger {
         let dirty = books.unrolled()?.into_iter().collect();
         let copied = books.copied()?.into_iter().collect();
         let state = Mutex::new(State { marks, dirty, copied, ..State::default() });
-        Ok(Self { books: Mutex::new(books), state, shelf, clock, figures })
+        Ok(Self { books: Mutex::new(books), state, shelf, node: node.into(), clock, figures })
     }
 
-    /// Takes up this process's run, before its edge threads start.
-    pub fn begin_run(&self, folder: &Path, edges: impl IntoIterator<Item = Arc<EdgeShard>>) {
+    /// Takes up this process's run, before its edge threads start. Blocks.
+    ///
+    /// # Errors
+    /// [`BooksError`]
+    pub fn begin_run(&self, folder: &Path, edges: impl IntoIterator<Item = Arc<EdgeShard>>) -> Result<(), BooksError> {
         let run = run_name(folder);
+        // The minute of a change has clicks of both names.
+        let named_since = self.books().named(&self.node, self.now_ms() / minutes::MINUTE_MS + 1)?;
         let mut state = self.state();
+        state.named_since = named_since;
         let edges: Vec<_> = edges.into_iter().map(|edge| (edge, [Counted::default(); SLOTS])).collect();
         for core in 0..edges.len() {
             let of = StretchName { run: Arc::clone(&run), core: u32::try_from(core).unwrap_or(u32::MAX), origin: 0 };
@@ -129,6 +139,7 @@ impl Ledger {
         }
         state.runs.insert(Arc::clone(&run));
         state.live = Some(Live { run, edges, visits: BTreeMap::new(), unsaved: BTreeSet::new(), failing: false });
+        Ok(())
     }
 
     /// Takes up a run that an earlier process left.
@@ -214,6 +225,12 @@ impl Ledger {
         }
         drop(state);
         books.forget(before, &runs)
+    }
+
+    /// Name of the node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// The time of its clock, Unix milliseconds.

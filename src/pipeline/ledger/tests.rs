@@ -42,7 +42,7 @@ impl Bench {
     }
 
     fn begin(&self) -> Account {
-        self.ledger.begin_run(Path::new(RUN), [self.metrics.edge(0)]);
+        self.ledger.begin_run(Path::new(RUN), [self.metrics.edge(0)]).unwrap();
         Account::open_at(&self.ledger, stretch(), at(0), &[], true)
     }
 
@@ -66,7 +66,7 @@ impl Bench {
 
 fn open(books: &MemoryBooks, shelf: &Arc<Shelf>, clock: &Arc<ManualClock>, metrics: &Metrics) -> Arc<Ledger> {
     let books = Box::new(books.clone());
-    Arc::new(Ledger::open(books, Arc::clone(shelf), clock.clone(), metrics.ledger()).unwrap())
+    Arc::new(Ledger::open(books, "n", Arc::clone(shelf), clock.clone(), metrics.ledger()).unwrap())
 }
 
 fn stretch() -> StretchName {
@@ -357,7 +357,7 @@ async fn a_store_that_has_other_clicks_than_the_ledger_says_is_told_when_it_is_s
     account.claim_range(at(300), &stored(4));
     assert!(account.finish(at(300), &stored(4)));
     insert(&store, 0..5).await;
-    let look = || check(&bench.ledger, &store, "n", 0);
+    let look = || check(&bench.ledger, &store, 0);
     let good = Checked { minutes: 1, wrong: Vec::new() };
     assert_eq!(look().await.unwrap(), good, "two are in flight, and may be there already");
     assert_eq!(look().await.unwrap(), good, "what is in flight is looked at again");
@@ -367,7 +367,10 @@ async fn a_store_that_has_other_clicks_than_the_ledger_says_is_told_when_it_is_s
         assert_eq!(look().await.unwrap().wrong, wrong);
         assert_eq!(bench.gauges(), [2 * told, told, 1], "told when seen twice: {told}");
     }
-    assert_eq!(check(&bench.ledger, &store, "n", (M0 + 1) * 60_000).await.unwrap().wrong, [(M0, 2, 0)], "expired");
+    assert_eq!(check(&bench.ledger, &store, (M0 + 1) * 60_000).await.unwrap().wrong, [(M0, 2, 0)], "expired");
+    bench.ledger.state().named_since = M0 + 1;
+    assert_eq!(look().await.unwrap().wrong, [(M0, 2, 0)], "stored under another name");
+    bench.ledger.state().named_since = 0;
     bench.ledger.state().copied.insert(M0);
     assert_eq!(look().await.unwrap().wrong, [(M0, 2, 0)], "of a minute in which a backup was made there may be more");
     bench.ledger.state().copied.clear();

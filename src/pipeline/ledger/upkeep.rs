@@ -79,13 +79,13 @@ pub async fn roll_up(ledger: &Arc<Ledger>, store: &dyn Store, most: usize) -> Re
 ///
 /// # Errors
 /// [`UpkeepError`]; the minutes are checked the next time.
-pub async fn check(ledger: &Arc<Ledger>, store: &dyn Store, node: &str, from_ms: u64) -> Result<Checked, UpkeepError> {
+pub async fn check(ledger: &Arc<Ledger>, store: &dyn Store, from_ms: u64) -> Result<Checked, UpkeepError> {
     let hours = ledger.take_touched();
     let mut all = Checked::default();
     let mut stopped = None;
     for minutes in hours.into_values() {
         if stopped.is_none() {
-            match check_minutes(ledger, store, node, &minutes, from_ms).await {
+            match check_minutes(ledger, store, &minutes, from_ms).await {
                 Ok(found) => {
                     all.minutes += minutes.len();
                     all.wrong.extend(found);
@@ -97,14 +97,17 @@ pub async fn check(ledger: &Arc<Ledger>, store: &dyn Store, node: &str, from_ms:
         ledger.state().touched.extend(minutes);
     }
     ledger.publish();
-    stopped.map_or(Ok(all), Err)
+    if let Some(error) = stopped {
+        return Err(error);
+    }
+    ledger.figures.checks.add(1);
+    Ok(all)
 }
 
 /// Minutes of one hour.
 async fn check_minutes(
     ledger: &Arc<Ledger>,
     store: &dyn Store,
-    node: &str,
     minutes: &BTreeSet<u64>,
     from_ms: u64,
 ) -> Result<Vec<(u64, i64, i64)>, UpkeepError> {
@@ -113,9 +116,10 @@ async fn check_minutes(
     // No more than these: the store counts every click of them.
     let span = *first..last + 1;
     let before = lines(span.clone()).await?;
-    let unexpired = from_ms.div_ceil(MINUTE_MS).clamp(span.start, span.end)..span.end;
+    let named_since = ledger.state().named_since;
+    let unexpired = from_ms.div_ceil(MINUTE_MS).max(named_since).clamp(span.start, span.end)..span.end;
     let in_store =
-        if unexpired.is_empty() { Vec::new() } else { store.counts_by_minute(node, unexpired.clone()).await? };
+        if unexpired.is_empty() { Vec::new() } else { store.counts_by_minute(&ledger.node, unexpired.clone()).await? };
     let in_store: BTreeMap<u64, u64> = in_store.into_iter().collect();
     let before: BTreeMap<u64, Line> = before.into_iter().map(|line| (line.minute, line)).collect();
     let mut wrong = Vec::new();
