@@ -77,7 +77,8 @@ impl Intent {
     }
 
     /// Every intent of a core within a stretch and above its checkpoint, in order; those below it are removed. What is no
-    /// valid intent was being written when the process ended: its batch was not sent, and it is removed too.
+    /// valid intent was being written when the process ended: its batch was not sent, and it is removed too; so is one that
+    /// the disk does not give, as nothing may keep clicks from being taken up.
     ///
     /// # Errors
     /// The system's.
@@ -96,7 +97,11 @@ impl Intent {
                 continue;
             }
             let path = folder.join(&entry.name);
-            match Self::decode(&read_whole(disk, &path)?) {
+            let bytes = read_whole(disk, &path).unwrap_or_else(|error| {
+                tracing::error!(%error, path = %path.display(), "an intent cannot be read; its clicks go in another batch");
+                Vec::new()
+            });
+            match Self::decode(&bytes) {
                 Some(intent) if !stretch.contains(&intent.start) => {}
                 Some(intent) if intent.end > checkpoint => intents.push(intent),
                 _ => disk.unlink(&path)?,

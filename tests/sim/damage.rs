@@ -1,4 +1,4 @@
-//! Bits that flip on the disk while the node is down.
+//! Bits that flip on the disk, and sectors that it loses.
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,8 @@ use crate::plan::{DATA, journal};
 use crate::trace::say;
 use crate::world::World;
 
-/// Flips a bit of some file, and notes which clicks it may cost.
-pub(crate) fn flip_somewhere(world: &mut World) {
+/// Flips a bit of some file, or while the node is down loses a sector of it, and notes which clicks it may cost.
+pub(crate) fn strike(world: &mut World, is_down: bool) {
     let mut files: Vec<PathBuf> = Vec::new();
     for folder in folders(world) {
         let entries = world.disk.list(&folder).unwrap_or_default();
@@ -22,6 +22,10 @@ pub(crate) fn flip_somewhere(world: &mut World) {
     world.books.may_refreeze = true;
     let is_shelf = path.starts_with(Path::new(DATA).join("dead-letters"));
     world.books.may_lose_refused |= is_shelf;
+    // A replay of all stops at a dead letter that cannot be read: a person's work.
+    if is_down && world.random.u32(..4) == 0 && !is_shelf {
+        return lose_a_sector(world, &path);
+    }
     let bit = match parse_segment(&path) {
         Some((core, seq)) => {
             let records = records(world, &path, core, seq);
@@ -42,6 +46,22 @@ pub(crate) fn flip_somewhere(world: &mut World) {
     say(|| format!("bit {bit} of {} flips", path.display()));
     // Beyond its end nothing happens.
     let _ = world.disk.flip(&path, bit);
+}
+
+/// From now on the disk does not give 4 KiB of this file.
+fn lose_a_sector(world: &mut World, path: &Path) {
+    let start = u64::from(world.random.u32(..8)) * 4_096;
+    let lost = start..start + 4_096;
+    if let Some((core, seq)) = parse_segment(path) {
+        // A disk that fails now says less than it has.
+        for (id, bytes) in records(world, path, core, seq) {
+            if u64::from(bytes.start) < lost.end && u64::from(bytes.end) > lost.start {
+                world.books.may_be_missing.insert(id);
+            }
+        }
+    }
+    say(|| format!("the bytes {lost:?} of {} cannot be read", path.display()));
+    let _ = world.disk.set_unreadable(path, lost);
 }
 
 fn folders(world: &World) -> Vec<PathBuf> {

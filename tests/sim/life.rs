@@ -10,11 +10,11 @@ use trellis::segment::Disk;
 
 use crate::clock::SimClock;
 use crate::disk::{End, SimDisk, look};
-use crate::edge;
 use crate::node::Node;
 use crate::store::Mood;
 use crate::trace::say;
 use crate::world::World;
+use crate::{damage, edge};
 
 impl World {
     pub(crate) async fn life(&mut self, last: bool) -> Result<(), String> {
@@ -114,6 +114,10 @@ impl World {
                 let hours = *self.random.choice(&[-800, -1, 1, 30, 800]).expect("one");
                 say(|| format!("the wall clock jumps by {hours} h"));
                 clock.jump(hours * 3_600_000);
+            }
+            92..94 if self.plan.flips => {
+                self.set_faults(false);
+                damage::strike(self, false);
             }
             94..97 => {
                 if let Some((fault, _)) = self.random.choice(&self.plan.faults) {

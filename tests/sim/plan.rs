@@ -48,7 +48,7 @@ pub(crate) struct Plan {
     pub(crate) names_linger: bool,
     /// Lives end in a power cut, too.
     pub(crate) cuts_power: bool,
-    /// Bits of the journal flip while the node is down.
+    /// Bits flip and sectors get lost.
     pub(crate) flips: bool,
     /// The wall clock jumps.
     pub(crate) jumps: bool,

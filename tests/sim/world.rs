@@ -164,7 +164,7 @@ impl World {
         }
         self.disk.heal();
         if self.plan.flips && self.random.bool() {
-            damage::flip_somewhere(self);
+            damage::strike(self, true);
         }
         if self.plan.jumps && self.random.u32(..4) == 0 {
             self.wall_ms = self.wall_ms.saturating_add_signed(self.random.i64(-100_000_000..100_000_000));
