@@ -62,6 +62,10 @@ pub(crate) struct Watch {
     writes: u32,
 }
 
+/// Where a segment may say that the one before could not be sealed.
+const NOTE_AT: u64 = trellis::segment::SEGMENT_HEADER_BYTES as u64;
+const NOTE_BYTES: u64 = 13;
+
 /// Shared by the disk, the store and the driver.
 pub(crate) type Watched = Arc<Mutex<Watch>>;
 
@@ -315,7 +319,12 @@ impl DiskFile for SimFile {
                 return Ok(bytes.len());
             }
         }
-        let taken = self.disk.note_intent(&self.path, self.inner.write_at(bytes, offset))?;
+        let written = self.inner.write_at(bytes, offset);
+        if written.is_err() && is_segment(&self.path) && (NOTE_AT..NOTE_AT + NOTE_BYTES).contains(&offset) {
+            // Perhaps the note of where the segment before ended: without it a torn seal is taken for damage.
+            self.watch().intent_failures += 1;
+        }
+        let taken = self.disk.note_intent(&self.path, written)?;
         if is_segment(&self.path) {
             self.watch().last_written = Some((self.path.clone(), offset + taken as u64));
         }
