@@ -21,13 +21,13 @@ pub(crate) fn open(
     orphans: &[Orphan],
 ) -> std::io::Result<Arc<Ledger>> {
     let books = Box::new(books.clone());
-    let ledger = Ledger::open(books, Arc::clone(shelf), Arc::clone(clock), metrics.ledger()).expect("books");
+    let ledger = Ledger::open(books, "n", Arc::clone(shelf), Arc::clone(clock), metrics.ledger()).expect("books");
     orphans.iter().try_for_each(|orphan| ledger.adopt_run(orphan))?;
     Ok(Arc::new(ledger))
 }
 
 pub(crate) fn begin_run(ledger: &Ledger, run: &Run, metrics: &Metrics, cores: usize) {
-    ledger.begin_run(run.folder(), (0..cores).map(|core| metrics.edge(core)));
+    ledger.begin_run(run.folder(), (0..cores).map(|core| metrics.edge(core))).expect("books");
 }
 
 /// With everything at its end: each minute balances, and together they say what the store has.
