@@ -38,7 +38,7 @@
 //! | fault | what happens | what is lost |
 //! |---|---|---|
 //! | short write, no space | the records written whole count, the others do not; the next group overwrites the rest | nothing that counts |
-//! | write error | the same; a record that was written in spite of the error may be read after a restart | nothing that counts |
+//! | write error | the same; a record that was written in spite of the error may be read after a restart, and is not read before by who was told how far the segment counts | nothing that counts |
 //! | no space for the next segment | the current one goes on over its mark; the keeper tries again each second | nothing |
 //! | sync error | reported; the system may have dropped what was written since the last sync, and a later sync says nothing of it: the segment is left and written anew, see [`rewrite()`]; what cannot be read back is counted and reported as possibly lost | a power cut before it is written anew: what was not forced; else what could not be read back |
 //! | power cut while it is written anew | the next start finds the old file or the new one, whole | what was not forced |

@@ -236,12 +236,10 @@ impl State {
 
     fn change_names(&mut self, node: usize, change: Vec<(OsString, Option<usize>)>) -> io::Result<()> {
         match &mut self.nodes[node] {
-            Node::Folder(names) => {
-                names.change(change);
-                Ok(())
-            }
-            Node::File(_) => Err(io::ErrorKind::NotADirectory.into()),
+            Node::Folder(names) => names.change(change),
+            Node::File(_) => return Err(io::ErrorKind::NotADirectory.into()),
         }
+        Ok(())
     }
 
     pub(super) fn content(&mut self, node: usize) -> io::Result<&mut Content> {
