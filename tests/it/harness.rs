@@ -244,6 +244,16 @@ impl Trellis {
         assert_eq!(known, (&stored.into(), &stored.into(), &0.into()), "{total}");
     }
 
+    /// Waits until the rollups of today say what is stored: a minute that was forgotten never would.
+    pub(crate) fn assert_rolled_up(&self) {
+        let now = trellis::clock::rfc_3339(trellis::clock::Clock::wall_ms(&trellis::clock::SystemClock::new()));
+        let from = format!("{}T00:00:00Z", now.split('T').next().expect("a day"));
+        eventually("the rollups say what is stored", || {
+            let output = self.cli(&["verify", "--from", &from, "--to", &now, "--dry-run"]);
+            self.metric("trellis_ledger_dirty_minutes") == 0.0 && output.stdout == b"rollups say what is stored\n"
+        });
+    }
+
     /// A WARN or ERROR line that holds this text is expected in this test.
     pub(crate) fn expect_log(&self, text: &str) {
         self.expected.lock().expect("no panic under the lock").push(text.to_owned());
@@ -323,6 +333,7 @@ fn command_under(by: &[&str], data_dir: &Path, settings: &[(String, String)]) ->
     };
     set("edge.listen", "127.0.0.1:0");
     set("control.listen", "127.0.0.1:0");
+    set("rollup.every", "1s");
     set("edge.threads", "2");
     set("journal.segment_bytes", "1MiB");
     set("batch.age_max", "20ms");

@@ -11,16 +11,6 @@ fn numbers(row: &serde_json::Value, names: &[&str]) -> Vec<i64> {
     names.iter().map(|name| row[name].as_i64().unwrap_or_else(|| panic!("no {name} in {row}"))).collect()
 }
 
-/// Nothing is left to be rolled up, and the rollups say what is stored.
-fn assert_rolled_up(node: &Trellis) {
-    eventually("all minutes are rolled up", || node.metric("trellis_ledger_dirty_minutes") == 0.0);
-    let now = trellis::clock::rfc_3339(trellis::clock::Clock::wall_ms(&trellis::clock::SystemClock::new()));
-    let day = now.split('T').next().expect("a day");
-    let from = format!("{day}T00:00:00Z");
-    let output = node.cli(&["verify", "--from", &from, "--to", &now, "--dry-run"]);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "rollups say what is stored\n", "{output:?}");
-}
-
 #[test]
 fn every_visit_is_in_the_ledger_by_the_minute_the_hour_and_the_day_and_after_a_restart() {
     let mut node = Trellis::start_with(&[("rollup.every", "50ms")]);
@@ -53,7 +43,7 @@ fn every_visit_is_in_the_ledger_by_the_minute_the_hour_and_the_day_and_after_a_r
     ] {
         assert_eq!(node.api("GET", &format!("/api/v1/ledger?{query}"), None).json()["code"], code, "{query}");
     }
-    assert_rolled_up(&node);
+    node.assert_rolled_up();
     assert_eq!(node.stop().code(), Some(0));
     let table = node.cli(&["ledger", "--by", "day"]);
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
@@ -83,7 +73,7 @@ fn the_ledger_balances_and_rollups_equal_the_clicks_after_kills() {
         node = Trellis::start_in(node.folder(), &fast);
     }
     seen.wait_stored(|| sqlite_rows(node.data_dir()));
-    assert_rolled_up(&node);
+    node.assert_rolled_up();
     let folder = node.folder();
     seen.settle(&mut node, || sqlite_rows(folder.path()));
 }
@@ -178,7 +168,7 @@ fn through_an_outage_of_clickhouse_and_a_kill_the_ledger_balances_and_rollups_eq
     seen.add(load.finish());
     seen.wait_stored(|| database.rows("clicks"));
     eventually("they are at their end", || node.ledger()["in_flight"] == 0);
-    assert_rolled_up(&node);
+    node.assert_rolled_up();
     for name in ["residual", "store_difference"] {
         assert_eq!(node.metric(&format!("trellis_ledger_{name}_clicks")), 0.0, "{name}");
     }

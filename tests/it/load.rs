@@ -228,6 +228,7 @@ impl Seen {
         let runs = || std::fs::read_dir(node.data_dir().join("journal")).expect("the journal folder").count();
         // A stop does not wait for what earlier runs left: that may hold visits that were cut off.
         eventually("the journals of earlier runs are stored", || runs() == 1);
+        node.assert_rolled_up();
         assert_eq!(node.stop().code(), Some(0));
         assert_eq!(std::fs::read_dir(node.data_dir().join("journal")).expect("the journal folder").count(), 0);
         let rows = rows();
