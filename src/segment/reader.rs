@@ -15,7 +15,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 const KIND_AT: usize = RECORD_HEADER_BYTES - 1;
 /// A place that cannot be read is passed over in steps of this size, after so many tries.
 const BLOCK_BYTES: u32 = 4096;
-pub(super) const TRIES_MAX: u32 = 3;
+const TRIES_MAX: u32 = 3;
 
 /// A cursor in one segment.
 #[derive(Debug)]
@@ -189,6 +189,10 @@ impl Reader {
                     Err(_) if self.ahead.len() < RECORD_HEADER_BYTES => {
                         self.ahead = Bytes::new();
                         self.pass((BLOCK_BYTES - self.offset % BLOCK_BYTES) as usize);
+                        // Where nothing can be read, nothing says either that the file is at its end.
+                        if u64::from(self.offset) >= self.file.length()? {
+                            return Ok(false);
+                        }
                     }
                     // A length that leads out of the file, or to where it cannot be read.
                     Ok(false) | Err(_) => self.pass_to_kind(),
@@ -209,8 +213,8 @@ impl Reader {
         self.offset += u32::try_from(bytes).unwrap_or(u32::MAX);
     }
 
-    /// Fills the buffer from the cursor with at least `need` bytes; false when the file, or what counts of it, ends before. What could be read
-    /// before an error is in it too.
+    /// Fills the buffer from the cursor with at least `need` bytes; false when the file, or what counts of it, ends
+    /// before. What could be read before an error is in it too.
     fn read_ahead(&mut self, need: usize) -> io::Result<bool> {
         let most = usize::try_from(self.bound.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         let mut buffer = BytesMut::zeroed(CHUNK_BYTES.max(need).min(most));

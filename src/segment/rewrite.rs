@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::disk::{Disk, DiskFile, Open};
+use super::disk::{Disk, DiskFile, Open, read_again};
 use super::format::{Header, Kind, Position, append_record};
-use super::reader::{Next, Reader, TRIES_MAX};
+use super::reader::{Next, Reader};
 use super::writer::file_name;
 
 /// Records are written in pieces of about this size.
@@ -80,8 +80,7 @@ fn write_copy(
         copy.append(Kind::EndBefore, &before.to_le_bytes())?;
     }
     while copy.end() < end {
-        let found = (1..TRIES_MAX).find_map(|_| reader.read().ok()).map_or_else(|| reader.read(), Ok);
-        match found {
+        match read_again(|| reader.read()) {
             Ok(Next::Click(frame, at)) if at.offset <= end => copy.append(Kind::Click, &frame)?,
             Ok(Next::Invalid { .. }) | Err(_) => {
                 let from = copy.end();

@@ -353,6 +353,17 @@ fn what_a_failed_write_left_behind_the_end_is_never_taken_for_what_was_written_t
 }
 
 #[test]
+fn a_segment_that_the_disk_does_not_give_at_all_is_skipped() {
+    let mut journal = Journal::new(10, "interval:50ms");
+    journal.fill_segment();
+    let first = journal.pushed;
+    journal.push(10, 100);
+    journal.settle();
+    journal.disk.set_unreadable(&journal.segment(0), 0..u64::MAX).expect("a file");
+    assert_eq!(read_orphan(&journal.kill()), ((first..first + 10).collect(), true));
+}
+
+#[test]
 fn a_place_that_the_disk_never_gives_is_skipped_after_some_tries() {
     let mut journal = Journal::new(9, "interval:50ms");
     for _ in 0..30 {
