@@ -253,8 +253,10 @@ fn requirement_ids() -> impl Iterator<Item = String> {
 /// The names of all test functions, unit tests too.
 fn test_names() -> BTreeSet<String> {
     let mut texts: Vec<String> = sources().into_iter().map(|(_, _, text)| text).collect();
-    for entry in std::fs::read_dir(root().join("tests/it")).expect("the tests") {
-        texts.push(std::fs::read_to_string(entry.expect("an entry").path()).expect("text"));
+    for folder in ["tests/it", "tests/sim"] {
+        for entry in std::fs::read_dir(root().join(folder)).expect("the tests") {
+            texts.push(std::fs::read_to_string(entry.expect("an entry").path()).expect("text"));
+        }
     }
     texts.iter().flat_map(|text| words_behind(text, "fn ").into_iter().map(str::to_owned)).collect()
 }
