@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo bench --features testing --bench journal                  # everything, some minutes, 3 GiB of disk
-//! cargo bench --features testing --bench journal -- percentiles   # one part: percentiles, cost, recovery, replay
+//! cargo bench --features testing --bench journal -- percentiles   # one part: percentiles, cost, recovery, replay, pending
 //! ```
 //!
 //! - **percentiles**: clicks come at a fixed rate whatever happens (open loop), for ten seconds, three times. A click's time
@@ -16,6 +16,8 @@
 //!   machine counts little. The groups of a node under load are in the report of `loadtest/end-to-end`.
 //! - **recovery**: a journal of 1 GiB. What a start does before the node is ready, and reading all of it.
 //! - **replay**: a journal through a worker into a store in memory, which takes everything at once.
+//! - **pending**: 50,000 clicks a second, a turn of the event loop each millisecond, through a worker into a store in memory:
+//!   how many wait for the worker at the end of each turn. The target is fewer than 1,000.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 #![allow(clippy::print_stdout, reason = "figures for people")]
@@ -39,6 +41,8 @@ use bench::Bench;
 
 const RATE: u64 = 100_000;
 const SECONDS: u64 = 10;
+/// Of the part "pending".
+const STEADY_RATE: u64 = 50_000;
 const ROUNDS: usize = 3;
 const GIB: u64 = 1 << 30;
 /// Of the replay through a worker: a store in memory keeps every click.
@@ -319,6 +323,41 @@ fn replay() {
     println!("  median: {:.0} clicks/s", median(rates));
 }
 
+fn pending() {
+    println!("\npending: {STEADY_RATE} clicks/s for {SECONDS} s through a worker into a store in memory");
+    for _ in 0..ROUNDS {
+        let bench = rig(&[]);
+        let (run, intake, follower) = bench.begin();
+        let (worker, _drain) = bench.start(follower, 0);
+        let (mut intake, mut ids) = (intake(), IdSource::new(1));
+        let (begin, mut waiting) = (bench.clock.now(), Vec::new());
+        for turn in 0..SECONDS * 1000 {
+            let ahead = Duration::from_millis(turn).saturating_sub(bench.clock.now() - begin);
+            std::thread::park_timeout(ahead);
+            for _ in 0..STEADY_RATE / 1000 {
+                let _ticket = intake.push(&click(ids.next(bench.now_ms())));
+            }
+            intake.flush();
+            waiting.push(bench.metrics.pending());
+        }
+        let seconds = (bench.clock.now() - begin).as_secs_f64();
+        intake.close();
+        assert!(worker.join().expect("no panic").expect("no error").finished);
+        run.end(true).expect("removed");
+        let by_queue = bench.metrics.worker(0).via_queue.get() as f64;
+        waiting.sort_unstable();
+        let at = |share: f64| waiting[((waiting.len() - 1) as f64 * share) as usize];
+        println!(
+            "  p50 {}  p99 {}  max {} clicks wait   by queue {:.1} %   {:.0} clicks/s",
+            at(0.5),
+            at(0.99),
+            at(1.0),
+            100.0 * by_queue / (STEADY_RATE * SECONDS) as f64,
+            (STEADY_RATE * SECONDS) as f64 / seconds,
+        );
+    }
+}
+
 fn main() {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     if "percentiles".contains(&filter) {
@@ -332,6 +371,9 @@ fn main() {
     }
     if "replay".contains(&filter) {
         replay();
+    }
+    if "pending".contains(&filter) {
+        pending();
     }
     Criterion::default().configure_from_args().final_summary();
 }
