@@ -53,8 +53,10 @@ pub(crate) struct Watch {
     pub(crate) bug: Option<DiskBug>,
     files: BTreeMap<PathBuf, FileBook>,
     last_written: Option<(PathBuf, u64)>,
-    /// Segments that were written anew in this turn of the keeper.
+    /// Segments that were written anew, and whose names are not forced yet.
     renamed: Vec<PathBuf>,
+    /// Those whose names were forced in this turn of the keeper.
+    replaced: Vec<PathBuf>,
     /// Batches may be cut anew after this: an intent did not come to the disk.
     pub(crate) intent_failures: u32,
     /// Checkpoints that were opened in this life: one for each stretch.
@@ -86,7 +88,7 @@ impl Watch {
     /// A new life begins. The disk of a power cut, if there was one.
     pub(crate) fn revive(&mut self) -> Option<FaultDisk> {
         (self.dead, self.ends_after) = (false, None);
-        self.renamed.clear();
+        self.replaced.clear();
         self.checkpoints.clear();
         self.after.take()
     }
@@ -117,7 +119,7 @@ impl Watch {
     /// What could not be read when segments were written anew, if something could not; the others are forced now.
     pub(crate) fn settle_renamed(&mut self, lost: bool) -> Vec<ClickId> {
         let mut doubtful = Vec::new();
-        for path in std::mem::take(&mut self.renamed) {
+        for path in std::mem::take(&mut self.replaced) {
             let Some(file) = self.files.get_mut(&path) else { continue };
             (file.failed, file.forced) = (false, file.kept.len());
             if lost {
@@ -236,9 +238,13 @@ impl Disk for SimDisk {
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
         self.count_call()?;
         let done = self.inner.sync_dir(folder);
-        if done.is_err() {
+        let mut watch = look(&self.watch);
+        if done.is_ok() {
+            let forced: Vec<_> = watch.renamed.extract_if(.., |path| path.parent() == Some(folder)).collect();
+            watch.replaced.extend(forced);
+        } else {
             // It may have been an intent's.
-            look(&self.watch).intent_failures += 1;
+            watch.intent_failures += 1;
         }
         done
     }

@@ -165,6 +165,9 @@ impl World {
         if !watch.is_dead() {
             let lost = node.metrics.keeper().possibly_lost_bytes.get() > lost_before;
             self.books.may_be_missing.extend(watch.settle_renamed(lost));
+            if lost && !self.plan.flips {
+                self.wrong = Some("clicks are given up as possibly lost, and the disk has lost none".into());
+            }
         }
     }
 
@@ -191,9 +194,9 @@ impl World {
         for core in &mut node.cores {
             core.intake.close();
         }
-        node.drain.send(Drain::Yes);
+        node.set_drain(Drain::Yes);
         let drained = ended(&node, patience).await;
-        node.drain.send(Drain::Stop);
+        node.set_drain(Drain::Stop);
         let stopped = ended(&node, Duration::from_secs(1)).await;
         let lost_before = node.metrics.keeper().possibly_lost_bytes.get();
         node.upkeep.turn(true);

@@ -43,24 +43,6 @@ pub(crate) struct Core {
 
 pub(crate) type WorkerTask = JoinHandle<io::Result<Ended>>;
 
-/// The word to end, to each worker by itself: one channel wakes those who wait in a random order, which no seed repeats.
-#[derive(Default)]
-pub(crate) struct Drains(Vec<watch::Sender<Drain>>);
-
-impl Drains {
-    fn subscribe(&mut self) -> watch::Receiver<Drain> {
-        let (sender, receiver) = watch::channel(Drain::No);
-        self.0.push(sender);
-        receiver
-    }
-
-    pub(crate) fn send(&self, word: Drain) {
-        for sender in &self.0 {
-            sender.send_replace(word);
-        }
-    }
-}
-
 /// A running node.
 pub(crate) struct Node {
     pub(crate) cores: Vec<Core>,
@@ -69,7 +51,8 @@ pub(crate) struct Node {
     pub(crate) run_folder: PathBuf,
     pub(crate) workers: Vec<WorkerTask>,
     pub(crate) adoption: JoinHandle<Vec<String>>,
-    pub(crate) drain: Drains,
+    /// One for each task: tokio wakes those that share one in any order.
+    drains: Vec<watch::Sender<Drain>>,
     pub(crate) metrics: Rc<Metrics>,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) ledger: Arc<Ledger>,
@@ -177,16 +160,27 @@ impl Node {
             clock: Arc::clone(clock),
             metrics: Rc::clone(&metrics),
         };
-        let mut drain = Drains::default();
+        let mut drains = Vec::new();
+        let mut drain = || {
+            let (sender, receiver) = watch::channel(Drain::No);
+            drains.push(sender);
+            receiver
+        };
         let (mut cores, mut workers, mut run_folder) = (Vec::new(), Vec::new(), PathBuf::new());
         for (index, (intake, follower)) in doors.into_iter().enumerate() {
             cores.push(Core { intake: intake(), waiting: Vec::new() });
             follower.folder().clone_into(&mut run_folder);
             let worker = maker.worker(follower, index);
-            workers.push(tokio::task::spawn_local(worker.drive(drain.subscribe())));
+            workers.push(tokio::task::spawn_local(worker.drive(drain())));
         }
-        let adoption = tokio::task::spawn_local(maker.adopt(orphans, drain.subscribe()));
-        Ok(Self { cores, upkeep, run, run_folder, workers, adoption, drain, metrics, shelf, ledger })
+        let adoption = tokio::task::spawn_local(maker.adopt(orphans, drain()));
+        Ok(Self { cores, upkeep, run, run_folder, workers, adoption, drains, metrics, shelf, ledger })
+    }
+
+    pub(crate) fn set_drain(&self, drain: Drain) {
+        for sender in &self.drains {
+            sender.send_replace(drain);
+        }
     }
 
     /// Whether a worker has ended on its own: `app` stops the node then.

@@ -75,7 +75,9 @@ impl Plan {
         let (flips, jumps, drifts, poisons) = (often(15), often(30), often(10), often(30));
         let kinds = [Fault::ShortWrite, Fault::Full, Fault::WriteError, Fault::ReadError, Fault::SyncError];
         let faults = kinds.into_iter().filter(|_| disk_fails && random.bool()).collect::<Vec<_>>();
-        let faults = faults.into_iter().map(|fault| (fault, random.u32(1..60))).collect();
+        // At most such that ten tries in a row do not fail: that is a lost sector.
+        let chance_max = *random.choice(&[10, 60, 150]).expect("one");
+        let faults = faults.into_iter().map(|fault| (fault, random.u32(1..chance_max))).collect();
         let mood = if store_fails { mood(&mut random) } else { Mood { latency_ms_max: 10, ..Mood::default() } };
         Self {
             config,

@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) books: Books,
     pub(crate) wall_ms: u64,
     pub(crate) drifts_now: bool,
+    /// What was found to be wrong where nobody could say so at once.
+    pub(crate) wrong: Option<String>,
     pub(crate) figures: Figures,
 }
 
@@ -85,6 +87,7 @@ impl World {
             books,
             wall_ms: BEGIN_MS,
             drifts_now: false,
+            wrong: None,
             figures: Figures::default(),
         };
         say(|| format!("{:?}", world.plan.config.journal));
@@ -136,7 +139,7 @@ impl World {
         let lived = runtime.block_on(self.life(last));
         // With it end all tasks: nothing of a dead process goes on.
         drop(runtime);
-        lived
+        lived.and_then(|()| self.wrong.take().map_or(Ok(()), Err))
     }
 
     /// The process is gone; the disk, and what happens to it while nobody looks.
