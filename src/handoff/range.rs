@@ -7,10 +7,12 @@ use std::path::Path;
 use super::Item;
 use crate::segment::{Disk, Next, Position, Reader, file_name, noted_end, read_again};
 
-/// The clicks of a range that begins and ends between records, in order. Blocks for as long as the disk takes.
+/// The clicks of a range that begins and ends between records, in order; damage in it is passed over, as the live cursor
+/// did that found it, so that a batch that was frozen across it is the same again. Whoever knows how many there should be
+/// counts them. Blocks for as long as the disk takes.
 ///
 /// # Errors
-/// The system's; `InvalidData` when the range cannot be read whole.
+/// The system's.
 pub fn read_range(disk: &dyn Disk, folder: &Path, core: u32, range: Range<Position>) -> io::Result<Vec<Item>> {
     let mut items = Vec::new();
     let mut next = range.start;
@@ -22,22 +24,25 @@ pub fn read_range(disk: &dyn Disk, folder: &Path, core: u32, range: Range<Positi
             reader.bound(range.end.offset);
         }
         while next < range.end {
-            match read_again(|| reader.read())? {
+            match read_again(|| reader.read()).unwrap_or(Next::Invalid { dirty: true }) {
                 Next::Click(frame, end) => {
                     next = end;
                     items.push(Item { frame, end });
                 }
-                // A segment that could not be sealed ends with zeros; the next one goes on all the same.
-                Next::Invalid { dirty: false } | Next::Sealed if next.seq < range.end.seq => {
-                    next = Position::start_of(next.seq + 1);
-                    break;
+                Next::Invalid { .. } => {
+                    let found = read_again(|| reader.skip()).unwrap_or_else(|_| reader.skip_unreadable());
+                    if found.is_none() || reader.position() > range.end {
+                        break;
+                    }
+                    next = reader.position();
                 }
-                Next::Invalid { .. } | Next::Sealed => {
-                    let why = format!("no valid record at segment {}, offset {}", next.seq, next.offset);
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-                }
+                Next::Sealed => break,
             }
         }
+        if next.seq == range.end.seq {
+            break;
+        }
+        next = Position::start_of(next.seq + 1);
     }
     Ok(items)
 }

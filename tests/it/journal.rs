@@ -326,6 +326,10 @@ fn a_damaged_record_of_a_live_journal_is_skipped_and_reported() {
     assert_eq!(found.len(), 29, "{found:?}");
     assert_eq!(journal.metrics.worker(0).unreadable.get(), 1);
     assert!(journal.follower.is_damaged());
+    // A batch that was frozen across it can be read again.
+    let (range, folder) =
+        (Position::start_of(0)..journal.follower.next_position(), journal.follower.folder().to_owned());
+    assert_eq!(read_range(&journal.disk, &folder, 0, range).expect("a range that can be read").len(), 29);
     journal.push(10, 100);
     assert_eq!(read(&mut journal.follower), (30..40).collect::<Vec<_>>(), "and it goes on");
 }
