@@ -28,6 +28,8 @@ pub struct Checkpoint {
     generation: u64,
     position: Position,
     note: Vec<u8>,
+    /// The disk has what is here.
+    is_written: bool,
 }
 
 impl Checkpoint {
@@ -59,7 +61,7 @@ impl Checkpoint {
         }
         let newest = [0, 1].into_iter().filter_map(|slot| read_slot(&*file, slot)).max_by_key(|slot| slot.0);
         let (generation, position, note) = newest.unwrap_or((0, Position::start_of(first_seq), Vec::new()));
-        Ok(Self { path, file, generation, position, note })
+        Ok(Self { path, file, generation, position, note, is_written: true })
     }
 
     /// Everything before it is finished.
@@ -74,6 +76,12 @@ impl Checkpoint {
         &self.note
     }
 
+    /// Whether the disk has it: not, when the last write failed.
+    #[must_use]
+    pub const fn is_written(&self) -> bool {
+        self.is_written
+    }
+
     /// Moves it forwards and forces it to the disk, as it must be before a segment below it is removed. A note beyond
     /// [`NOTE_BYTES_MAX`] is a mistake of the caller's and refused.
     ///
@@ -83,7 +91,7 @@ impl Checkpoint {
         if note.len() > NOTE_BYTES_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the note of a checkpoint is too long"));
         }
-        self.position = position;
+        (self.position, self.is_written) = (position, false);
         self.note.clear();
         self.note.extend_from_slice(note);
         self.generation += 1;
@@ -97,7 +105,9 @@ impl Checkpoint {
         slot.extend_from_slice(&crc.to_le_bytes());
         let at = (self.generation % 2) * SLOT_BYTES as u64;
         self.file.write_all_at(&slot, at).map_err(|(_, error)| error)?;
-        self.file.sync()
+        self.file.sync()?;
+        self.is_written = true;
+        Ok(())
     }
 
     /// Removes the file: when every segment of its stretch is gone, not before.

@@ -110,7 +110,8 @@ impl Follower {
 
     /// When the live cursor lies this many segments or more behind what is being written: gives all but the current
     /// segment away, and goes on at its start. What was taken up and is not finished belongs to the new follower, which
-    /// starts at the checkpoint. `None` when it is not so far behind, or not live. Blocks: it makes a file.
+    /// starts at the checkpoint. `None` when it is not so far behind, or not live, or its checkpoint could not be written.
+    /// Blocks: it makes a file.
     ///
     /// # Errors
     /// The system's; nothing has changed then.
@@ -118,6 +119,10 @@ impl Follower {
         let Source::Live { shared, .. } = &self.source else { return Ok(None) };
         let first_seq = Position::from_u64(shared.written.load(Ordering::Acquire)).seq;
         if first_seq < self.next.seq.saturating_add(segments_behind.max(1)) {
+            return Ok(None);
+        }
+        // Whoever takes the past up removes the intents below its checkpoint: these must not be wanted by a restart.
+        if !self.checkpoint.is_written() {
             return Ok(None);
         }
         // From here on a restart knows two stretches.
