@@ -89,6 +89,8 @@ fn records(world: &World, path: &Path, core: u32, seq: u32) -> Vec<(ClickId, std
                 start = end.offset;
             }
             Ok(Next::Invalid { .. }) if matches!(reader.skip(), Ok(Some(_))) => start = reader.position().offset,
+            // Behind a sector that was lost before, too.
+            Err(_) if reader.skip_unreadable().is_some() => start = reader.position().offset,
             _ => return records,
         }
     }
