@@ -2,7 +2,7 @@
 //!
 //! Through SQLite's backup interface, all pages in one step: one read transaction, so writers go on (their log grows by
 //! what they write meanwhile) and no page comes from another moment. It knows no table. Backups call in here, from a
-//! process of their own. Bound: [`TRIES`] tries for the beginning of that transaction.
+//! process of their own. Bound: `TRIES` tries for the beginning of that transaction.
 
 use std::path::Path;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //!
 //! Live inserts never wait here. What was left behind (the backlog: stretches cut off behind a live cursor, journals of
 //! earlier runs) is inserted one batch at a time in the whole process, and while live inserts are under way it rests after
-//! each for [`REST`] times as long as the insert took. So live clicks keep at least 70 % of the store's capacity, and all
+//! each for `REST` times as long as the insert took. So live clicks keep at least 70 % of the store's capacity, and all
 //! that they do not use goes to the backlog.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
