@@ -169,7 +169,7 @@ pub(crate) fn follow(edge: SocketAddr, paths: impl IntoIterator<Item = String>) 
 }
 
 /// Sends a request and reads a whole head; `None` when the connection is gone.
-fn exchange(stream: &mut BufReader<TcpStream>, request: &str) -> Option<String> {
+pub(crate) fn exchange(stream: &mut BufReader<TcpStream>, request: &str) -> Option<String> {
     stream.get_mut().write_all(request.as_bytes()).ok()?;
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -180,7 +180,8 @@ fn exchange(stream: &mut BufReader<TcpStream>, request: &str) -> Option<String> 
     Some(head)
 }
 
-fn id_of(head: &str) -> Option<&str> {
+/// The id of a 302.
+pub(crate) fn id_of(head: &str) -> Option<&str> {
     let is_302 = head.starts_with("HTTP/1.1 302 ");
     head.lines().find_map(|line| line.strip_prefix("x-click-id: ")).filter(|_| is_302)
 }
@@ -225,16 +226,25 @@ impl Seen {
     /// Waits until the store has what clients saw, stops the node, and makes up the books: `rows` is the store's side.
     pub(crate) fn settle(&self, node: &mut Trellis, rows: impl Fn() -> Rows) {
         self.wait_stored(&rows);
-        let runs = || std::fs::read_dir(node.data_dir().join("journal")).expect("the journal folder").count();
-        // A stop does not wait for what earlier runs left: that may hold visits that were cut off.
-        eventually("the journals of earlier runs are stored", || runs() == 1);
-        node.assert_rolled_up();
-        assert_eq!(node.stop().code(), Some(0));
-        assert_eq!(std::fs::read_dir(node.data_dir().join("journal")).expect("the journal folder").count(), 0);
+        node.empty_and_stop();
         let rows = rows();
         let stored = rows.len();
         self.assert_stored(rows);
         node.assert_ledger_balances(stored);
+    }
+}
+
+impl Trellis {
+    /// Stops it when nothing of earlier runs is in its journal any more, and the rollups say what is stored; its own run then
+    /// leaves nothing either.
+    pub(crate) fn empty_and_stop(&mut self) {
+        let journal = self.data_dir().join("journal");
+        let runs = || std::fs::read_dir(&journal).expect("the journal folder").count();
+        // A stop does not wait for what earlier runs left: that may hold visits that were cut off.
+        eventually("the journals of earlier runs are stored", || runs() == 1);
+        self.assert_rolled_up();
+        assert_eq!(self.stop().code(), Some(0));
+        assert_eq!(runs(), 0);
     }
 }
 

@@ -19,6 +19,7 @@ mod live;
 mod live_backends;
 mod live_clickhouse;
 mod live_dead_letters;
+mod live_fleet;
 mod live_handoff;
 mod live_kills;
 mod live_network;
