@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::harness::{Trellis, eventually, service};
-use crate::live::{CLICKHOUSE, Database};
+use crate::live::{CLICKHOUSE, Database, REDIS};
 use crate::load::{Load, Visits};
 use crate::proxy::{Flow, Proxy, Rules};
 
@@ -61,4 +61,37 @@ fn an_insert_that_is_cut_in_its_middle_is_sent_again_whole() {
     // More than any head or question has, less than the rows of a batch.
     let broken = Rules { requests: Flow { cut_after: Some(16_000), ..Flow::default() }, ..Rules::default() };
     cut_under_load("an_insert_that_is_cut_in_its_middle_is_sent_again_whole", broken, |_, _| true, "none");
+}
+
+#[test]
+fn every_tenth_answer_of_redis_and_clickhouse_late_costs_no_click_and_no_label() {
+    let test = "every_tenth_answer_of_redis_and_clickhouse_late_costs_no_click_and_no_label";
+    let (Some(redis), Some(clickhouse)) = (service(REDIS, test), service(CLICKHOUSE, test)) else { return };
+    let database = Database::new(&clickhouse);
+    let before =
+        |url: &str, scheme| Proxy::before(url.strip_prefix(scheme).expect("a URL").parse().expect("an address"));
+    let (to_redis, to_clickhouse) = (before(&redis, "redis://"), before(&clickhouse, "http://"));
+    let urls = (format!("redis://{}", to_redis.address()), format!("http://{}", to_clickhouse.address()));
+    let mut settings = database.settings();
+    settings.extend([
+        ("dedup.backend", "redis"),
+        ("redis.url", urls.0.as_str()),
+        // Above the delay, and long enough for a machine with other work.
+        ("redis.timeout", "5s"),
+        ("store.clickhouse.url", urls.1.as_str()),
+    ]);
+    let mut node = Trellis::start_with(&settings);
+    node.link("a", "https://a.example/?id={click_id}");
+    let late = Rules::slow_every(10, Duration::from_millis(100));
+    to_redis.set(late);
+    to_clickhouse.set(late);
+    let load = Load::start(node.edge(), &Visits::steady("s"));
+    eventually("both were late more than a few times", || to_redis.delayed() >= 10 && to_clickhouse.delayed() >= 10);
+    load.wait_answers(1_000);
+    let seen = load.finish();
+    seen.assert_answered(false);
+    seen.wait_stored(|| database.rows("clicks"));
+    assert_eq!(node.metric(r#"trellis_dedup_checks_total{result="unknown"}"#), 0.0);
+    seen.settle(&mut node, || database.rows("clicks"));
+    assert_eq!(database.sql("SELECT groupUniqArray(dedup) FROM clicks FINAL"), "['unique']");
 }

@@ -24,6 +24,8 @@ const PIECES_MAX: usize = 64;
 pub(crate) struct Flow {
     /// Every byte arrives this much later.
     pub(crate) delay: Duration,
+    /// Only every so many'th piece of bytes is delayed, counted over all connections; 0: all are. A small answer is one piece.
+    pub(crate) delay_every: usize,
     /// After this many bytes both sides of the connection are closed; with 0, when the first byte would pass.
     pub(crate) cut_after: Option<u64>,
     /// Nothing passes until the rules change.
@@ -47,6 +49,11 @@ impl Rules {
     /// Every answer comes this much later.
     pub(crate) fn slow(delay: Duration) -> Self {
         Self { answers: Flow { delay, ..Flow::default() }, ..Self::default() }
+    }
+
+    /// Every so many'th answer comes this much later.
+    pub(crate) fn slow_every(every: usize, delay: Duration) -> Self {
+        Self { answers: Flow { delay, delay_every: every, ..Flow::default() }, ..Self::default() }
     }
 
     fn of(&self, connection: usize, direction: Direction) -> Flow {
@@ -79,6 +86,21 @@ struct Seen {
     accepted: AtomicUsize,
     open: AtomicUsize,
     open_max: AtomicUsize,
+    /// Pieces that were for a delay to choose from.
+    pieces: AtomicUsize,
+    delayed: AtomicUsize,
+}
+
+impl Seen {
+    /// Whether a delay is for the next piece: for every piece, but for one that chooses.
+    fn is_next_due(&self, flow: &Flow) -> bool {
+        if flow.delay_every == 0 {
+            return true;
+        }
+        let is_due = self.pieces.fetch_add(1, Ordering::SeqCst).is_multiple_of(flow.delay_every);
+        self.delayed.fetch_add(usize::from(is_due), Ordering::SeqCst);
+        is_due
+    }
 }
 
 impl Proxy {
@@ -129,6 +151,11 @@ impl Proxy {
         self.seen.open_max.load(Ordering::SeqCst)
     }
 
+    /// Pieces that a delay of every so many'th has held back since the start.
+    pub(crate) fn delayed(&self) -> usize {
+        self.seen.delayed.load(Ordering::SeqCst)
+    }
+
     /// Connections that were made since the start.
     pub(crate) fn accepted(&self) -> usize {
         self.seen.accepted.load(Ordering::SeqCst)
@@ -161,10 +188,11 @@ impl Serving {
             let number = self.seen.accepted.fetch_add(1, Ordering::SeqCst);
             let open = Open::count(&self.seen);
             let (service, rules, mut cuts) = (self.service, self.rules.subscribe(), self.cuts.subscribe());
+            let seen = Arc::clone(&self.seen);
             tokio::spawn(async move {
                 let _open = open;
                 tokio::select! {
-                    _ = join(node, service, number, rules) => {}
+                    _ = join(node, service, number, rules, seen) => {}
                     _ = cuts.changed() => {}
                 }
             });
@@ -195,13 +223,20 @@ async fn join(
     service: SocketAddr,
     number: usize,
     rules: watch::Receiver<Rules>,
+    seen: Arc<Seen>,
 ) -> std::io::Result<()> {
     let service = TcpStream::connect(service).await?;
     node.set_nodelay(true)?;
     service.set_nodelay(true)?;
     let ((from_node, to_node), (from_service, to_service)) = (node.into_split(), service.into_split());
-    let (requests, answers) =
-        (Pipe::new(number, Direction::Requests, &rules), Pipe::new(number, Direction::Answers, &rules));
+    let pipe = |direction| Pipe {
+        number,
+        direction,
+        rules: rules.clone(),
+        seen: Arc::clone(&seen),
+        clock: SystemClock::new(),
+    };
+    let (requests, answers) = (pipe(Direction::Requests), pipe(Direction::Answers));
     tokio::try_join!(requests.carry(from_node, to_service), answers.carry(from_service, to_node))?;
     Ok(())
 }
@@ -210,6 +245,7 @@ struct Pipe {
     number: usize,
     direction: Direction,
     rules: watch::Receiver<Rules>,
+    seen: Arc<Seen>,
     clock: SystemClock,
 }
 
@@ -217,16 +253,42 @@ struct Pipe {
 type Piece = (Duration, Vec<u8>);
 
 impl Pipe {
-    fn new(number: usize, direction: Direction, rules: &watch::Receiver<Rules>) -> Self {
-        Self { number, direction, rules: rules.clone(), clock: SystemClock::new() }
-    }
-
     async fn carry(self, from: OwnedReadHalf, to: OwnedWriteHalf) -> std::io::Result<()> {
         let (sender, receiver) = mpsc::channel::<Piece>(PIECES_MAX);
-        let Self { number, direction, mut rules, clock } = self;
-        rules.mark_unchanged();
-        tokio::try_join!(take(from, sender, &clock), give(receiver, to, number, direction, rules, &clock))?;
+        tokio::try_join!(take(from, sender, &self.clock), self.give(receiver, to))?;
         Ok(())
+    }
+
+    async fn give(&self, mut pieces: mpsc::Receiver<Piece>, mut to: OwnedWriteHalf) -> std::io::Result<()> {
+        let (mut passed, mut rules) = (0, self.rules.clone());
+        rules.mark_unchanged();
+        while let Some((arrived, bytes)) = pieces.recv().await {
+            let is_due = self.seen.is_next_due(&rules.borrow().of(self.number, self.direction));
+            let flow = loop {
+                if rules.has_changed().is_ok_and(|changed| changed) {
+                    passed = 0;
+                }
+                let flow = rules.borrow_and_update().of(self.number, self.direction);
+                let delay = if is_due { flow.delay } else { Duration::ZERO };
+                let wait = (arrived + delay).saturating_sub(self.clock.now());
+                if !flow.stall && wait.is_zero() {
+                    break flow;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(wait), if !flow.stall => {}
+                    // Without a sender the proxy ends, and this with it.
+                    changed = rules.changed() => if changed.is_err() { return Ok(()) } else { passed = 0 },
+                }
+            };
+            let room = flow.cut_after.map_or(u64::MAX, |bytes| bytes - passed.min(bytes));
+            let fitting = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+            to.write_all(&bytes[..fitting]).await?;
+            if fitting < bytes.len() {
+                return Err(std::io::Error::other("cut"));
+            }
+            passed += fitting as u64;
+        }
+        to.shutdown().await
     }
 }
 
@@ -239,42 +301,6 @@ async fn take(mut from: OwnedReadHalf, pieces: mpsc::Sender<Piece>, clock: &Syst
             return Ok(());
         }
     }
-}
-
-async fn give(
-    mut pieces: mpsc::Receiver<Piece>,
-    mut to: OwnedWriteHalf,
-    number: usize,
-    direction: Direction,
-    mut rules: watch::Receiver<Rules>,
-    clock: &SystemClock,
-) -> std::io::Result<()> {
-    let mut passed = 0;
-    while let Some((arrived, bytes)) = pieces.recv().await {
-        let flow = loop {
-            if rules.has_changed().is_ok_and(|changed| changed) {
-                passed = 0;
-            }
-            let flow = rules.borrow_and_update().of(number, direction);
-            let wait = (arrived + flow.delay).saturating_sub(clock.now());
-            if !flow.stall && wait.is_zero() {
-                break flow;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(wait), if !flow.stall => {}
-                // Without a sender the proxy ends, and this with it.
-                changed = rules.changed() => if changed.is_err() { return Ok(()) } else { passed = 0 },
-            }
-        };
-        let room = flow.cut_after.map_or(u64::MAX, |bytes| bytes - passed.min(bytes));
-        let fitting = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-        to.write_all(&bytes[..fitting]).await?;
-        if fitting < bytes.len() {
-            return Err(std::io::Error::other("cut"));
-        }
-        passed += fitting as u64;
-    }
-    to.shutdown().await
 }
 
 // --- The proxy itself --------------------------------------------------------------------------------------------------
