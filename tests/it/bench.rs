@@ -11,7 +11,7 @@ use trellis::catalog::geo::Geo;
 use trellis::click::{Click, ClickId, Fingerprint};
 use trellis::clock::{Clock, SystemClock};
 use trellis::config::{Config, Sources};
-use trellis::handoff::{Doors, Follower, IntakeMaker, Run};
+use trellis::handoff::{Doors, Follower, IntakeMaker, Orphan, Run};
 use trellis::pipeline::breaker::Breaker;
 use trellis::pipeline::dead_letter::Shelf;
 use trellis::pipeline::delivery::{Delivery, Refusals};
@@ -128,6 +128,18 @@ impl Bench {
         let worker = Worker { follower, parts };
         let (drain, word) = watch::channel(Drain::No);
         (std::thread::spawn(move || worker.run(word)), drain)
+    }
+
+    /// The run that was left behind. A test beside this one that starts a process shares the lock with it for a moment.
+    pub(crate) fn orphan(&self) -> Orphan {
+        for _ in 0..10_000 {
+            let found = Orphan::find(&self.disk, self.folder.path()).expect("the journal folder");
+            if let Some(orphan) = found.into_iter().next_back() {
+                return orphan;
+            }
+            std::thread::park_timeout(std::time::Duration::from_millis(1));
+        }
+        panic!("no run was left behind");
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use trellis::click::ClickId;
-use trellis::handoff::{Follower, Intake, Orphan};
+use trellis::handoff::{Follower, Intake};
 use trellis::pipeline::worker::Drain;
 use trellis::pipeline::{Claim, Deduper, Label};
 use trellis::testing::{Outcome, ScriptedStore};
@@ -271,7 +271,7 @@ fn the_backlog_says_how_much_waits_until_nothing_does() {
     drop((intake, follower));
     run.end(false).expect("left behind");
 
-    let orphan = Orphan::find(&bench.disk, bench.folder.path()).expect("a folder").pop().expect("a run");
+    let orphan = bench.orphan();
     let [stretch] = orphan.stretches().expect("its stretches")[..] else { panic!("it was not cut") };
     let follower = Follower::orphan(&orphan, stretch, bench.metrics.worker(1)).expect("a follower");
     let (rows, bytes, oldest_ms) = told();
@@ -305,7 +305,7 @@ fn a_restart_takes_up_every_stretch() {
     assert!(!worker.join().expect("no panic").expect("no error").finished);
     run.end(false).expect("left behind");
     bench.store.answer_after(Duration::ZERO);
-    let orphan = Orphan::find(&bench.disk, bench.folder.path()).expect("a folder").pop().expect("a run");
+    let orphan = bench.orphan();
     let stretches = orphan.stretches().expect("its stretches");
     assert_eq!(stretches.len(), 2);
     assert_eq!(stretches[0].last_seq + 1, stretches[1].first_seq);

@@ -178,7 +178,7 @@ fn through_an_outage_of_clickhouse_and_a_kill_the_ledger_balances_and_rollups_eq
 #[cfg(feature = "testing")]
 mod in_process {
     use trellis::click::Click;
-    use trellis::handoff::{Follower, Intake, Orphan};
+    use trellis::handoff::{Follower, Intake};
     use trellis::pipeline::Store;
     use trellis::pipeline::dead_letter::{Actor, DeadLetters, Page};
     use trellis::pipeline::enrich::Enricher;
@@ -273,7 +273,7 @@ mod in_process {
         bytes[10_000] ^= 1;
         std::fs::write(&segment, bytes).expect("written");
         bench.restart_ledger();
-        let orphan = Orphan::find(&bench.disk, bench.folder.path()).expect("the folder").pop().expect("the run");
+        let orphan = bench.orphan();
         bench.ledger.adopt_run(&orphan).expect("its checkpoint");
         assert_eq!((total(&bench).in_flight, total(&bench).residual()), (500, 0));
         let stretch = orphan.stretches().expect("its stretches")[0];
@@ -303,7 +303,7 @@ mod in_process {
         run.end(false).expect("left behind");
         bench.books.fail(false);
         bench.restart_ledger();
-        let orphan = Orphan::find(&bench.disk, bench.folder.path()).expect("the folder").pop().expect("the run");
+        let orphan = bench.orphan();
         let folder = orphan.folder().to_owned();
         bench.ledger.adopt_run(&orphan).expect("its checkpoint");
         for stretch in orphan.stretches().expect("its stretches") {

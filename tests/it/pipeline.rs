@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trellis::click::Click;
-use trellis::handoff::{Follower, Orphan, Run};
+use trellis::handoff::{Follower, Run};
 use trellis::pipeline::Label;
 use trellis::pipeline::worker::{Drain, Ended};
 use trellis::segment::Disk;
@@ -101,8 +101,7 @@ fn several_batches_are_at_the_store_at_once_and_the_checkpoint_waits_for_the_fir
 
     // The next start finds the same batches, frozen. It sends the one that is missing, under the same token with the
     // same labels, and none of the others.
-    let mut orphans = Orphan::find(&bench.disk, bench.folder.path()).expect("the journal folder");
-    let orphan = orphans.pop().expect("the run that was left");
+    let orphan = bench.orphan();
     let core = orphan.stretches().expect("its stretches")[0];
     let follower = Follower::orphan(&orphan, core, bench.metrics.worker(1)).expect("a follower");
     let (worker, _drain) = bench.start(follower, 1);
@@ -138,7 +137,7 @@ fn a_batch_that_could_not_be_frozen_is_not_forgotten_for_the_sake_of_one_behind_
     assert!(!worker.join().expect("no panic").expect("no error").finished);
     drop(intake);
     run.end(false).expect("left behind");
-    let orphan = Orphan::find(&bench.disk, bench.folder.path()).expect("the folder").pop().expect("the run");
+    let orphan = bench.orphan();
     let core = orphan.stretches().expect("its stretches")[0];
     let follower = Follower::orphan(&orphan, core, bench.metrics.worker(1)).expect("a follower");
     let (worker, _drain) = bench.start(follower, 1);
@@ -197,7 +196,7 @@ fn a_segment_with_a_damaged_record_in_the_middle_is_reported_and_the_rest_is_rea
     let mut bytes = std::fs::read(&first).expect("a segment");
     bytes[600_000] ^= 1;
     std::fs::write(&first, bytes).expect("written");
-    let orphan = Orphan::find(&bench.disk, bench.folder.path()).expect("the folder").pop().expect("the run");
+    let orphan = bench.orphan();
     let core = orphan.stretches().expect("its stretches")[0];
     let follower = Follower::orphan(&orphan, core, bench.metrics.worker(1)).expect("a follower");
     let (worker, _drain) = bench.start(follower, 1);
@@ -327,7 +326,7 @@ fn a_power_cut_loses_no_click_that_was_forced_to_the_disk() {
         run.end(false).expect("left behind");
         let later = push(&mut intake, bench.now_ms(), 200..300);
         bench.disk = Arc::new(disk.crash());
-        let orphan = Orphan::find(&bench.disk, bench.folder.path()).expect("the folder").pop().expect("the run");
+        let orphan = bench.orphan();
         let core = orphan.stretches().expect("its stretches")[0];
         let follower = Follower::orphan(&orphan, core, bench.metrics.worker(1)).expect("a follower");
         let (worker, _drain) = bench.start(follower, 1);

@@ -196,14 +196,16 @@ fn copy_run(copier: &mut Copier, folder: &Path, path: &str) -> anyhow::Result<()
         }
     }
     for _ in 0..ROUNDS {
-        forget_finished(copier, folder, path, &mut copied)?;
-        let left = copied.len();
+        let gone = finished(folder, &copied)?;
+        for name in gone.iter().filter(|name| copied.remove(*name)) {
+            copier.forget(&format!("{path}/{name}"))?;
+        }
+        // Behind that: a checkpoint must stand behind all that is left out. What is finished after it stays in the copy.
         for name in list_if_there(folder)? {
             let Some(name) = name.to_str().filter(|name| is_state(name)) else { continue };
             copier.copy(&folder.join(name), &format!("{path}/{name}"), u64::MAX)?;
         }
-        forget_finished(copier, folder, path, &mut copied)?;
-        if copied.len() == left {
+        if finished(folder, &copied)?.is_empty() {
             break;
         }
     }
@@ -219,19 +221,11 @@ fn with_suffix<'n>(names: &'n [OsString], suffix: &'static str) -> impl Iterator
     names.iter().filter_map(move |name| name.to_str().filter(|name| name.ends_with(suffix)))
 }
 
-/// Removes copies of segments that are gone by now: a node removes what is finished, and nothing else.
-fn forget_finished(
-    copier: &mut Copier,
-    folder: &Path,
-    path: &str,
-    copied: &mut BTreeSet<String>,
-) -> anyhow::Result<()> {
+/// Of these segments, those that are gone by now: a node removes what is finished, and nothing else.
+fn finished(folder: &Path, copied: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
     let there: BTreeSet<_> = list_if_there(folder)?.into_iter().collect();
-    let gone: Vec<_> = copied.extract_if(.., |name| !there.contains(&OsString::from(name.as_str()))).collect();
-    for name in gone {
-        copier.forget(&format!("{path}/{name}"))?;
-    }
-    Ok(())
+    let is_gone = |name: &&String| !there.contains(&OsString::from(name.as_str()));
+    Ok(copied.iter().filter(is_gone).cloned().collect())
 }
 
 /// Behind the last record of a segment that may still be written to. All before it is written for good.
