@@ -177,7 +177,11 @@ fn two_of_four_nodes_killed_leave_no_visit_unanswered_and_no_click_missing_or_tw
         ("edge.threads", "1"),
     ]);
     let names: Vec<_> = (0..NODES).map(|place| format!("node-{place}")).collect();
-    let settings_of = |place: usize| [&settings[..], &[("node", names[place].as_str())]].concat();
+    // Addresses of their own: nobody else takes the port of a node that was killed.
+    let listens: Vec<_> = (1..=NODES).map(|host| format!("127.0.3.{host}:0")).collect();
+    let settings_of = |place: usize| {
+        [&settings[..], &[("node", names[place].as_str()), ("edge.listen", listens[place].as_str())]].concat()
+    };
     let start = |place: usize, folder| {
         let node = Trellis::start_in(folder, &settings_of(place));
         // Four nodes are much for one engine where other tests run too.
