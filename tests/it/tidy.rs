@@ -230,13 +230,21 @@ fn every_requirement_has_a_state_and_every_named_test_exists() {
         if !ids.insert(id.to_owned()) {
             broken.push(format!("{id}: twice"));
         }
-        match state.strip_prefix("tested by ") {
-            Some(names) => {
-                let unknown = names.split(',').map(|n| n.trim().trim_matches('`')).filter(|n| !tests.contains(*n));
+        if state == "not yet" || state.starts_with("out of scope: ") {
+            continue;
+        }
+        for shown in state.split("; ") {
+            let names =
+                |names: &str| names.split(',').map(|n| n.trim().trim_matches('`').to_owned()).collect::<Vec<_>>();
+            if let Some(tested) = shown.strip_prefix("tested by ") {
+                let unknown = names(tested).into_iter().filter(|name| !tests.contains(name));
                 broken.extend(unknown.map(|name| format!("{id}: there is no test {name}")));
+            } else if let Some(measured) = shown.strip_prefix("measured by ") {
+                let unknown = names(measured).into_iter().filter(|name| !root().join(name).is_file());
+                broken.extend(unknown.map(|name| format!("{id}: there is no file {name}")));
+            } else {
+                broken.push(format!("{id}: unknown state {state}"));
             }
-            None if state == "not yet" || state.starts_with("out of scope: ") => {}
-            None => broken.push(format!("{id}: unknown state {state}")),
         }
     }
     let expected: BTreeSet<_> = requirement_ids().collect();
