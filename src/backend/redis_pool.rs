@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult};
+use redis::{AsyncConnectionConfig, Pipeline, RedisError, RedisResult};
 
 use crate::clock::Clock;
 use crate::telemetry::pools::{Counted, PoolShard};
@@ -28,9 +28,9 @@ pub(super) struct RedisPool {
     _counted: Counted,
 }
 
-/// Makes connections, and judges those that come back.
+/// Makes and pings connections as `deadpool-redis` does, and knows how old they are.
 struct Maker {
-    client: Client,
+    redis: deadpool_redis::Manager,
     lifetime_max: Duration,
     clock: Arc<dyn Clock>,
     metrics: Arc<PoolShard>,
@@ -60,9 +60,11 @@ impl RedisPool {
         clock: Arc<dyn Clock>,
         metrics: Arc<PoolShard>,
     ) -> Result<Self, String> {
-        let client = Client::open(url).map_err(|e| e.to_string())?;
+        // The caller's is the only clock: the crate's own limits would cut in at 500 ms and 1 s.
+        let limits = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        let redis = deadpool_redis::Manager::new_with_config(url, limits).map_err(|e| e.to_string())?;
         let (of_maker, shard) = (Arc::clone(&clock), Arc::clone(&metrics));
-        let maker = Maker { client, lifetime_max, clock: of_maker, metrics: shard };
+        let maker = Maker { redis, lifetime_max, clock: of_maker, metrics: shard };
         let pool = managed::Pool::builder(maker).max_size(size).build().map_err(|e| e.to_string())?;
         let counted = metrics.count_pool(size);
         Ok(Self { pool, clock, metrics, sweeping: AtomicBool::new(false), _counted: counted })
@@ -117,17 +119,15 @@ impl managed::Manager for Maker {
     type Error = RedisError;
 
     async fn create(&self) -> RedisResult<Connection> {
-        // The caller's is the only clock: the crate's own limits would cut in at 500 ms and 1 s.
-        let limits = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-        let redis = self.client.get_multiplexed_async_connection_with_config(&limits).await?;
+        let redis = self.redis.create().await?;
         Ok(Connection { redis, since: self.clock.now(), _counted: self.metrics.count_connection(&self.clock) })
     }
 
-    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<RedisError> {
+    async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<RedisError> {
         if !connection.is_young(&*self.clock, self.lifetime_max) {
             return Err(RecycleError::message("it is old"));
         }
-        redis::cmd("PING").query_async::<()>(&mut connection.redis).await.map_err(RecycleError::Backend)
+        self.redis.recycle(&mut connection.redis, metrics).await
     }
 }
 

@@ -14,7 +14,7 @@
 //! /api/v1/verify                              bearer token
 //! ```
 //! Errors are `application/problem+json` (RFC 9457) with a stable `code`, also for unknown paths and methods. What is
-//! planned and not built answers 501 and says so.
+//! planned and not built answers 501 and says so. Answers are compressed for those who accept gzip.
 //!
 //! Bounds: `control.body_bytes_max`; [`CONNECTIONS_MAX`] connections; [`DEADLINE`] for a request; 1000 items a page.
 
@@ -42,6 +42,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYP
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use tower_http::compression::CompressionLayer;
 
 pub use problem::{Code, Problem};
 pub use serve::{CONNECTIONS_MAX, serve};
@@ -125,6 +126,7 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(deadline, finish))
+        .layer(CompressionLayer::new())
         .with_state(parts)
 }
 

@@ -1,5 +1,6 @@
 //! The whole router, with stores in memory: every status and every code.
 
+mod compression;
 mod dead_letters;
 mod fakes;
 
