@@ -77,7 +77,7 @@ fn a_backup_under_load_holds_every_click_that_was_acknowledged_before() {
             load.wait_answers(10_000);
         }
         before.add(load.finish());
-        let meanwhile = Load::start(node.edge(), &Visits::fast(format!("meanwhile-{round}")));
+        let meanwhile = Load::start(node.edge(), &Visits::steady(format!("meanwhile-{round}")));
         meanwhile.wait_answers(100);
         let backup = place.path().join(round.to_string());
         let told = good(&node.cli(&["backup", word(&backup)]));
@@ -114,7 +114,7 @@ fn nodes_restored_from_one_backup_and_the_first_one_store_each_click_once() {
     }
     let load = Load::start(node.edge(), &Visits::fast("waiting"));
     load.wait_answers(10_000);
-    let meanwhile = Load::start(node.edge(), &Visits::fast("meanwhile"));
+    let meanwhile = Load::start(node.edge(), &Visits::steady("meanwhile"));
     before.add(load.finish());
     let place = tempfile::tempdir().expect("a folder");
     let backup = place.path().join("backup");

@@ -231,7 +231,7 @@ fn after_an_outage_clicks_of_now_do_not_wait_behind_it() {
     let (worker, _drain) = bench.start(follower, 0);
     let mut intake = intake();
     let mut ids = outage(&bench, &mut intake, &folder);
-    assert!(bench.metrics.backlog().bytes.get() > 2 << 20, "what was cut off is the backlog");
+    eventually("what was cut off is the backlog", || bench.metrics.backlog().bytes.get() > 2 << 20);
     let now = push(&mut intake, bench.now_ms(), 1 << 30..(1 << 30) + 10);
     ids.extend(&now);
     eventually("a click of now is stored", || stored(&bench).contains(&now[0]));

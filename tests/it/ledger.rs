@@ -183,6 +183,7 @@ mod in_process {
     use trellis::pipeline::dead_letter::{Actor, DeadLetters, Page};
     use trellis::pipeline::enrich::Enricher;
     use trellis::pipeline::ledger::{Account, Line};
+    use trellis::pipeline::worker::Drain;
     use trellis::testing::{FaultDisk, Outcome, ScriptedStore};
 
     use super::*;
@@ -283,6 +284,44 @@ mod in_process {
         orphan.finish(true).expect("kept");
         bench.ledger.end_run(&folder).expect("the books");
         assert_eq!((total(&bench).stored, total(&bench).in_flight, total(&bench).residual()), (499, 0, 1));
+    }
+
+    #[test]
+    fn what_the_note_of_a_checkpoint_behind_all_segments_says_comes_to_the_books() {
+        let mut bench = Bench::new(ScriptedStore::new([], Outcome::Stored), &[]);
+        let (run, intake, follower) = bench.begin();
+        let (mut intake, folder) = (intake(), follower.folder().to_owned());
+        let first = folder.join("0-0000000000.seg");
+        let mut clicks = push(&mut intake, bench.now_ms(), 0..10).len() as u64;
+        // What a backup copied before the node had finished it, and much more.
+        let kept = std::fs::read(&first).expect("a segment");
+        let (worker, drain) = bench.start(follower, 0);
+        while first.exists() {
+            clicks += push(&mut intake, bench.now_ms(), clicks..clicks + 2_000).len() as u64;
+            eventually("all is finished", || total(&bench).stored == clicks);
+        }
+        bench.ledger.collect();
+        drain.send_replace(Drain::Stop);
+        assert!(!worker.join().expect("no panic").expect("no error").finished);
+        drop(intake);
+        run.end(false).expect("left behind");
+        for entry in std::fs::read_dir(&folder).expect("the run").map(|entry| entry.expect("an entry").path()) {
+            if entry.extension().is_some_and(|extension| extension == "seg") {
+                std::fs::remove_file(entry).expect("removed");
+            }
+        }
+        std::fs::write(&first, kept).expect("written");
+        bench.restart_ledger();
+        let orphan = bench.orphan();
+        bench.ledger.adopt_run(&orphan).expect("its checkpoint");
+        let [stretch] = orphan.stretches().expect("its stretches")[..] else { panic!("one stretch") };
+        let follower = Follower::orphan(&orphan, stretch, bench.metrics.worker(1)).expect("a follower");
+        let (worker, _drain) = bench.start(follower, 1);
+        let ended = worker.join().expect("no panic").expect("no error");
+        assert!(ended.finished && !ended.damaged, "{ended:?}");
+        orphan.finish(false).expect("removed");
+        bench.ledger.end_run(&folder).expect("the books");
+        assert_eq!((total(&bench).stored, total(&bench).residual()), (clicks, 0));
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! 0 ledger.db    for its visits: what comes later is not in the copy of the journal
 //! 1 intents      a half-written one is none; their ranges lie in what is copied next
 //! 2 segments     of each core the newest first, up to the last record that is there: so no gap can open between two
-//! 3 checkpoints  and what was removed meanwhile is removed from the copy: it was finished
+//! 3 checkpoints  and what was removed meanwhile is removed from the copy: it was finished. Of each core the newest
+//!                stays: with it the checkpoint is found, and the sums that only the note there has
 //! 4 dead letters, ledger.db for all the rest
 //! 5 clicks.db, catalog.db, secrets
 //! ```
@@ -31,7 +32,7 @@ mod copy;
 mod manifest;
 mod restore;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -177,11 +178,38 @@ fn copy_run(copier: &mut Copier, folder: &Path, path: &str) -> anyhow::Result<()
     for name in with_suffix(&names, ".intent") {
         copier.copy(&folder.join(name), &format!("{path}/{name}"), u64::MAX)?;
     }
-    let mut segments: Vec<_> = names.iter().filter_map(|name| parse_file_name(name.to_str()?)).collect();
-    // The newest first: an older one is then copied when its last record was long written.
-    segments.sort_by_key(|(core, seq)| (*core, std::cmp::Reverse(*seq)));
     let mut copied = BTreeSet::new();
-    for (core, seq) in segments {
+    for _ in 0..ROUNDS {
+        // All at first; then those of a core whose segments were all finished before their turn came.
+        let cores: BTreeSet<_> = copied.iter().map(|(core, _)| *core).collect();
+        let mut missing = segments(folder)?;
+        missing.retain(|(core, _)| !cores.contains(core));
+        if missing.is_empty() {
+            break;
+        }
+        copied.extend(copy_segments(copier, folder, path, missing)?);
+    }
+    copy_state(copier, folder, path, copied)
+}
+
+/// A segment's core and number in it.
+type Segment = (u32, u32);
+
+/// The segments in a folder.
+fn segments(folder: &Path) -> anyhow::Result<BTreeSet<Segment>> {
+    Ok(list_if_there(folder)?.iter().filter_map(|name| parse_file_name(name.to_str()?)).collect())
+}
+
+/// Copies segments up to their last record; those that were still there.
+fn copy_segments(
+    copier: &mut Copier,
+    folder: &Path,
+    path: &str,
+    segments: BTreeSet<Segment>,
+) -> anyhow::Result<Vec<Segment>> {
+    let mut copied = Vec::new();
+    // The newest of a core first: an older one is then copied when its last record was long written.
+    for (core, seq) in segments.into_iter().rev() {
         let name = file_name(core, seq);
         let from = folder.join(&name);
         let end = match end_of_records(&from, core, seq) {
@@ -192,20 +220,28 @@ fn copy_run(copier: &mut Copier, folder: &Path, path: &str) -> anyhow::Result<()
             Err(error) => return Err(error).context(format!("`{}` cannot be read", from.display())),
         };
         if copier.copy(&from, &format!("{path}/{name}"), end)? {
-            copied.insert(name);
+            copied.push((core, seq));
         }
     }
+    Ok(copied)
+}
+
+/// Copies how far the clicks of the copied segments are finished, and leaves out those that have gone meanwhile: a node
+/// removes what is finished, and nothing else.
+fn copy_state(copier: &mut Copier, folder: &Path, path: &str, mut copied: BTreeSet<Segment>) -> anyhow::Result<()> {
+    let newest: BTreeMap<_, _> = copied.iter().copied().collect();
+    copied.retain(|(core, seq)| newest[core] != *seq);
     for _ in 0..ROUNDS {
-        let gone = finished(folder, &copied)?;
-        for name in gone.iter().filter(|name| copied.remove(*name)) {
-            copier.forget(&format!("{path}/{name}"))?;
+        let there = segments(folder)?;
+        for (core, seq) in copied.extract_if(.., |segment| !there.contains(segment)) {
+            copier.forget(&format!("{path}/{}", file_name(core, seq)))?;
         }
         // Behind that: a checkpoint must stand behind all that is left out. What is finished after it stays in the copy.
         for name in list_if_there(folder)? {
             let Some(name) = name.to_str().filter(|name| is_state(name)) else { continue };
             copier.copy(&folder.join(name), &format!("{path}/{name}"), u64::MAX)?;
         }
-        if finished(folder, &copied)?.is_empty() {
+        if copied.is_subset(&segments(folder)?) {
             break;
         }
     }
@@ -219,13 +255,6 @@ fn is_state(name: &str) -> bool {
 
 fn with_suffix<'n>(names: &'n [OsString], suffix: &'static str) -> impl Iterator<Item = &'n str> {
     names.iter().filter_map(move |name| name.to_str().filter(|name| name.ends_with(suffix)))
-}
-
-/// Of these segments, those that are gone by now: a node removes what is finished, and nothing else.
-fn finished(folder: &Path, copied: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
-    let there: BTreeSet<_> = list_if_there(folder)?.into_iter().collect();
-    let is_gone = |name: &&String| !there.contains(&OsString::from(name.as_str()));
-    Ok(copied.iter().filter(is_gone).cloned().collect())
 }
 
 /// Behind the last record of a segment that may still be written to. All before it is written for good.
@@ -276,5 +305,28 @@ fn list_if_there(folder: &Path) -> anyhow::Result<Vec<OsString>> {
     match list(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         listed => listed.with_context(|| format!("`{}` cannot be read", folder.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_segments_that_are_finished_while_they_are_copied_the_newest_of_each_core_stays() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let write = |name: &str| std::fs::write(from.path().join(name), "of a node").unwrap();
+        let segments = [(0, 7), (0, 8), (0, 9), (1, 3), (1, 4)];
+        segments.iter().for_each(|&(core, seq)| write(&file_name(core, seq)));
+        write("0-0000000000.ckpt");
+        let mut copier = Copier::new(to.path().join("copy")).unwrap();
+        let copied = copy_segments(&mut copier, from.path(), "run", BTreeSet::from(segments)).unwrap();
+        assert_eq!(copied, [(1, 4), (1, 3), (0, 9), (0, 8), (0, 7)], "the newest of a core first");
+        for (core, seq) in [(0, 7), (0, 8), (0, 9), (1, 3)] {
+            std::fs::remove_file(from.path().join(file_name(core, seq))).unwrap();
+        }
+        copy_state(&mut copier, from.path(), "run", copied.into_iter().collect()).unwrap();
+        let names: Vec<_> = copier.finish().unwrap().into_iter().map(|entry| entry.path).collect();
+        assert_eq!(names, ["run/0-0000000000.ckpt", "run/0-0000000009.seg", "run/1-0000000004.seg"]);
     }
 }
