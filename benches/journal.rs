@@ -66,6 +66,8 @@ fn click(id: ClickId) -> Click<'static> {
         org: "default",
         campaign: "sale",
         link: "spring",
+        rule: "",
+        variant: "",
         destination: b"https://shop.example/p?id=0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
         referrer: b"https://news.example/page",
         ua: UA,

@@ -79,6 +79,8 @@ fn main() -> Result<()> {
                     org: "default",
                     campaign: "",
                     link: slugs[n % slugs.len()],
+                    rule: "",
+                    variant: "",
                     destination: destination.as_bytes(),
                     referrer: b"https://news.example/page",
                     ua: UA,

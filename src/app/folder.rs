@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::parts::Backends;
 use super::workers::Facts;
 use super::{books, letters};
-use crate::catalog::Links;
+use crate::catalog::{Campaigns, Links};
 use crate::click::OwnHosts;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secret, StoreBackend};
@@ -213,7 +213,10 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         store.migrate().await.map_err(|error| anyhow::anyhow!("{}: {error}", store.name()))?;
     }
     let own = own_hosts(config, None);
-    let links = Links::open(backends.catalog()?, own, config.catalog.links_max, Arc::clone(&clock)).await?;
+    let catalog = backends.catalog()?;
+    let links =
+        Links::open(Arc::clone(&catalog) as _, own.clone(), config.catalog.links_max, Arc::clone(&clock)).await?;
+    let campaigns = Campaigns::open(catalog, own, config.catalog.campaigns_max, Arc::clone(&clock)).await?;
     let links = Arc::new(links);
     let counted = Arc::clone(&links);
     let metrics = Metrics::new(0, 0, &[], move || counted.len())?;
@@ -226,6 +229,7 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     let enricher = Box::new(|| Facts::load().map(|facts| facts.enricher()).map_err(|error| error.to_string()));
     let router = control::router(control::Parts {
         links,
+        campaigns: Arc::new(campaigns),
         dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::CommandLine),
         actor: Actor::CommandLine,
         backlog: None,

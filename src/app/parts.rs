@@ -10,7 +10,6 @@ use crate::backend::memory::MemoryDeduper;
 use crate::backend::redis::{self, RedisDeduper};
 use crate::backend::sqlite_catalog::SqliteCatalog;
 use crate::backend::sqlite_clicks::SqliteClicks;
-use crate::catalog::LinkStore;
 use crate::clock::Clock;
 use crate::config::{Config, DedupBackend, StoreBackend};
 use crate::pipeline::breaker::Breaker;
@@ -77,8 +76,8 @@ impl Backends {
         }
     }
 
-    /// Where links are kept.
-    pub(super) fn catalog(&self) -> anyhow::Result<Arc<dyn LinkStore>> {
+    /// Where links and campaigns are kept.
+    pub(super) fn catalog(&self) -> anyhow::Result<Arc<SqliteCatalog>> {
         let path = self.config.data_dir.join("catalog.db");
         let catalog = SqliteCatalog::open(&path).with_context(|| format!("`{}` cannot be opened", path.display()))?;
         Ok(Arc::new(catalog))

@@ -17,7 +17,7 @@ use super::letters;
 use super::monitor::{self, Monitor};
 use super::parts::Backends;
 use super::workers::{Facts, WorkerMaker, WorkerThread};
-use crate::catalog::Links;
+use crate::catalog::{Campaigns, Links};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control::{self, State, Status};
@@ -108,8 +108,12 @@ impl Node {
         let runtimes = config.edge.threads + 2;
         let backends = Arc::new(Backends::new(&config, Arc::clone(&clock)));
         let own = folder::own_hosts(&config, None);
-        let links = Links::open(backends.catalog()?, own, config.catalog.links_max, Arc::clone(&clock)).await?;
+        let catalog = backends.catalog()?;
+        let links =
+            Links::open(Arc::clone(&catalog) as _, own.clone(), config.catalog.links_max, Arc::clone(&clock)).await?;
         let links = Arc::new(links);
+        let campaigns = Campaigns::open(catalog, own, config.catalog.campaigns_max, Arc::clone(&clock)).await?;
+        let campaigns = Arc::new(campaigns);
         let facts = Facts::load()?;
         let counted = Arc::clone(&links);
         let metrics =
@@ -128,6 +132,7 @@ impl Node {
             .with_context(|| format!("control.listen: {} cannot be used", config.control.listen))?;
         let control_address = control_listener.local_addr()?;
         links.set_own_hosts(folder::own_hosts(&config, Some(edge_address)));
+        campaigns.set_own_hosts(folder::own_hosts(&config, Some(edge_address)));
 
         let (intakes, followers): (Vec<_>, Vec<_>) = doors.into_iter().unzip();
         let lanes = intakes
@@ -141,6 +146,8 @@ impl Node {
             privacy: config.privacy.ip,
             secret: fingerprint_secret.expose().as_bytes().into(),
             links: Arc::clone(&links),
+            campaigns: Arc::clone(&campaigns),
+            agents: Arc::clone(&facts.agents),
             geo: Arc::clone(&facts.geo),
             clock: Arc::clone(&clock),
         };
@@ -154,6 +161,7 @@ impl Node {
         let enricher = Box::new(move || Ok(enriched.enricher()));
         let router = control::router(control::Parts {
             links: Arc::clone(&links),
+            campaigns,
             store: Arc::clone(&store),
             ledger: Arc::clone(&ledger),
             dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::Token),

@@ -31,6 +31,7 @@ pub mod memory;
 pub mod redis;
 mod redis_pool;
 mod redis_window;
+mod sqlite_campaigns;
 pub mod sqlite_catalog;
 pub mod sqlite_clicks;
 pub mod sqlite_ledger;

@@ -1,4 +1,4 @@
-//! The embedded catalog: links in one SQLite file.
+//! The embedded catalog: links and campaigns in one SQLite file.
 //!
 //! It keeps links and reads them back; it serves none (`catalog::links` does, from memory) and judges none: what was
 //! checked when it was saved is only parsed again. `app` opens it once; `catalog` calls it, once an edit and once at
@@ -9,13 +9,16 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, Row, named_params};
 
 use super::database_thread::{DatabaseThread, Gone};
+use super::sqlite_campaigns;
 use super::sqlite_file::{self, FileError, Migration};
 use crate::BoxFuture;
-use crate::catalog::{CatalogError, LinkStore};
-use crate::click::{Link, OwnHosts, QueryMode, RawLink};
+use crate::catalog::{CampaignStore, CatalogError, LinkStore};
+use crate::click::{Campaign, Link, OwnHosts, QueryMode, RawLink};
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { name: "001_links", sql: include_str!("../../schema/sqlite/catalog/001_links.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { name: "001_links", sql: include_str!("../../schema/sqlite/catalog/001_links.sql") },
+    Migration { name: "002_campaigns", sql: include_str!("../../schema/sqlite/catalog/002_campaigns.sql") },
+];
 
 const CACHE_KIB: u32 = 2048;
 
@@ -94,6 +97,22 @@ impl LinkStore for SqliteCatalog {
 
     fn ping(&self) -> BoxFuture<'_, Result<(), CatalogError>> {
         Box::pin(self.call(|c| c.query_row("SELECT count(*) FROM links WHERE slug = ''", [], |_| Ok(()))))
+    }
+}
+
+impl CampaignStore for SqliteCatalog {
+    fn load_campaigns(&self) -> BoxFuture<'_, Result<Vec<Campaign>, CatalogError>> {
+        Box::pin(self.call(sqlite_campaigns::load))
+    }
+
+    fn put_campaign<'a>(&'a self, campaign: &'a Campaign) -> BoxFuture<'a, Result<(), CatalogError>> {
+        let campaign = campaign.clone();
+        Box::pin(self.call(move |c| sqlite_campaigns::put(c, &campaign)))
+    }
+
+    fn delete_campaign<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
+        let id = id.to_owned();
+        Box::pin(self.call(move |c| sqlite_campaigns::delete(c, &id)))
     }
 }
 

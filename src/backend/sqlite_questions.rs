@@ -23,7 +23,8 @@ use crate::pipeline::{ClickFilter, Counts, StoredClick};
 /// Width of a line of `click_counts`.
 pub(super) const MINUTE_MS: u64 = 60_000;
 
-const SELECT: &str = "SELECT click_id, ts, org, campaign, link, destination, status, external_click_id, source, class,
+const SELECT: &str =
+    "SELECT click_id, ts, org, campaign, link, rule, variant, destination, status, external_click_id, source, class,
      reasons, dedup, country, device, os, browser, language, referrer, ua, ip, query, route_version, node, batch_id
      FROM clicks";
 
@@ -212,6 +213,8 @@ fn stored_click(row: &Row<'_>) -> rusqlite::Result<StoredClick> {
         org: row.get("org")?,
         campaign: row.get("campaign")?,
         link: row.get("link")?,
+        rule: row.get("rule")?,
+        variant: row.get("variant")?,
         destination: row.get("destination")?,
         status: row.get("status")?,
         external_click_id: row.get("external_click_id")?,

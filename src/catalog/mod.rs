@@ -1,12 +1,15 @@
 //! L2: what the edge may look up, always from memory.
 //!
 //! [`links`] are served from a sharded map that readers never lock; edits go to the [`LinkStore`] first and to the map
-//! then, so an edit that was answered survives a restart and is live. [`agents`] and [`geo`] say what a user agent and
-//! an address stand for. Nothing in here does I/O on a look-up. Bound: `catalog.links_max`.
+//! then, so an edit that was answered survives a restart and is live; [`campaigns`] likewise. [`agents`] and [`geo`] say
+//! what a user agent and an address stand for. Nothing in here does I/O on a look-up. Bounds: `catalog.links_max`,
+//! `catalog.campaigns_max`.
 
 pub mod agents;
+pub mod campaigns;
 mod crawlers;
 pub mod geo;
 pub mod links;
 
+pub use campaigns::{CampaignError, CampaignStore, Campaigns};
 pub use links::{CatalogError, Entry, LinkError, LinkStore, Links};

@@ -58,6 +58,16 @@ impl DayKey {
         }
     }
 
+    /// The visitor, by address and user agent, whatever the link and the method: the same all day, another one tomorrow.
+    #[must_use]
+    pub fn visitor(&self, visit: &Visit<'_>) -> u64 {
+        let Fingerprint(hash) = match visit.address.to_canonical() {
+            IpAddr::V4(v4) => self.finish("", 8, &[&v4.octets(), visit.ua]),
+            IpAddr::V6(v6) => self.finish("", 9, &[&v6.octets(), visit.ua]),
+        };
+        u64::from_le_bytes(hash.first_chunk().copied().unwrap_or_default())
+    }
+
     /// Lengths go in with the parts, so that no two lists of parts give one input.
     fn finish(&self, link: &str, kind: u8, parts: &[&[u8]]) -> Fingerprint {
         let mut hasher = self.hasher;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! offset  size  field
-//!      0     1  version (1)
+//!      0     1  version (2)
 //!      1     1  flags: 1 HEAD, 2 prefetch, 4 fingerprint, 8 IPv4, 16 IPv6, 32 country
 //!      2     2  status of the answer
 //!      4     8  route_version
@@ -10,8 +10,9 @@
 //!             16  fingerprint, if flag 4
 //!         4 or 16  address after privacy, if flag 8 or 16
 //!              2  country, if flag 32 (found on the edge because privacy leaves no address)
-//!    then 8 times: length u16, bytes: org, campaign, link, destination, referrer, ua, language, query
+//!    then 10 times: length u16, bytes: org, campaign, link, rule, variant, destination, referrer, ua, language, query
 //! ```
+//! Version 1 has neither rule nor variant; it is still read.
 //! All numbers are little-endian. What a reader can derive again (external click id, parameters, agent) is not in it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -22,10 +23,12 @@ use super::{ClickId, Fingerprint};
 pub const UA_BYTES_MAX: usize = 512;
 /// Bytes kept of a Referer.
 pub const REFERRER_BYTES_MAX: usize = 1024;
-/// The longest frame: the fixed part and eight texts of 65,535 bytes.
-pub const FRAME_BYTES_MAX: usize = 64 + 8 * (2 + u16::MAX as usize);
+/// The longest frame: the fixed part and ten texts of 65,535 bytes.
+pub const FRAME_BYTES_MAX: usize = 64 + 10 * (2 + u16::MAX as usize);
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without rule and variant.
+const VERSION_1: u8 = 1;
 const CLICK_ID_AT: usize = 12;
 const HEAD: u8 = 1;
 const PREFETCH: u8 = 2;
@@ -59,6 +62,10 @@ pub struct Click<'a> {
     pub campaign: &'a str,
     /// Slug.
     pub link: &'a str,
+    /// Rule of the campaign that decided; empty when none did.
+    pub rule: &'a str,
+    /// The destination that it chose, by name; empty for the link's own.
+    pub variant: &'a str,
     /// Where the visitor was sent.
     pub destination: &'a [u8],
     /// `Referer`, cut to [`REFERRER_BYTES_MAX`].
@@ -101,6 +108,8 @@ impl<'a> Click<'a> {
             (self.org.as_bytes(), usize::MAX),
             (self.campaign.as_bytes(), usize::MAX),
             (self.link.as_bytes(), usize::MAX),
+            (self.rule.as_bytes(), usize::MAX),
+            (self.variant.as_bytes(), usize::MAX),
             (self.destination, usize::MAX),
             (self.referrer, REFERRER_BYTES_MAX),
             (self.ua, UA_BYTES_MAX),
@@ -120,7 +129,7 @@ impl<'a> Click<'a> {
     pub fn decode(frame: &'a [u8]) -> Result<Self, BadFrame> {
         let mut rest = frame;
         let [version, flags] = take(&mut rest)?;
-        if version != VERSION {
+        if !matches!(version, VERSION | VERSION_1) {
             return Err(BadFrame::Version(version));
         }
         let status = u16::from_le_bytes(take(&mut rest)?);
@@ -148,6 +157,8 @@ impl<'a> Click<'a> {
             org: name(&mut rest)?,
             campaign: name(&mut rest)?,
             link: name(&mut rest)?,
+            rule: if version == VERSION_1 { "" } else { name(&mut rest)? },
+            variant: if version == VERSION_1 { "" } else { name(&mut rest)? },
             destination: text(&mut rest)?,
             referrer: text(&mut rest)?,
             ua: text(&mut rest)?,
@@ -225,6 +236,8 @@ mod tests {
             org: "default",
             campaign: "",
             link: "spring",
+            rule: "phones",
+            variant: "b",
             destination: b"https://a.example/",
             referrer: b"\xff",
             ua,
@@ -243,8 +256,8 @@ mod tests {
         assert_eq!((unix_ms(&frame), unix_ms(&frame[..27])), (Some(1_700_000_000_000), None));
         frame.push(0);
         assert_eq!(Click::decode(&frame), Err(BadFrame::Length));
-        frame[0] = 2;
-        assert_eq!(Click::decode(&frame), Err(BadFrame::Version(2)));
+        frame[0] = 3;
+        assert_eq!(Click::decode(&frame), Err(BadFrame::Version(3)));
     }
 
     proptest::proptest! {

@@ -209,7 +209,7 @@ pub fn check_slug(slug: &str) -> Result<(), String> {
     }
 }
 
-fn check_url(url: &str, own: &OwnHosts) -> Result<Template, String> {
+pub(super) fn check_url(url: &str, own: &OwnHosts) -> Result<Template, String> {
     if url.is_empty() {
         return Err("is missing; give an absolute http or https URL".into());
     }

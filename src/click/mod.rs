@@ -1,11 +1,15 @@
 //! L0: what a click *is*. Pure: no async, no I/O, no clock, no metrics, no log.
 //!
-//! [`Visit`] is the request as links may see it; [`Link`] says where it goes ([`Template`] spells the destination);
+//! [`Visit`] is the request as links may see it; [`Link`] says where it goes ([`Template`] spells the destination), and
+//! [`Campaign`] where else, by [`Condition`]s;
 //! [`Click`] is what is kept of it, and [`frame`] is its one encoding, from the edge to the store. [`Class`] says who
 //! clicked; [`Fate`] is the one end of a click. Everything above calls in here; nothing in here calls out.
 
 pub mod address;
+pub mod campaign;
 pub mod class;
+pub mod condition;
+pub mod document;
 pub mod fate;
 pub mod fingerprint;
 pub mod frame;
@@ -15,7 +19,10 @@ pub mod query;
 pub mod template;
 pub mod visit;
 
+pub use campaign::Campaign;
 pub use class::{Class, Reasons};
+pub use condition::Condition;
+pub use document::Misfit;
 pub use fate::Fate;
 pub use fingerprint::{DayKey, Fingerprint};
 pub use frame::Click;

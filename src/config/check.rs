@@ -131,7 +131,10 @@ impl Keys {
                 minutes_max: self.get("rollup.minutes_max", number(1..=1440)),
             },
             // All of them are in memory.
-            catalog: Catalog { links_max: self.get("catalog.links_max", number(1..=10_000_000)) },
+            catalog: Catalog {
+                links_max: self.get("catalog.links_max", number(1..=10_000_000)),
+                campaigns_max: self.get("catalog.campaigns_max", number(1..=100_000)),
+            },
             privacy: Privacy {
                 ip: self.get(
                     "privacy.ip",

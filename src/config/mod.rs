@@ -302,6 +302,8 @@ pub struct Rollup {
 pub struct Catalog {
     /// Links of this node.
     pub links_max: usize,
+    /// Campaigns served.
+    pub campaigns_max: usize,
 }
 
 /// `[privacy]`

@@ -61,13 +61,13 @@ impl<'a> Shown<'a> {
 
 /// Makes an edit in a task of its own: a client that goes away, or the deadline, must not leave it in the catalog and out
 /// of the memory that links are served from.
-async fn to_the_end<T: Send + 'static>(
-    edit: impl Future<Output = Result<T, LinkError>> + Send + 'static,
+pub(super) async fn to_the_end<T: Send + 'static, E: Into<Problem> + Send + 'static>(
+    edit: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, Problem> {
     match tokio::spawn(edit).await {
-        Ok(edited) => Ok(edited?),
+        Ok(edited) => edited.map_err(Into::into),
         Err(_) => {
-            Err(Problem::new(Code::CatalogUnavailable, "the edit broke off; read the link to see whether it was made"))
+            Err(Problem::new(Code::CatalogUnavailable, "the edit broke off; read again to see whether it was made"))
         }
     }
 }

@@ -7,6 +7,7 @@
 //! ```text
 //! /health  /health/ready  /metrics            open
 //! /api/v1/links  /api/v1/links/{slug}         bearer token
+//! /api/v1/campaigns  /api/v1/campaigns/{id}    bearer token
 //! /api/v1/clicks  /api/v1/clicks/count        bearer token
 //! /api/v1/dead-letters  …/{batch}  …/replay    bearer token
 //! /api/v1/ledger                              bearer token
@@ -19,6 +20,7 @@
 //! Bounds: `control.body_bytes_max`; [`CONNECTIONS_MAX`] connections; [`DEADLINE`] for a request; 1000 items a page.
 
 mod auth;
+mod campaigns;
 mod clicks;
 mod dead_letters;
 mod extract;
@@ -48,7 +50,7 @@ pub use problem::{Code, Problem};
 pub use serve::{CONNECTIONS_MAX, serve};
 pub use status::{State, Status};
 
-use crate::catalog::Links;
+use crate::catalog::{Campaigns, Links};
 use crate::config::Secret;
 use crate::pipeline::Store;
 use crate::pipeline::dead_letter::{Actor, DeadLetters};
@@ -59,14 +61,15 @@ use crate::telemetry::metrics::DeadLetterShard;
 pub const DEADLINE: Duration = Duration::from_secs(35);
 
 /// Planned under `/api/v1`, so that nobody takes their absence for a wrong path.
-const NOT_BUILT: [&str; 6] =
-    ["/campaigns", "/campaigns/{*rest}", "/keys", "/keys/{*rest}", "/explain", "/openapi.json"];
+const NOT_BUILT: [&str; 4] = ["/keys", "/keys/{*rest}", "/explain", "/openapi.json"];
 
 /// What the operator side works with.
 #[derive(Clone)]
 pub struct Parts {
     /// Links of this node.
     pub links: Arc<Links>,
+    /// Campaigns of this node.
+    pub campaigns: Arc<Campaigns>,
     /// Where clicks are kept.
     pub store: Arc<dyn Store>,
     /// What became of every visit.
@@ -96,6 +99,8 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
     let api = Router::new()
         .route("/links", get(links::list).post(links::create))
         .route("/links/{slug}", get(links::read).patch(links::change).delete(links::remove))
+        .route("/campaigns", get(campaigns::list))
+        .route("/campaigns/{id}", get(campaigns::read).put(campaigns::put).delete(campaigns::remove))
         .route("/clicks", get(clicks::list))
         .route("/clicks/count", get(clicks::count))
         .route("/ledger", get(ledger::list))

@@ -27,12 +27,16 @@ pub enum Code {
     NotFound,
     /// 404: no link of this slug.
     UnknownLink,
+    /// 404: no campaign of this name.
+    UnknownCampaign,
     /// 404: no row of this batch was refused, or it is long settled.
     UnknownDeadLetter,
     /// 405: the path is right, the method is not.
     MethodNotAllowed,
     /// 409: there is a link of this slug.
     SlugTaken,
+    /// 409: it has another version than the one that was to be replaced.
+    Changed,
     /// 409: another action works on this batch.
     DeadLetterBusy,
     /// 409: the configured store does not know this action.
@@ -61,7 +65,7 @@ pub enum Code {
     LedgerUnavailable,
     /// 503: the answer took too long.
     Timeout,
-    /// 507: `catalog.links_max` is reached.
+    /// 507: `catalog.links_max` or `catalog.campaigns_max` is reached.
     CatalogFull,
 }
 
@@ -71,9 +75,11 @@ impl Code {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::UnknownLink => (StatusCode::NOT_FOUND, "unknown_link"),
+            Self::UnknownCampaign => (StatusCode::NOT_FOUND, "unknown_campaign"),
             Self::UnknownDeadLetter => (StatusCode::NOT_FOUND, "unknown_dead_letter"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::SlugTaken => (StatusCode::CONFLICT, "slug_taken"),
+            Self::Changed => (StatusCode::CONFLICT, "changed"),
             Self::DeadLetterBusy => (StatusCode::CONFLICT, "dead_letter_busy"),
             Self::NotOfThisStore => (StatusCode::CONFLICT, "not_of_this_store"),
             Self::InvalidJson => (StatusCode::BAD_REQUEST, "invalid_json"),
@@ -108,13 +114,33 @@ impl Code {
 /// A field, or a parameter, that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(super) struct Wrong {
-    pub(super) field: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) field: Option<String>,
+    /// JSON pointer (RFC 6901) into the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pointer: Option<String>,
     pub(super) detail: String,
 }
 
 impl Wrong {
+    /// A field of the body.
     pub(super) fn new(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { field: field.into(), detail: detail.into() }
+        let field = field.into();
+        let pointer = match field.as_str() {
+            "" => String::new(),
+            name => format!("/{}", name.replace('~', "~0").replace('/', "~1")),
+        };
+        Self { field: Some(field), pointer: Some(pointer), detail: detail.into() }
+    }
+
+    /// A place in the body.
+    pub(super) fn at(pointer: &str, detail: impl Into<String>) -> Self {
+        Self { field: None, pointer: Some(pointer.to_owned()), detail: detail.into() }
+    }
+
+    /// A parameter of the query string.
+    fn parameter(name: &str, detail: impl Into<String>) -> Self {
+        Self { field: Some(name.to_owned()), pointer: None, detail: detail.into() }
     }
 }
 
@@ -148,7 +174,7 @@ impl Problem {
     pub(super) fn parameter(name: &str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         let sentence = format!("the parameter `{name}` {detail}");
-        Self { errors: vec![Wrong::new(name, detail)], ..Self::new(Code::InvalidParameter, sentence) }
+        Self { errors: vec![Wrong::parameter(name, detail)], ..Self::new(Code::InvalidParameter, sentence) }
     }
 }
 

@@ -9,7 +9,9 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 
 use super::connection::Connections;
+use super::route::SharedTurns;
 use super::{Lane, Parts, Phase, accept};
+use crate::catalog::agents::AgentMemo;
 use crate::click::{DayKey, IdSource};
 use crate::handoff::Intake;
 use crate::telemetry::metrics::EdgeShard;
@@ -29,6 +31,9 @@ pub(super) struct Core {
     pub(super) turn_ms: Cell<u64>,
     pub(super) ids: RefCell<IdSource>,
     pub(super) day_key: RefCell<DayKey>,
+    /// User agents, for campaigns that ask.
+    pub(super) agents: RefCell<AgentMemo>,
+    pub(super) turns: SharedTurns,
     /// Where destinations are spliced.
     pub(super) scratch: RefCell<Vec<u8>>,
 }
@@ -51,6 +56,8 @@ pub(super) fn run(parts: Parts, lane: Lane, connections_max: usize, phase: watch
         turn_ms: Cell::new(now_ms),
         ids: RefCell::new(IdSource::new(fastrand::u64(..))),
         day_key: RefCell::new(DayKey::new(&parts.secret, now_ms)),
+        agents: RefCell::new(AgentMemo::new(Arc::clone(&parts.agents))),
+        turns: SharedTurns::default(),
         scratch: RefCell::new(Vec::with_capacity(4096)),
         parts,
     });

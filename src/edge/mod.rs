@@ -15,6 +15,7 @@ mod connection;
 mod core;
 mod resolve;
 mod respond;
+mod route;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -22,8 +23,9 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use crate::catalog::Links;
+use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
+use crate::catalog::{Campaigns, Links};
 use crate::clock::Clock;
 use crate::config::{self, IpPrivacy};
 use crate::handoff::Intake;
@@ -51,7 +53,11 @@ pub struct Parts {
     pub secret: Arc<[u8]>,
     /// Links in memory.
     pub links: Arc<Links>,
-    /// Countries, for when privacy leaves no address.
+    /// Campaigns in memory.
+    pub campaigns: Arc<Campaigns>,
+    /// User agents, for campaigns that ask.
+    pub agents: Arc<Agents>,
+    /// Countries, for campaigns that ask, and for when privacy leaves no address.
     pub geo: Arc<Geo>,
     /// Time.
     pub clock: Arc<dyn Clock>,

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use hyper::header::{ACCEPT_LANGUAGE, HeaderName, HeaderValue, REFERER, USER_AGENT};
-use hyper::{Method, Request};
+use hyper::{HeaderMap, Method, Request};
 
 use super::client;
 use super::core::Core;
+use super::route::{self, Seen};
 use crate::catalog::Entry;
 use crate::click::address::truncate;
+use crate::click::campaign::{Campaign, Decision};
 use crate::click::template::Values;
 use crate::click::{Click, ClickId, DayKey, QueryMode, Visit, query};
 use crate::config::IpPrivacy;
@@ -68,7 +70,10 @@ pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: 
         language: text(&ACCEPT_LANGUAGE),
     };
     core.parts.links.with(slug, |entry| match entry {
-        Some(entry) if !entry.link.paused => hand_over(core, entry, &visit),
+        Some(entry) if !entry.link.paused => core
+            .parts
+            .campaigns
+            .with(&entry.link.campaign, |campaign| hand_over(core, entry, campaign, &visit, headers)),
         _ => Resolved::UnknownLink,
     })
 }
@@ -78,8 +83,14 @@ fn looks_ahead(purpose: &[u8]) -> bool {
     !purpose.is_empty() && (holds(b"prefetch") || holds(b"prerender"))
 }
 
-/// Spells the destination, names the click and gives it to the journal.
-fn hand_over(core: &Rc<Core>, entry: &Entry, visit: &Visit<'_>) -> Resolved {
+/// Decides where the visit goes, spells the destination, names the click and gives it to the journal.
+fn hand_over(
+    core: &Rc<Core>,
+    entry: &Entry,
+    campaign: Option<&Campaign>,
+    visit: &Visit<'_>,
+    headers: &HeaderMap,
+) -> Resolved {
     let mut intake = core.intake.borrow_mut();
     if intake.is_empty() {
         begin_turn(core);
@@ -88,15 +99,26 @@ fn hand_over(core: &Rc<Core>, entry: &Entry, visit: &Visit<'_>) -> Resolved {
     let id = core.ids.borrow_mut().next(unix_ms);
     let link = &entry.link;
     let external_click_id = query::find(visit.query, "click_id").unwrap_or_default();
+    let mut turns = core.turns.borrow_mut();
+    let decision = campaign.map_or(Decision::Link, |campaign| {
+        let seen = Seen::new(core, campaign, link, visit, headers, &external_click_id, unix_ms);
+        let decision = campaign.decide(&seen, route::key(core, campaign, visit, id), &mut *turns);
+        route::count(core, &decision);
+        decision
+    });
+    let (target, route_version) = match (decision.target(), campaign) {
+        (Some(target), Some(campaign)) => (Some(target), campaign.version),
+        _ => (None, link.version),
+    };
     let forward = link.query == QueryMode::Forward;
-    let location = match &entry.location {
-        Some(location) if !forward || visit.query.is_empty() => location.clone(),
+    let location = match (&entry.location, target) {
+        (Some(location), None) if !forward || visit.query.is_empty() => location.clone(),
         _ => {
             let values =
                 Values { click_id: Some(id), external_click_id: &external_click_id, slug: &link.slug, unix_ms, visit };
             let mut scratch = core.scratch.borrow_mut();
             scratch.clear();
-            link.target.splice(&values, forward, &mut scratch);
+            target.unwrap_or(&link.target).splice(&values, forward, &mut scratch);
             match HeaderValue::from_bytes(&scratch) {
                 Ok(location) => location,
                 // Templates yield ASCII without controls; a property test holds them to it.
@@ -115,12 +137,14 @@ fn hand_over(core: &Rc<Core>, entry: &Entry, visit: &Visit<'_>) -> Resolved {
         head: visit.head,
         prefetch: visit.prefetch,
         status: link.status,
-        route_version: link.version,
+        route_version,
         address,
         country,
         org: ORG,
         campaign: &link.campaign,
         link: &link.slug,
+        rule: decision.rule(),
+        variant: decision.variant(),
         destination: location.as_bytes(),
         referrer: visit.referrer,
         ua: visit.ua,

@@ -2,26 +2,20 @@
 
 use std::sync::Arc;
 
-use quick_cache::unsync::Cache;
-
-use crate::catalog::agents::{Agent, Agents};
+use crate::catalog::agents::{Agent, AgentMemo, Agents};
 use crate::catalog::geo::Geo;
 use crate::click::{Class, Click, Reasons, class};
 
-/// User agents remembered by each worker: at some 200 bytes an entry about 2 MB. Real traffic has a few thousand.
-const MEMO_ENTRIES: usize = 10_000;
-
 /// Enriches clicks; one for each worker, so that its memo needs no lock.
 pub struct Enricher {
-    agents: Arc<Agents>,
+    agents: AgentMemo,
     geo: Arc<Geo>,
-    memo: Cache<Box<[u8]>, Agent>,
 }
 
 impl Clone for Enricher {
     /// With the same data and an empty memo.
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.agents), Arc::clone(&self.geo))
+        Self::new(Arc::clone(self.agents.agents()), Arc::clone(&self.geo))
     }
 }
 
@@ -42,25 +36,18 @@ impl Enricher {
     /// With shared data and a memo of its own.
     #[must_use]
     pub fn new(agents: Arc<Agents>, geo: Arc<Geo>) -> Self {
-        Self { agents, geo, memo: Cache::new(MEMO_ENTRIES) }
+        Self { agents: AgentMemo::new(agents), geo }
     }
 
     /// Names the data: the same number, the same facts.
     #[must_use]
     pub fn facts(&self) -> u64 {
-        self.geo.version() ^ self.agents.version().rotate_left(32)
+        self.geo.version() ^ self.agents.agents().version().rotate_left(32)
     }
 
     /// What is known of this click. Derived from its frame and the shipped data alone.
     pub fn enrich(&mut self, click: &Click<'_>) -> Enriched {
-        let agent = match self.memo.get(click.ua) {
-            Some(agent) => *agent,
-            None => {
-                let agent = self.agents.read(click.ua);
-                self.memo.insert(click.ua.into(), agent);
-                agent
-            }
-        };
+        let agent = self.agents.read(click.ua);
         let (class, reasons) = class::classify(click.head, click.prefetch, agent.crawler, click.ua.is_empty());
         let country = click.country.or_else(|| click.address.and_then(|address| self.geo.country(address)));
         Enriched { country, class, reasons, agent }
@@ -69,6 +56,6 @@ impl Enricher {
 
 impl std::fmt::Debug for Enricher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Enricher").field("memo", &self.memo.len()).finish_non_exhaustive()
+        f.debug_struct("Enricher").field("agents", &self.agents).finish_non_exhaustive()
     }
 }

@@ -112,6 +112,8 @@ pub struct StoredClick {
     pub org: String,
     pub campaign: String,
     pub link: String,
+    pub rule: String,
+    pub variant: String,
     pub destination: String,
     pub status: u16,
     pub external_click_id: String,

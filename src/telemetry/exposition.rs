@@ -7,7 +7,9 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::books::LedgerShard;
-use super::metrics::{BreakerShard, DeadLetterShard, EdgeShard, Found, Guarded, KeeperShard, Outcome, WorkerShard};
+use super::metrics::{
+    BreakerShard, DeadLetterShard, Decided, EdgeShard, Found, Guarded, KeeperShard, Outcome, WorkerShard,
+};
 use super::pools::{PoolShard, Pooled};
 use super::shard::{Histogram, Snapshot};
 
@@ -150,6 +152,11 @@ impl Shards {
     }
 
     fn edge_families(&self) -> Vec<MetricFamily> {
+        let decisions: Vec<_> = Decided::NAMES
+            .iter()
+            .enumerate()
+            .map(|(i, name)| (*name, self.sum_edges(|e| e.decisions[i].get())))
+            .collect();
         let outcomes: Vec<_> = Outcome::NAMES
             .into_iter()
             .enumerate()
@@ -164,6 +171,7 @@ impl Shards {
         ];
         vec![
             counter("trellis_redirects_total", "Answers of the edge", "outcome", &outcomes),
+            counter("trellis_decisions_total", "Visits of campaigns, by what decided", "strategy", &decisions),
             self.edge_histogram("trellis_redirect_duration_seconds", "Request head to written journal", |e| {
                 &e.redirect_duration
             }),

@@ -16,44 +16,13 @@ use super::minutes::MinuteRing;
 use super::pools::{PoolShard, Pooled};
 use super::shard::{Cell, Histogram, LATENCY_US, ROWS};
 
-/// How the edge answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// A redirect with an `X-Click-Id`.
-    Redirected,
-    /// A redirect without one: the journal could not take the click.
-    Untracked,
-    /// No such link, or a paused one: 404.
-    UnknownLink,
-    /// A request that the edge does not answer: 405, 414, 501.
-    Refused,
-    /// `/robots.txt` and the like.
-    Other,
-}
-
-impl Outcome {
-    pub(super) const NAMES: [&str; 5] = ["redirected", "untracked", "unknown_link", "refused", "other"];
-}
-
-/// How much of a batch was in the store when it was looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Nothing.
-    None,
-    /// Some rows.
-    Some,
-    /// All of it.
-    All,
-}
-
-impl Found {
-    pub(super) const NAMES: [&str; 3] = ["none", "some", "all"];
-}
+pub use super::outcomes::{Decided, Found, Outcome};
 
 /// Written by one edge thread.
 #[derive(Debug)]
 pub struct EdgeShard {
     pub(super) outcomes: [Cell; Outcome::NAMES.len()],
+    pub(super) decisions: [Cell; Decided::NAMES.len()],
     /// From the request head to the written journal, for redirects.
     pub redirect_duration: Histogram,
     /// One journal write.
@@ -86,6 +55,7 @@ impl EdgeShard {
     fn new() -> Self {
         Self {
             outcomes: Default::default(),
+            decisions: Default::default(),
             redirect_duration: Histogram::new(LATENCY_US),
             append_duration: Histogram::new(LATENCY_US),
             accepted: Cell::default(),
@@ -105,6 +75,11 @@ impl EdgeShard {
     /// Counts one answer.
     pub fn count(&self, outcome: Outcome) {
         self.outcomes[outcome as usize].add(1);
+    }
+
+    /// Counts a visit of a campaign.
+    pub fn decide(&self, decided: Decided) {
+        self.decisions[decided as usize].add(1);
     }
 }
 

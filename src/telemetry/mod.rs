@@ -9,5 +9,6 @@ mod exposition;
 pub mod log;
 pub mod metrics;
 pub mod minutes;
+mod outcomes;
 pub mod pools;
 pub mod shard;

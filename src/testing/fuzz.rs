@@ -264,6 +264,8 @@ mod tests {
                 org: "default",
                 campaign: "",
                 link: "spring",
+                rule: "",
+                variant: "",
                 destination: b"https://a.example/",
                 referrer: b"\xff",
                 ua: b"Mozilla/5.0",

@@ -165,6 +165,8 @@ pub(crate) fn click(id: ClickId) -> Click<'static> {
         org: "default",
         campaign: "",
         link: "a",
+        rule: "",
+        variant: "",
         destination: b"https://a.example/",
         referrer: b"",
         ua: b"Mozilla/5.0",

@@ -40,6 +40,8 @@ fn plant(data_dir: &Path, n: u128, links: &[&str]) {
             org: "default",
             campaign: "",
             link,
+            rule: "",
+            variant: "",
             destination: b"https://a.example/",
             referrer: b"",
             ua: b"curl/8",

@@ -106,6 +106,8 @@ fn click(n: u64, query: &str) -> Click<'_> {
         org: "default",
         campaign: "",
         link: "a",
+        rule: "",
+        variant: "",
         destination: b"https://a.example/",
         referrer: b"",
         ua: b"",

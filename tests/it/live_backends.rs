@@ -100,6 +100,8 @@ pub(crate) fn click<'a>(unix_ms: u64, link: &'a str, query: &'a str) -> Click<'a
         org: "default",
         campaign: if link.len().is_multiple_of(2) { "spring" } else { "" },
         link,
+        rule: "",
+        variant: "",
         destination: b"https://a.example/?x=1",
         referrer: b"https://b.example/",
         ua: b"curl/8 \xff",

@@ -33,6 +33,7 @@ mod load;
 mod pipeline;
 mod proxy;
 mod readme;
+mod routing;
 mod store_commands;
 mod tidy;
 

@@ -67,6 +67,8 @@ fn click<'a>(pushed: &Pushed, ua: &'a [u8], query: &'a str) -> Click<'a> {
         org: "default",
         campaign: "",
         link: pushed.link,
+        rule: "",
+        variant: "",
         destination: b"https://a.example/",
         referrer: b"",
         ua,

@@ -16,7 +16,7 @@ use crate::click::ClickId;
 use crate::pipeline::store::ClickCursor;
 use crate::pipeline::{ClickFilter, Counts, StoreError, StoredClick};
 
-const SELECT: &str = "SELECT click_id, ts, org, campaign, link, destination, status, external_click_id,
+const SELECT: &str = "SELECT click_id, ts, org, campaign, link, rule, variant, destination, status, external_click_id,
     source, class, reasons, dedup, country, device, os, browser, language, referrer, ua, ip, query, route_version, node,
     batch_id
     FROM clicks FINAL";

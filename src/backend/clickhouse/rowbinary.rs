@@ -89,8 +89,8 @@ pub(super) fn append<'b>(
     put_text(click.org.as_bytes(), out);
     put_text(click.campaign.as_bytes(), out);
     put_text(click.link.as_bytes(), out);
-    // rule, variant: links have none yet
-    out.extend_from_slice(&[0, 0]);
+    put_text(click.rule.as_bytes(), out);
+    put_text(click.variant.as_bytes(), out);
     put_text(click.destination, out);
     out.extend_from_slice(&click.status.to_le_bytes());
     put_text(parameters.get("click_id"), out);
@@ -169,7 +169,7 @@ mod tests {
         // click_id 018bcfe5-687b-7909-8909-090909090909, ts 1_700_000_000_123
         expected
             .extend(b"\x09\x79\x7b\x68\xe5\xcf\x8b\x01\x09\x09\x09\x09\x09\x09\x09\x89\x7b\x68\xe5\xcf\x8b\x01\0\0");
-        expected.extend(b"\x07default\x06spring\x06summer\0\0\x16https://a.example/?x=1\x2e\x01");
+        expected.extend(b"\x07default\x06spring\x06summer\x06phones\x01b\x16https://a.example/?x=1\x2e\x01");
         expected.extend(b"\x03a b\x01m\x03bot\x01\x0dagent_crawler\x06unique\0\x02DE\x03bot\x05Linux\x04curl\x02de");
         expected.extend(b"\x12https://b.example/\x06curl/8\x0b203.0.113.0\x02\x08click_id\x03a b\x06source\x01m");
         expected.extend(b"\x07\0\0\0\0\0\0\0\x06node-1\0\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0");

@@ -52,6 +52,8 @@ impl Bench {
             org: "default",
             campaign: "c",
             link,
+            rule: "",
+            variant: "",
             destination: b"https://a.example/",
             referrer: b"https://b.example/",
             ua: b"curl/8",

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::BoxFuture;
-use crate::catalog::{CatalogError, LinkStore};
-use crate::click::{ClickId, Link};
+use crate::catalog::{CampaignStore, CatalogError, LinkStore};
+use crate::click::{Campaign, ClickId, Link};
 use crate::clock::Clock;
 use crate::pipeline::store::{ClickCursor, Difference, Expired, Level};
 use crate::pipeline::{Batch, ClickFilter, Counts, Sealed, Store, StoreError, StoredClick};
@@ -87,13 +87,27 @@ impl LinkStore for Fake {
     }
 }
 
+impl CampaignStore for Fake {
+    fn load_campaigns(&self) -> BoxFuture<'_, Result<Vec<Campaign>, CatalogError>> {
+        Box::pin(async { self.links().map(|_| Vec::new()) })
+    }
+
+    fn put_campaign<'a>(&'a self, _: &'a Campaign) -> BoxFuture<'a, Result<(), CatalogError>> {
+        Box::pin(async { self.links().map(drop) })
+    }
+
+    fn delete_campaign<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
+        Box::pin(async { self.links().map(drop) })
+    }
+}
+
 /// Five clicks, a millisecond apart.
 pub(super) fn clicks() -> Vec<StoredClick> {
     let click = |n: u64| {
         let id = ClickId::new(1_700_000_000_000 + n, &[7; 10]).to_string();
         let click = json!({
             "click_id": id, "ts": "2023-11-14T22:13:20.000Z", "org": "default", "campaign": "", "link": "a",
-            "destination": "https://a.example/", "status": 302, "external_click_id": "", "source": "",
+            "rule": "", "variant": "", "destination": "https://a.example/", "status": 302, "external_click_id": "", "source": "",
             "class": "human", "reasons": [], "dedup": "unique", "country": "", "device": "", "os": "", "browser": "",
             "language": "", "referrer": "", "ua": "", "ip": "", "query": {}, "route_version": 1, "node": "n",
             "batch_id": "",

@@ -66,6 +66,8 @@ pub(super) fn row(ms: u64, link: &str) -> RefusedRow {
         org: "default",
         campaign: "",
         link,
+        rule: "",
+        variant: "",
         destination: b"https://a.example/",
         referrer: b"",
         ua: b"",

@@ -302,6 +302,8 @@ async fn insert(store: &ScriptedStore, clicks: std::ops::Range<u8>) {
             org: "default",
             campaign: "",
             link: "a",
+            rule: "",
+            variant: "",
             destination: b"https://a.example/",
             referrer: b"",
             ua: b"",

@@ -26,6 +26,8 @@ pub(super) fn stored(batch: &Batch, row: &Row) -> (u64, StoredClick) {
         org: click.org.into(),
         campaign: click.campaign.into(),
         link: click.link.into(),
+        rule: click.rule.into(),
+        variant: click.variant.into(),
         destination: text(click.destination),
         status: click.status,
         external_click_id: text(parameters.get("click_id")),

@@ -19,6 +19,8 @@ fn batch(ids: std::ops::Range<u64>) -> Batch {
             org: "default",
             campaign: "",
             link: "a",
+            rule: "",
+            variant: "",
             destination: b"https://a.example/",
             referrer: b"",
             ua: b"",

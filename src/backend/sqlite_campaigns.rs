@@ -1,0 +1,93 @@
+//! Campaigns in the embedded catalog's file: `sqlite_catalog` lends its connection.
+
+use rusqlite::{Connection, Row, params};
+
+use crate::click::{Campaign, OwnHosts};
+
+const SELECT: &str = "SELECT id, document, version, created_ms, updated_ms FROM campaigns ORDER BY id";
+const PUT: &str = "INSERT INTO campaigns (id, document, version, created_ms, updated_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+     ON CONFLICT (id) DO UPDATE SET document = excluded.document, version = excluded.version,
+     created_ms = excluded.created_ms, updated_ms = excluded.updated_ms";
+
+/// All of them. One that this program cannot read is told in the log and left out: its links go to their own destination.
+pub(super) fn load(connection: &mut Connection) -> rusqlite::Result<Vec<Campaign>> {
+    let mut campaigns = Vec::new();
+    let mut statement = connection.prepare_cached(SELECT)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        match read(row) {
+            Ok(campaign) => campaigns.push(campaign),
+            Err(problem) => {
+                let id: String = row.get(0)?;
+                tracing::error!(
+                    campaign = id,
+                    problem,
+                    "a stored campaign cannot be read and decides nothing; save it again"
+                );
+            }
+        }
+    }
+    Ok(campaigns)
+}
+
+fn read(row: &Row<'_>) -> Result<Campaign, String> {
+    let text = |column: &str| row.get::<_, String>(column).map_err(|e| e.to_string());
+    let number = |column: &str| -> Result<u64, String> {
+        let number = row.get::<_, i64>(column).map_err(|e| e.to_string())?;
+        u64::try_from(number).map_err(|_| format!("{column} is negative"))
+    };
+    let document = serde_json::from_str(&text("document")?).map_err(|e| format!("document: {e}"))?;
+    // A host that became one of ours after it was saved is no reason to stop serving it.
+    let campaign = Campaign::check(&text("id")?, document, &OwnHosts::default()).map_err(|misfits| {
+        misfits.iter().map(|misfit| format!("{} {}", misfit.pointer, misfit.detail)).collect::<Vec<_>>().join("; ")
+    })?;
+    Ok(Campaign {
+        version: number("version")?,
+        created_ms: number("created_ms")?,
+        updated_ms: number("updated_ms")?,
+        ..campaign
+    })
+}
+
+pub(super) fn put(connection: &mut Connection, campaign: &Campaign) -> rusqlite::Result<()> {
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let times = (number(campaign.created_ms), number(campaign.updated_ms));
+    let values = params![campaign.id, campaign.document.to_string(), number(campaign.version), times.0, times.1];
+    connection.prepare_cached(PUT)?.execute(values).map(|_| ())
+}
+
+pub(super) fn delete(connection: &mut Connection, id: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM campaigns WHERE id = ?1")?.execute([id]).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::sqlite_catalog::SqliteCatalog;
+    use super::*;
+    use crate::catalog::CampaignStore as _;
+
+    fn campaign(id: &str, version: u64) -> Campaign {
+        let document =
+            json!({"rules": [{"name": "r", "when": "country == 'DE'", "to": [{"url": "https://a.example/"}]}]});
+        let campaign = Campaign::check(id, document, &OwnHosts::default()).unwrap();
+        Campaign { version, created_ms: 5, updated_ms: 6, ..campaign }
+    }
+
+    #[tokio::test]
+    async fn campaigns_survive_a_restart_and_one_that_cannot_be_read_spoils_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let catalog = SqliteCatalog::open(&path).unwrap();
+        for campaign in [campaign("b", 1), campaign("a", 1), campaign("a", 2), campaign("c", 1), campaign("gone", 1)] {
+            catalog.put_campaign(&campaign).await.unwrap();
+        }
+        catalog.delete_campaign("gone").await.unwrap();
+        drop(catalog);
+        let other = Connection::open(&path).unwrap();
+        other.execute("UPDATE campaigns SET document = '{\"rules\": 5}' WHERE id = 'b'", []).unwrap();
+        let catalog = SqliteCatalog::open(&path).unwrap();
+        assert_eq!(catalog.load_campaigns().await.unwrap(), [campaign("a", 2), campaign("c", 1)]);
+    }
+}

@@ -1,0 +1,170 @@
+//! Campaigns in memory: one snapshot of all, replaced by each edit. Readers hold no lock.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
+
+use super::CatalogError;
+use crate::BoxFuture;
+use crate::click::{Campaign, Misfit, OwnHosts};
+use crate::clock::Clock;
+
+type All = BTreeMap<Box<str>, Arc<Campaign>>;
+
+/// What can go wrong with an edit.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CampaignError {
+    /// The document is wrong.
+    #[error("the campaign has faults")]
+    Document(Vec<Misfit>),
+    /// No such campaign.
+    #[error("there is no such campaign")]
+    Unknown,
+    /// It is not the version that was to be replaced.
+    #[error("the campaign is at version {is} by now, and version {was} was to be replaced; read it again")]
+    Changed {
+        /// The one that was read; 0 for none.
+        was: u64,
+        /// The one that is served; 0 for none.
+        is: u64,
+    },
+    /// `catalog.campaigns_max` is reached.
+    #[error("this node serves {0} campaigns already, the most that `catalog.campaigns_max` allows")]
+    Full(usize),
+    /// The catalog refused.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+/// The port: where campaigns are kept.
+pub trait CampaignStore: Send + Sync {
+    /// Every campaign, in any order.
+    fn load_campaigns(&self) -> BoxFuture<'_, Result<Vec<Campaign>, CatalogError>>;
+    /// Keeps a campaign, over an earlier one of its name.
+    fn put_campaign<'a>(&'a self, campaign: &'a Campaign) -> BoxFuture<'a, Result<(), CatalogError>>;
+    /// Forgets a campaign.
+    fn delete_campaign<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), CatalogError>>;
+}
+
+/// All campaigns of this node.
+pub struct Campaigns {
+    all: ArcSwap<All>,
+    campaigns_max: usize,
+    own: ArcSwap<OwnHosts>,
+    clock: Arc<dyn Clock>,
+    store: Arc<dyn CampaignStore>,
+    /// Held over one edit: catalog and memory change in the same order.
+    edits: Mutex<()>,
+}
+
+impl Campaigns {
+    /// Loads every campaign.
+    ///
+    /// # Errors
+    /// The catalog's.
+    pub async fn open(
+        store: Arc<dyn CampaignStore>,
+        own: OwnHosts,
+        campaigns_max: usize,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, CatalogError> {
+        let all = store.load_campaigns().await?;
+        let all: All = all.into_iter().map(|one| (one.id.as_str().into(), Arc::new(one))).collect();
+        let (all, own) = (ArcSwap::from_pointee(all), ArcSwap::from_pointee(own));
+        Ok(Self { all, campaigns_max, own, clock, store, edits: Mutex::new(()) })
+    }
+
+    /// Calls `f` with the campaign of this name. No lock, no copy, no reference count.
+    pub fn with<R>(&self, id: &str, f: impl FnOnce(Option<&Campaign>) -> R) -> R {
+        // Most links name none.
+        if id.is_empty() {
+            return f(None);
+        }
+        f(self.all.load().get(id).map(Arc::as_ref))
+    }
+
+    /// The campaign of this name, shared.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<Arc<Campaign>> {
+        self.all.load().get(id).cloned()
+    }
+
+    /// Campaigns behind `after` in the order of their names, at most `limit`.
+    #[must_use]
+    pub fn list(&self, after: Option<&str>, limit: usize) -> Vec<Arc<Campaign>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let all = self.all.load();
+        all.range::<str, _>((from, Bound::Unbounded)).take(limit).map(|(_, campaign)| Arc::clone(campaign)).collect()
+    }
+
+    /// Sets the names of this service, when the listening port is known.
+    pub fn set_own_hosts(&self, own: OwnHosts) {
+        self.own.store(Arc::new(own));
+    }
+
+    /// Saves a campaign, in place of an earlier one of its name, which must be `over` if that is given; live when this
+    /// returns. True when it is new.
+    ///
+    /// # Errors
+    /// [`CampaignError`]; nothing is changed then.
+    pub async fn put(
+        &self,
+        id: &str,
+        over: Option<u64>,
+        document: serde_json::Value,
+    ) -> Result<(Arc<Campaign>, bool), CampaignError> {
+        let _edit = self.edits.lock().await;
+        let mut campaign = Campaign::check(id, document, &self.own.load()).map_err(CampaignError::Document)?;
+        let earlier = self.get(id);
+        let is = earlier.as_ref().map_or(0, |earlier| earlier.version);
+        if let Some(was) = over.filter(|was| *was != is) {
+            return Err(CampaignError::Changed { was, is });
+        }
+        if earlier.is_none() && self.all.load().len() >= self.campaigns_max {
+            return Err(CampaignError::Full(self.campaigns_max));
+        }
+        let now_ms = self.clock.wall_ms();
+        campaign.version = is + 1;
+        campaign.created_ms = earlier.as_ref().map_or(now_ms, |earlier| earlier.created_ms);
+        campaign.updated_ms = now_ms;
+        self.store.put_campaign(&campaign).await?;
+        let campaign = Arc::new(campaign);
+        self.edit(|all| {
+            all.insert(id.into(), Arc::clone(&campaign));
+        });
+        Ok((campaign, earlier.is_none()))
+    }
+
+    /// Removes a campaign; gone when this returns. Links that name it go to their own destination, and its clicks stay.
+    ///
+    /// # Errors
+    /// [`CampaignError`]; nothing is changed then.
+    pub async fn remove(&self, id: &str) -> Result<(), CampaignError> {
+        let _edit = self.edits.lock().await;
+        if self.get(id).is_none() {
+            return Err(CampaignError::Unknown);
+        }
+        self.store.delete_campaign(id).await?;
+        self.edit(|all| {
+            all.remove(id);
+        });
+        Ok(())
+    }
+
+    fn edit(&self, change: impl Fn(&mut All)) {
+        self.all.rcu(|all| {
+            let mut copy = All::clone(all);
+            change(&mut copy);
+            copy
+        });
+    }
+}
+
+impl std::fmt::Debug for Campaigns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Campaigns").field("count", &self.all.load().len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,204 @@
+//! Campaigns: rules that say where the visitors of a link go.
+//!
+//! ```text
+//! rules, in their order: the first whose condition holds decides, by its strategy
+//!   else the default destinations (weighted)      else fallback_url      else the link's own url
+//! ```
+//! [`Campaign::decide`] is total and synchronous; it is asked on the request thread, with what the edge knows of the visit
+//! ([`Facts`], filled as far as [`Campaign::needs`] says), a key, and the thread's turns of round robin ([`Turns`]). A
+//! campaign is checked and compiled when it is saved ([`Campaign::check`]), and everything that is wrong is told at once.
+//!
+//! Bounds: [`RULES_MAX`], [`DESTINATIONS_MAX`] of a rule, the length of a document by `control.body_bytes_max`.
+
+mod check;
+mod choice;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+pub use choice::{Choice, Destination, Strategy, Turn, Turns};
+
+use super::Template;
+use super::condition::{Condition, Facts, Needs};
+use super::document::Misfit;
+use super::link::OwnHosts;
+
+/// Rules of a campaign.
+pub const RULES_MAX: usize = 100;
+/// Destinations of a rule.
+pub const DESTINATIONS_MAX: usize = 1000;
+
+/// Whether a visitor who comes again on the same day goes where they went before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sticky {
+    /// Each click is decided for itself.
+    #[default]
+    None,
+    /// By a keyed hash of address and user agent, whose key is new each day (UTC). No cookie.
+    Visitor,
+}
+
+/// A checked campaign.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Campaign {
+    /// Its name; links name it.
+    pub id: String,
+    /// Whom it is for: for others it is as if the link named no campaign.
+    pub when: Option<Condition>,
+    /// Where hours, weekdays and dates are.
+    pub zone: Zone,
+    /// In the order in which they are tried.
+    pub rules: Vec<Rule>,
+    /// Where a visitor goes whom no rule takes.
+    pub default: Option<Choice>,
+    /// Whether visitors keep their destination.
+    pub sticky: Sticky,
+    /// Where a visitor goes whom nothing else takes; without it, to the link's own `url`.
+    pub fallback: Option<Template>,
+    /// The document, as it was checked.
+    pub document: serde_json::Value,
+    /// What must be known of a visit.
+    pub needs: Needs,
+    /// A hash of its name, the same in every process.
+    pub mark: u64,
+    /// Grows by one with every change.
+    pub version: u64,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+    /// Unix milliseconds.
+    pub updated_ms: u64,
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Recorded with each click that it decided.
+    pub name: Box<str>,
+    /// Without one it takes everybody.
+    pub when: Option<Condition>,
+    /// Where they go.
+    pub choice: Choice,
+}
+
+/// A time zone by its IANA name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone(jiff::tz::TimeZone);
+
+/// What a campaign says of one visit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Decision<'c> {
+    /// A rule took it.
+    Rule(&'c Rule, &'c Destination),
+    /// One of the default destinations.
+    Default(&'c Destination),
+    /// The campaign's `fallback_url`.
+    Fallback(&'c Template),
+    /// The link's own `url`.
+    Link,
+}
+
+impl Campaign {
+    /// Checks a document. `version` and the times are the caller's to set.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn check(id: &str, document: serde_json::Value, own: &OwnHosts) -> Result<Self, Vec<Misfit>> {
+        check::check(id, document, own)
+    }
+
+    /// Where this visit goes. `key` is of the visitor, or of the visit: the same key goes the same way while weights stay,
+    /// and when one is changed no more of them go another way than must.
+    pub fn decide(&self, facts: &impl Facts, key: u64, turns: &mut impl Turns) -> Decision<'_> {
+        let is_for = |when: &Option<Condition>| when.as_ref().is_none_or(|when| when.holds(facts));
+        if !is_for(&self.when) {
+            return Decision::Link;
+        }
+        for (number, rule) in self.rules.iter().enumerate() {
+            if is_for(&rule.when) {
+                return Decision::Rule(rule, rule.choice.choose(key, || turns.turn(self, number)));
+            }
+        }
+        match (&self.default, &self.fallback) {
+            (Some(choice), _) => Decision::Default(choice.choose(key, || turns.turn(self, RULES_MAX))),
+            (None, Some(fallback)) => Decision::Fallback(fallback),
+            (None, None) => Decision::Link,
+        }
+    }
+}
+
+impl Decision<'_> {
+    /// Name of the rule; empty when none decided.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        match self {
+            Self::Rule(rule, _) => &rule.name,
+            _ => "",
+        }
+    }
+
+    /// Name of the destination, or `fallback`; empty for the link's own.
+    #[must_use]
+    pub fn variant(&self) -> &str {
+        match self {
+            Self::Rule(_, destination) | Self::Default(destination) => &destination.name,
+            Self::Fallback(_) => "fallback",
+            Self::Link => "",
+        }
+    }
+
+    /// The destination to spell; `None` for the link's own.
+    #[must_use]
+    pub fn target(&self) -> Option<&Template> {
+        match self {
+            Self::Rule(_, destination) | Self::Default(destination) => Some(&destination.target),
+            Self::Fallback(template) => Some(template),
+            Self::Link => None,
+        }
+    }
+}
+
+impl Zone {
+    /// A zone by name, from the database that is built in.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let found = jiff::tz::TimeZone::get(name);
+        found.map(Self).map_err(|_| format!("`{name}` is no time zone; use an IANA name such as `Europe/Berlin`"))
+    }
+
+    /// Hour, weekday (1 is Monday) and date of a moment there.
+    #[must_use]
+    pub fn local(&self, unix_ms: u64) -> Local {
+        let moment = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+        let local = self.0.to_datetime(moment.unwrap_or(jiff::Timestamp::UNIX_EPOCH));
+        let weekday = local.date().weekday().to_monday_one_offset();
+        Local { hour: local.hour(), weekday, year: local.year(), month: local.month(), day: local.day() }
+    }
+}
+
+impl Default for Zone {
+    fn default() -> Self {
+        Self(jiff::tz::TimeZone::UTC)
+    }
+}
+
+/// A moment as a wall shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// 0 to 23.
+    pub hour: i8,
+    /// 1 (Monday) to 7 (Sunday).
+    pub weekday: i8,
+    year: i16,
+    month: i8,
+    day: i8,
+}
+
+impl fmt::Display for Local {
+    /// The date, `2026-11-21`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:02}-{:02}", self.year, self.month, self.day)
+    }
+}

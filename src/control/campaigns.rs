@@ -1,0 +1,128 @@
+//! `/api/v1/campaigns`: save, list, read and remove campaigns.
+//!
+//! Judges nothing itself: `click::campaign` checks, `catalog::campaigns` keeps, and an edit is live when it is answered. What
+//! was read may be changed and saved as it is: `version` then says which one was read, and a campaign that has changed
+//! meanwhile is not written over. Behind the token. Bounds: [`LIMIT_MAX`] campaigns a page.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::Parts;
+use super::extract::{Fields, NoParameters, Query, limit};
+use super::links::to_the_end;
+use super::problem::{Code, Problem, Wrong};
+use crate::catalog::CampaignError;
+use crate::click::Campaign;
+use crate::clock::rfc_3339;
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+/// The document, and what the catalog knows of it.
+fn shown(campaign: &Campaign) -> Value {
+    let mut shown = campaign.document.clone();
+    shown["id"] = json!(campaign.id);
+    shown["version"] = json!(campaign.version);
+    shown["created_at"] = json!(rfc_3339(campaign.created_ms));
+    shown["updated_at"] = json!(rfc_3339(campaign.updated_ms));
+    shown
+}
+
+type Id = Result<Path<String>, PathRejection>;
+
+/// A name that is no UTF-8 names no campaign.
+fn known(id: Id) -> Result<String, Problem> {
+    id.map(|Path(id)| id).map_err(|_| CampaignError::Unknown.into())
+}
+
+pub(super) async fn put(
+    State(parts): State<Parts>,
+    id: Id,
+    Query(NoParameters {}): Query<NoParameters>,
+    body: Fields<Map<String, Value>>,
+) -> Result<Response, Problem> {
+    let (id, mut document) = (known(id)?, body.value);
+    // What an answer has beside the document.
+    for field in ["created_at", "updated_at"] {
+        document.remove(field);
+    }
+    let over = match document.remove("version") {
+        None => None,
+        Some(version) => match version.as_u64() {
+            Some(version) => Some(version),
+            None => {
+                return Err(Problem::fields([Wrong::at("/version", "is not the version of an answer; leave it out")]));
+            }
+        },
+    };
+    let (campaign, is_new) =
+        to_the_end(async move { parts.campaigns.put(&id, over, Value::Object(document)).await }).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let place = format!("/api/v1/campaigns/{}", percent_encoded(&campaign.id));
+    Ok((status, [(LOCATION, place)], Json(shown(&campaign))).into_response())
+}
+
+/// A name as a part of a path.
+fn percent_encoded(name: &str) -> String {
+    let mut out = Vec::new();
+    crate::click::query::encode_value(name.as_bytes(), &mut out);
+    out.into_iter().map(char::from).collect()
+}
+
+/// What `GET /campaigns` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    limit: Option<String>,
+    after: Option<String>,
+}
+
+pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
+    let limit = limit(page.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
+    // One more than asked for: it tells whether there is another page.
+    let mut campaigns = parts.campaigns.list(page.after.as_deref(), limit + 1);
+    let more = campaigns.len() > limit;
+    campaigns.truncate(limit);
+    let next = campaigns.last().filter(|_| more).map(|campaign| campaign.id.clone());
+    let campaigns: Vec<_> = campaigns.iter().map(|campaign| shown(campaign)).collect();
+    Ok(Json(json!({ "campaigns": campaigns, "next_after": next })))
+}
+
+pub(super) async fn read(
+    State(parts): State<Parts>,
+    id: Id,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> Result<Response, Problem> {
+    let campaign = parts.campaigns.get(&known(id)?).ok_or(CampaignError::Unknown)?;
+    Ok(Json(shown(&campaign)).into_response())
+}
+
+pub(super) async fn remove(
+    State(parts): State<Parts>,
+    id: Id,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> Result<StatusCode, Problem> {
+    let id = known(id)?;
+    to_the_end(async move { parts.campaigns.remove(&id).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl From<CampaignError> for Problem {
+    fn from(error: CampaignError) -> Self {
+        match error {
+            CampaignError::Document(misfits) => {
+                Self::fields(misfits.into_iter().map(|misfit| Wrong::at(&misfit.pointer, misfit.detail)))
+            }
+            CampaignError::Unknown => Self::new(Code::UnknownCampaign, error.to_string()),
+            CampaignError::Changed { .. } => Self::new(Code::Changed, error.to_string()),
+            CampaignError::Full(_) => Self::new(Code::CatalogFull, error.to_string()),
+            CampaignError::Catalog(error) => error.into(),
+        }
+    }
+}

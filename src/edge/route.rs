@@ -1,0 +1,218 @@
+//! Where a visit goes: to the link's own destination, or where its campaign sends it.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+use hyper::HeaderMap;
+use hyper::header::COOKIE;
+
+use super::core::Core;
+use crate::catalog::agents::Agent;
+use crate::catalog::geo;
+use crate::click::campaign::{Campaign, Decision, Local, Sticky, Strategy, Turn, Turns};
+use crate::click::condition::{Facts, Map, Needs, Number, Text};
+use crate::click::{ClickId, Link, Visit, class, query};
+use crate::telemetry::metrics::Decided;
+
+/// Rules in whose turns a thread keeps its place; one more, and all begin anew.
+const TURNS_MAX: usize = 10_000;
+
+/// The turns of round robin on one edge thread.
+#[derive(Debug, Default)]
+pub(super) struct ThreadTurns(HashMap<(u64, usize), (u64, Turn)>);
+
+impl Turns for ThreadTurns {
+    fn turn(&mut self, of: &Campaign, rule: usize) -> &mut Turn {
+        let place = (of.mark, rule);
+        if self.0.len() >= TURNS_MAX && !self.0.contains_key(&place) {
+            self.0.clear();
+        }
+        let (version, turn) = self.0.entry(place).or_default();
+        if *version != of.version {
+            (*version, *turn) = (of.version, Turn::default());
+        }
+        turn
+    }
+}
+
+/// What is known of one request when its campaign decides.
+pub(super) struct Seen<'v> {
+    visit: &'v Visit<'v>,
+    headers: &'v HeaderMap,
+    link: &'v Link,
+    external_click_id: &'v [u8],
+    agent: Option<Agent>,
+    country: Option<[u8; 2]>,
+    local: Option<Local>,
+}
+
+impl<'v> Seen<'v> {
+    /// Finds out what this campaign asks for, and no more.
+    pub(super) fn new(
+        core: &Core,
+        campaign: &Campaign,
+        link: &'v Link,
+        visit: &'v Visit<'v>,
+        headers: &'v HeaderMap,
+        external_click_id: &'v [u8],
+        unix_ms: u64,
+    ) -> Self {
+        let needs = |what| campaign.needs.has(what);
+        Self {
+            visit,
+            headers,
+            link,
+            external_click_id,
+            agent: needs(Needs::AGENT).then(|| core.agents.borrow_mut().read(visit.ua)),
+            country: needs(Needs::PLACE).then(|| core.parts.geo.country(visit.address)).flatten(),
+            local: needs(Needs::TIME).then(|| campaign.zone.local(unix_ms)),
+        }
+    }
+
+    fn class(&self) -> class::Class {
+        let crawler = self.agent.is_some_and(|agent| agent.crawler);
+        class::classify(self.visit.head, self.visit.prefetch, crawler, self.visit.ua.is_empty()).0
+    }
+}
+
+/// What a campaign goes by: the visitor of this day, or the click.
+pub(super) fn key(core: &Core, campaign: &Campaign, visit: &Visit<'_>, id: ClickId) -> u64 {
+    match campaign.sticky {
+        Sticky::None => id.as_u64_pair().1,
+        Sticky::Visitor => core.day_key.borrow().visitor(visit),
+    }
+}
+
+/// Counts what decided.
+pub(super) fn count(core: &Core, decision: &Decision<'_>) {
+    core.metrics.decide(match decision {
+        Decision::Rule(rule, _) => match rule.choice.strategy() {
+            Strategy::Weighted => Decided::Weighted,
+            Strategy::RoundRobin => Decided::RoundRobin,
+            Strategy::Priority => Decided::Priority,
+            Strategy::HighestBid => Decided::HighestBid,
+        },
+        Decision::Default(_) => Decided::Default,
+        Decision::Fallback(_) => Decided::Fallback,
+        Decision::Link => Decided::Link,
+    });
+}
+
+impl Facts for Seen<'_> {
+    fn text(&self, name: Text) -> Cow<'_, str> {
+        let agent = |text: fn(&Agent) -> &'static str| Cow::Borrowed(self.agent.as_ref().map_or("", text));
+        match name {
+            Text::Country => self.country.as_ref().map_or_else(Cow::default, |code| String::from_utf8_lossy(code)),
+            Text::Continent => self.country.and_then(geo::continent).unwrap_or_default().into(),
+            Text::Device => agent(|agent| agent.device),
+            Text::Os => agent(|agent| agent.os),
+            Text::Browser => agent(|agent| agent.browser),
+            Text::Language => first_language(self.visit.language).into(),
+            Text::Referrer => String::from_utf8_lossy(self.visit.referrer),
+            Text::ReferrerDomain => domain(self.visit.referrer).into(),
+            Text::Source => self.entry(Map::Query, "source").unwrap_or_default(),
+            Text::ExternalClickId => String::from_utf8_lossy(self.external_click_id),
+            Text::Date => self.local.map_or_else(Cow::default, |local| local.to_string().into()),
+            Text::Class => self.class().name().into(),
+            Text::Slug => self.link.slug.as_str().into(),
+        }
+    }
+
+    fn number(&self, name: Number) -> i64 {
+        self.local.map_or(0, |local| match name {
+            Number::Hour => local.hour.into(),
+            Number::Weekday => local.weekday.into(),
+        })
+    }
+
+    fn entry(&self, of: Map, key: &str) -> Option<Cow<'_, str>> {
+        match of {
+            Map::Query => text(query::find(self.visit.query, key)?),
+            Map::Header => Some(self.headers.get(key)?.to_str().ok()?.into()),
+            Map::Cookie => cookie(self.headers, key).map(Cow::Borrowed),
+        }
+    }
+
+    fn is_bot(&self) -> bool {
+        self.visit.ua.is_empty() || self.agent.is_some_and(|agent| agent.crawler)
+    }
+
+    fn address(&self) -> IpAddr {
+        self.visit.address
+    }
+
+    fn has_tag(&self, tag: &str) -> bool {
+        self.link.tags.iter().any(|known| known == tag)
+    }
+}
+
+fn text(value: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
+    match value {
+        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    }
+}
+
+/// The value of the first cookie of this name.
+fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let (_, value) = pairs.find(|(known, _)| *known == name)?;
+    Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+}
+
+/// `de` of `de-AT, en;q=0.8`.
+fn first_language(accepted: &[u8]) -> String {
+    let word = accepted.split(|byte| !byte.is_ascii_alphabetic()).next().unwrap_or_default();
+    String::from_utf8_lossy(word).to_ascii_lowercase()
+}
+
+/// The host of a URL, in lower case and without port; empty when there is none.
+fn domain(url: &[u8]) -> String {
+    let after = url.windows(3).position(|three| three == b"://").map_or(&b""[..], |at| &url[at + 3..]);
+    let authority = after.split(|byte| b"/?#".contains(byte)).next().unwrap_or_default();
+    let host = authority.rsplit(|byte| *byte == b'@').next().unwrap_or_default();
+    let host = match host.strip_prefix(b"[") {
+        Some(six) => six.split(|byte| *byte == b']').next().unwrap_or_default(),
+        None => host.split(|byte| *byte == b':').next().unwrap_or_default(),
+    };
+    String::from_utf8_lossy(host).to_ascii_lowercase()
+}
+
+/// Kept by each thread, for all campaigns.
+pub(super) type SharedTurns = RefCell<ThreadTurns>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_language_and_the_domain_of_a_referrer_are_found() {
+        for (accepted, expected) in
+            [("de-AT, en;q=0.8", "de"), ("EN", "en"), ("*", ""), ("", ""), ("fr;q=0.1,de", "fr")]
+        {
+            assert_eq!(first_language(accepted.as_bytes()), expected, "{accepted}");
+        }
+        for (url, expected) in [
+            ("https://News.Example:8443/a?b#c", "news.example"),
+            ("https://user:pw@a.example?x", "a.example"),
+            ("http://[2001:db8::1]:80/", "2001:db8::1"),
+            ("android-app://com.example/", "com.example"),
+            ("a.example/x", ""),
+            ("", ""),
+        ] {
+            assert_eq!(domain(url.as_bytes()), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, "ab=1; b=\"two\"".parse().unwrap());
+        headers.append(COOKIE, "c=x=y;b=3".parse().unwrap());
+        let found = ["a", "ab", "b", "c", "d"].map(|name| cookie(&headers, name));
+        assert_eq!(found, [None, Some("1"), Some("two"), Some("x=y"), None]);
+    }
+}

@@ -1,0 +1,59 @@
+//! What can come of a step, as closed sets: the values of labels. `metrics` counts by them.
+
+/// How the edge answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A redirect with an `X-Click-Id`.
+    Redirected,
+    /// A redirect without one: the journal could not take the click.
+    Untracked,
+    /// No such link, or a paused one: 404.
+    UnknownLink,
+    /// A request that the edge does not answer: 405, 414, 501.
+    Refused,
+    /// `/robots.txt` and the like.
+    Other,
+}
+
+impl Outcome {
+    pub(super) const NAMES: [&str; 5] = ["redirected", "untracked", "unknown_link", "refused", "other"];
+}
+
+/// What decided where a visit of a campaign went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// A rule, by weight.
+    Weighted,
+    /// A rule, in turn.
+    RoundRobin,
+    /// A rule, the first of its list.
+    Priority,
+    /// A rule, by bid.
+    HighestBid,
+    /// The default destinations.
+    Default,
+    /// The campaign's fallback.
+    Fallback,
+    /// The campaign had nothing: the link's own destination.
+    Link,
+}
+
+impl Decided {
+    pub(super) const NAMES: [&str; 7] =
+        ["weighted", "round_robin", "priority", "highest_bid", "default", "fallback", "link"];
+}
+
+/// How much of a batch was in the store when it was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    None,
+    /// Some rows.
+    Some,
+    /// All of it.
+    All,
+}
+
+impl Found {
+    pub(super) const NAMES: [&str; 3] = ["none", "some", "all"];
+}
