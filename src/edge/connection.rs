@@ -21,6 +21,9 @@ use tokio::sync::Notify;
 use super::core::Core;
 use super::{resolve, respond};
 
+/// hyper's own limit of header lines.
+const HYPER_HEADERS_MAX: usize = 100;
+
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
@@ -177,11 +180,14 @@ pub(super) fn spawn(core: Rc<Core>, stream: TcpStream, peer: IpAddr) {
     let mut builder = http1::Builder::new();
     builder
         .max_buf_size(limits.head_bytes_max)
-        .max_headers(limits.headers_max)
         // Answers are one small buffer: gathering it from parts would cost more than the copy.
         .writev(false)
         // Not `pipeline_flush`: it holds the answer to a bad head back, behind the bytes that nobody will read.
         .header_read_timeout(None);
+    // For its own limit hyper has room on the stack; for any other one it allocates twice a request.
+    if limits.headers_max != HYPER_HEADERS_MAX {
+        builder.max_headers(limits.headers_max);
+    }
     let trusted = limits.trusted_proxies.iter().any(|network| network.contains(peer));
     tokio::task::spawn_local(async move {
         let io = Socket { stream: TokioIo::new(stream), core: Rc::clone(&core), watched: Rc::clone(&watched) };
