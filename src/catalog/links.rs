@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use hyper::header::HeaderValue;
 use tokio::sync::Mutex;
 
@@ -17,7 +17,8 @@ use crate::clock::Clock;
 
 const SHARDS: usize = 256;
 
-type Shard = HashMap<Box<str>, Arc<Entry>, foldhash::quality::RandomState>;
+/// By the hash of the slug, which the entry has: so a link costs the map one pointer.
+type Shard = HashTable<Arc<Entry>>;
 
 /// A link as the edge follows it.
 #[derive(Debug)]
@@ -104,11 +105,13 @@ impl Links {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, CatalogError> {
         let hasher = foldhash::quality::RandomState::default();
-        let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::default()).collect();
         let links = store.load_all().await?;
         let count = links.len();
+        let mut shards: Vec<_> = (0..SHARDS).map(|_| Shard::with_capacity(count / SHARDS)).collect();
+        let rehash = |entry: &Arc<Entry>| hasher.hash_one(entry.link.slug.as_str());
         for link in links {
-            shards[shard_of(&hasher, &link.slug)].insert(link.slug.as_str().into(), Arc::new(Entry::new(link)));
+            let hash = hasher.hash_one(link.slug.as_str());
+            shards[shard_of(hash)].insert_unique(hash, Arc::new(Entry::new(link)), rehash);
         }
         Ok(Self {
             shards: shards.into_iter().map(ArcSwap::from_pointee).collect(),
@@ -124,14 +127,16 @@ impl Links {
 
     /// Calls `f` with the link of this slug. No lock, no copy, no reference count.
     pub fn with<R>(&self, slug: &str, f: impl FnOnce(Option<&Entry>) -> R) -> R {
-        let shard = self.shards[shard_of(&self.hasher, slug)].load();
-        f(shard.get(slug).map(Arc::as_ref))
+        let hash = self.hasher.hash_one(slug);
+        let shard = self.shards[shard_of(hash)].load();
+        f(shard.find(hash, |entry| entry.link.slug == slug).map(Arc::as_ref))
     }
 
     /// The link of this slug, shared.
     #[must_use]
     pub fn get(&self, slug: &str) -> Option<Arc<Entry>> {
-        self.shards[shard_of(&self.hasher, slug)].load().get(slug).cloned()
+        let hash = self.hasher.hash_one(slug);
+        self.shards[shard_of(hash)].load().find(hash, |entry| entry.link.slug == slug).cloned()
     }
 
     /// Links served.
@@ -195,9 +200,7 @@ impl Links {
         }
         self.store.delete(slug).await?;
         self.count.fetch_sub(1, Ordering::Relaxed);
-        self.edit(slug, |shard| {
-            shard.remove(slug);
-        });
+        self.edit(slug, None);
         Ok(())
     }
 
@@ -219,16 +222,21 @@ impl Links {
 
     fn publish(&self, link: Link) -> Arc<Entry> {
         let entry = Arc::new(Entry::new(link));
-        self.edit(&entry.link.slug, |shard| {
-            shard.insert(entry.link.slug.as_str().into(), Arc::clone(&entry));
-        });
+        self.edit(&entry.link.slug, Some(&entry));
         entry
     }
 
-    fn edit(&self, slug: &str, change: impl Fn(&mut Shard)) {
-        self.shards[shard_of(&self.hasher, slug)].rcu(|shard| {
+    /// Puts an entry in the place of the one of this slug, or takes that one away.
+    fn edit(&self, slug: &str, new: Option<&Arc<Entry>>) {
+        let hash = self.hasher.hash_one(slug);
+        self.shards[shard_of(hash)].rcu(|shard| {
             let mut copy = Shard::clone(shard);
-            change(&mut copy);
+            if let Ok(old) = copy.find_entry(hash, |entry| entry.link.slug == slug) {
+                old.remove();
+            }
+            if let Some(new) = new {
+                copy.insert_unique(hash, Arc::clone(new), |entry| self.hasher.hash_one(entry.link.slug.as_str()));
+            }
             copy
         });
     }
@@ -240,9 +248,9 @@ impl std::fmt::Debug for Links {
     }
 }
 
-fn shard_of(hasher: &foldhash::quality::RandomState, slug: &str) -> usize {
-    // The top bits: the map itself uses the low ones.
-    (hasher.hash_one(slug) >> 56) as usize % SHARDS
+/// By the top bits: the table itself uses the low ones, and some of the top.
+const fn shard_of(hash: u64) -> usize {
+    (hash >> 48) as usize % SHARDS
 }
 
 fn random_slug() -> String {
