@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, Row, named_params};
+use serde_json::Value;
 
 use super::database_thread::{DatabaseThread, Gone};
 use super::sqlite_campaigns;
@@ -14,23 +15,28 @@ use super::sqlite_file::{self, FileError, Migration};
 use crate::BoxFuture;
 use crate::catalog::{CampaignStore, CatalogError, LinkStore};
 use crate::click::{Campaign, Link, OwnHosts, QueryMode, RawLink};
+use crate::clock::rfc_3339;
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration { name: "001_links", sql: include_str!("../../schema/sqlite/catalog/001_links.sql") },
     Migration { name: "002_campaigns", sql: include_str!("../../schema/sqlite/catalog/002_campaigns.sql") },
+    Migration { name: "003_life", sql: include_str!("../../schema/sqlite/catalog/003_life.sql") },
 ];
 
 const CACHE_KIB: u32 = 2048;
 
 const SELECT: &str =
-    "SELECT slug, url, status, query, campaign, paused, tags, external_id, version, created_ms, updated_ms
-     FROM links WHERE slug > ?1 ORDER BY slug";
+    "SELECT slug, url, status, query, campaign, paused, tags, external_id, starts_ms, expires_ms, expired_url, version,
+     created_ms, updated_ms FROM links WHERE slug > ?1 ORDER BY slug";
 const INSERT: &str =
-    "INSERT INTO links (slug, url, status, query, campaign, paused, tags, external_id, version, created_ms, updated_ms)
-     VALUES (:slug, :url, :status, :query, :campaign, :paused, :tags, :external_id, :version, :created_ms, :updated_ms)";
+    "INSERT INTO links (slug, url, status, query, campaign, paused, tags, external_id, starts_ms, expires_ms, expired_url,
+     version, created_ms, updated_ms)
+     VALUES (:slug, :url, :status, :query, :campaign, :paused, :tags, :external_id, :starts_ms, :expires_ms, :expired_url,
+     :version, :created_ms, :updated_ms)";
 const UPDATE: &str =
     "UPDATE links SET url = :url, status = :status, query = :query, campaign = :campaign, paused = :paused,
-     tags = :tags, external_id = :external_id, version = :version, created_ms = :created_ms, updated_ms = :updated_ms
+     tags = :tags, external_id = :external_id, starts_ms = :starts_ms, expires_ms = :expires_ms,
+     expired_url = :expired_url, version = :version, created_ms = :created_ms, updated_ms = :updated_ms
      WHERE slug = :slug";
 
 /// Links in a SQLite file.
@@ -158,6 +164,12 @@ fn read(row: &Row<'_>) -> Result<Link, String> {
         let number = row.get::<_, i64>(column).map_err(|e| e.to_string())?;
         u64::try_from(number).map_err(|_| format!("{column} is negative"))
     };
+    // In the form in which it is checked.
+    let moment = |column: &str| -> Result<Option<Value>, String> {
+        let number = row.get::<_, Option<i64>>(column).map_err(|e| e.to_string())?;
+        let number = number.map(u64::try_from).transpose().map_err(|_| format!("{column} is negative"))?;
+        Ok(number.map(|unix_ms| rfc_3339(unix_ms).into()))
+    };
     let query = match text("query")?.as_str() {
         "ignore" => QueryMode::Ignore,
         "forward" => QueryMode::Forward,
@@ -172,6 +184,9 @@ fn read(row: &Row<'_>) -> Result<Link, String> {
         paused: Some(row.get("paused").map_err(|e| e.to_string())?),
         tags: Some(serde_json::from_str(&text("tags")?).map_err(|e| format!("tags: {e}"))?),
         external_id: Some(text("external_id")?),
+        starts_at: moment("starts_ms")?,
+        expires_at: moment("expires_ms")?,
+        expired_url: row.get::<_, Option<String>>("expired_url").map_err(|e| e.to_string())?.map(Value::from),
         ..RawLink::default()
     };
     // A host that became one of ours after the link was saved is no reason to stop serving it.
@@ -192,6 +207,7 @@ fn save(connection: &mut Connection, sql: &str, link: &Link) -> rusqlite::Result
         QueryMode::Forward => "forward",
     };
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let life = link.life.as_deref();
     connection.prepare_cached(sql)?.execute(named_params! {
         ":slug": link.slug,
         ":url": link.url,
@@ -199,8 +215,11 @@ fn save(connection: &mut Connection, sql: &str, link: &Link) -> rusqlite::Result
         ":query": query,
         ":campaign": link.campaign,
         ":paused": link.paused,
-        ":tags": serde_json::Value::from(link.tags.as_slice()).to_string(),
+        ":tags": Value::from(link.tags.as_slice()).to_string(),
         ":external_id": link.external_id,
+        ":starts_ms": life.and_then(|life| life.starts_ms).map(number),
+        ":expires_ms": life.and_then(|life| life.expires_ms).map(number),
+        ":expired_url": life.and_then(|life| life.expired.as_ref()).map(|expired| &expired.url),
         ":version": number(link.version),
         ":created_ms": number(link.created_ms),
         ":updated_ms": number(link.updated_ms),
@@ -209,6 +228,8 @@ fn save(connection: &mut Connection, sql: &str, link: &Link) -> rusqlite::Result
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn link(slug: &str) -> Link {
@@ -248,6 +269,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_life_of_a_link_survives_a_restart_and_so_does_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let catalog = SqliteCatalog::open(&path).unwrap();
+        let timed = |slug: &str, life: Value| {
+            let change: RawLink = serde_json::from_value(life).unwrap();
+            link(slug).changed(change, &OwnHosts::default()).unwrap()
+        };
+        let links = [
+            timed("a", json!({"starts_at": "1970-01-01T00:00:00Z"})),
+            timed("b", json!({"expires_at": "9999-12-30T22:00:00Z"})),
+            timed(
+                "c",
+                json!({"starts_at": "2026-11-21T12:00:00.001Z", "expires_at": "2026-11-21T12:00:00.002Z",
+                "expired_url": "https://b.example/{slug}"}),
+            ),
+        ];
+        for link in links.iter().chain([&Link { slug: "d".into(), ..links[2].clone() }]) {
+            catalog.insert(link).await.unwrap();
+        }
+        catalog.update(&link("d")).await.unwrap();
+        drop(catalog);
+        let read = SqliteCatalog::open(&path).unwrap().load_all().await.unwrap();
+        assert_eq!((&read[..3], &read[3..]), (&links[..], &[link("d")][..]));
+    }
+
+    #[tokio::test]
+    async fn a_file_from_before_links_had_a_life_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let mut old = sqlite_file::open(&path, CACHE_KIB, &MIGRATIONS[..2]).unwrap();
+        sqlite_file::migrate(&mut old, &MIGRATIONS[..2]).unwrap();
+        let row = "INSERT INTO links VALUES ('a', 'https://a.example/', 302, 'ignore', '', 0, '[]', '', 1, 5, 6)";
+        old.execute(row, []).unwrap();
+        drop(old);
+        let links = SqliteCatalog::open(&path).unwrap().load_all().await.unwrap();
+        assert_eq!((links.len(), links[0].slug.as_str(), links[0].life.as_ref()), (1, "a", None));
+    }
+
+    #[tokio::test]
     async fn pages_follow_the_slugs() {
         let folder = tempfile::tempdir().unwrap();
         let catalog = SqliteCatalog::open(&folder.path().join("catalog.db")).unwrap();
@@ -265,13 +326,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("catalog.db");
         let catalog = SqliteCatalog::open(&path).unwrap();
-        for slug in ["a", "b", "c", "d"] {
+        for slug in ["a", "b", "c", "d", "e", "f"] {
             catalog.insert(&link(slug)).await.unwrap();
         }
         let other = Connection::open(&path).unwrap();
         other.execute("UPDATE links SET url = 'mailto:a@b.example' WHERE slug = 'a'", []).unwrap();
         other.execute("UPDATE links SET tags = '[1' WHERE slug = 'b'", []).unwrap();
         other.execute("UPDATE links SET status = 99999999 WHERE slug = 'c'", []).unwrap();
+        other.execute("UPDATE links SET starts_ms = -1 WHERE slug = 'e'", []).unwrap();
+        other.execute("UPDATE links SET expired_url = 'https://b.example/' WHERE slug = 'f'", []).unwrap();
         assert_eq!(catalog.load_all().await.unwrap(), [link("d")]);
         assert_eq!(catalog.list(None, 1).await.unwrap(), [link("d")]);
     }

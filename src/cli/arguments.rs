@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::links::LifeOfLink;
 use super::store::StoreCommand;
 
 const EVERYWHERE: &str = "Options of every command";
@@ -132,7 +133,8 @@ pub(super) enum LinkCommand {
     #[command(after_help = "\
 Examples:
   trellis link add https://example.com/
-  trellis link add 'https://example.com/?id={click_id}' --slug spring --tag mail --tag may")]
+  trellis link add 'https://example.com/?id={click_id}' --slug spring --tag mail --tag may
+  trellis link add https://example.com/sale --expires-at 2026-12-01T00:00:00+01:00 --expired-url https://example.com/")]
     Add(AddLink),
     /// List links in the order of their slugs
     #[command(after_help = "Each line: slug, status, campaign, url; `paused` at the end.")]
@@ -168,6 +170,8 @@ pub(super) struct AddLink {
     /// Your own id for the link
     #[arg(long, value_name = "ID")]
     pub(super) external_id: Option<String>,
+    #[command(flatten)]
+    pub(super) life: LifeOfLink,
 }
 
 /// `--query`

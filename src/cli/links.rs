@@ -14,6 +14,20 @@ use crate::config::Config;
 
 const PAGE: u64 = 1000;
 
+/// When a link is followed, of `trellis link add`.
+#[derive(Debug, clap::Args)]
+pub(super) struct LifeOfLink {
+    /// Until then, RFC 3339, it answers like an unknown link
+    #[arg(long, value_name = "TIME")]
+    starts_at: Option<String>,
+    /// From then on, RFC 3339, it has expired: 410, or on to --expired-url
+    #[arg(long, value_name = "TIME")]
+    expires_at: Option<String>,
+    /// Where visitors go when it has expired, with macros as in URL
+    #[arg(long, value_name = "URL")]
+    expired_url: Option<String>,
+}
+
 pub(super) async fn run(config: &Config, command: LinkCommand) -> Result<(), Stop> {
     let api = Api::open(config).await?;
     match command {
@@ -32,6 +46,9 @@ async fn add(config: &Config, api: &Api, link: AddLink) -> Result<(), Stop> {
         ("campaign", link.campaign.map(Value::from)),
         ("tags", (!link.tags.is_empty()).then(|| link.tags.into())),
         ("external_id", link.external_id.map(Value::from)),
+        ("starts_at", link.life.starts_at.map(Value::from)),
+        ("expires_at", link.life.expires_at.map(Value::from)),
+        ("expired_url", link.life.expired_url.map(Value::from)),
     ];
     for (field, value) in given {
         if let Some(value) = value {

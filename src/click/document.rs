@@ -120,7 +120,8 @@ impl<'d> Object<'d> {
     }
 }
 
-const fn kind(value: &Value) -> &'static str {
+/// What it is, for messages.
+pub(super) const fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Template;
+use super::life::{Life, RawLife, Stage, null_too};
 
 /// Bytes of a destination, macros included.
 pub const URL_BYTES_MAX: usize = 4096;
@@ -14,7 +15,8 @@ pub const TAGS_MAX: usize = 32;
 pub const NAME_BYTES_MAX: usize = 128;
 
 /// First path segments that mean something else on the edge.
-pub const RESERVED_SLUGS: [&str; 6] = ["in", "robots.txt", "favicon.ico", "health", "metrics", ".well-known"];
+pub const RESERVED_SLUGS: [&str; 7] =
+    ["in", "robots.txt", "favicon.ico", "health", "metrics", ".well-known", "apple-app-site-association"];
 
 /// What happens to the visitor's query string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,14 +49,19 @@ pub struct RawLink {
     pub tags: Option<Vec<String>>,
     /// The operator's own id for this link.
     pub external_id: Option<String>,
+    /// RFC 3339: until then the link answers like an unknown one. Of this and the next two a JSON null is kept: it removes.
+    #[serde(default, deserialize_with = "null_too")]
+    pub starts_at: Option<serde_json::Value>,
+    /// RFC 3339: from then on the link has expired.
+    #[serde(default, deserialize_with = "null_too")]
+    pub expires_at: Option<serde_json::Value>,
+    /// Where the visitors of an expired link go.
+    #[serde(default, deserialize_with = "null_too")]
+    pub expired_url: Option<serde_json::Value>,
     /// Not built yet: refused.
     pub domain: Option<serde_json::Value>,
     /// Not built yet: refused.
-    pub starts_at: Option<serde_json::Value>,
-    /// Not built yet: refused.
-    pub expires_at: Option<serde_json::Value>,
-    /// Not built yet: refused.
-    pub expired_url: Option<serde_json::Value>,
+    pub max_clicks: Option<serde_json::Value>,
 }
 
 /// A checked link, ready to be followed.
@@ -78,6 +85,8 @@ pub struct Link {
     pub tags: Vec<String>,
     /// The operator's own id; may be empty.
     pub external_id: String,
+    /// When it is followed; always, without one. In a box: most links have none.
+    pub life: Option<Box<Life>>,
     /// Grows by one with every change; stored with each click.
     pub version: u64,
     /// Unix milliseconds.
@@ -96,7 +105,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    fn new(field: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn new(field: &'static str, detail: impl Into<String>) -> Self {
         Self { field, detail: detail.into() }
     }
 }
@@ -124,6 +133,11 @@ impl Link {
     /// # Errors
     /// Every field that is wrong.
     pub fn check(raw: RawLink, own: &OwnHosts) -> Result<Self, Vec<FieldError>> {
+        Self::check_over(None, raw, own)
+    }
+
+    /// `before`: what the life was, where it is not sent.
+    fn check_over(before: Option<&Life>, raw: RawLink, own: &OwnHosts) -> Result<Self, Vec<FieldError>> {
         let mut errors = not_built(&raw);
         let slug = raw.slug.unwrap_or_default();
         errors.extend(check_slug(&slug).err().map(|e| FieldError::new("slug", e)));
@@ -148,6 +162,8 @@ impl Link {
                     .push(FieldError::new(field, format!("over {NAME_BYTES_MAX} bytes, or holds a control character")));
             }
         }
+        let life = RawLife { starts_at: raw.starts_at, expires_at: raw.expires_at, expired_url: raw.expired_url };
+        let life = Life::check(&life, before, own, &mut errors);
         match target {
             Some(target) if errors.is_empty() => Ok(Self {
                 slug,
@@ -159,6 +175,7 @@ impl Link {
                 paused: raw.paused.unwrap_or_default(),
                 tags,
                 external_id,
+                life,
                 version: 0,
                 created_ms: 0,
                 updated_ms: 0,
@@ -184,13 +201,20 @@ impl Link {
             paused: Some(change.paused.unwrap_or(self.paused)),
             tags: Some(change.tags.unwrap_or_else(|| self.tags.clone())),
             external_id: Some(change.external_id.unwrap_or_else(|| self.external_id.clone())),
-            domain: change.domain,
             starts_at: change.starts_at,
             expires_at: change.expires_at,
             expired_url: change.expired_url,
+            domain: change.domain,
+            max_clicks: change.max_clicks,
         };
-        let link = Self::check(merged, own)?;
+        let link = Self::check_over(self.life.as_deref(), merged, own)?;
         Ok(Self { version: self.version, created_ms: self.created_ms, updated_ms: self.updated_ms, ..link })
+    }
+
+    /// Where it stands in its life at this moment, Unix milliseconds.
+    #[must_use]
+    pub fn stage(&self, unix_ms: u64) -> Stage<'_> {
+        self.life.as_ref().map_or(Stage::Alive, |life| life.stage(unix_ms))
     }
 }
 
@@ -224,16 +248,11 @@ pub(super) fn check_url(url: &str, own: &OwnHosts) -> Result<Template, String> {
 }
 
 fn not_built(raw: &RawLink) -> Vec<FieldError> {
-    [
-        ("domain", &raw.domain),
-        ("starts_at", &raw.starts_at),
-        ("expires_at", &raw.expires_at),
-        ("expired_url", &raw.expired_url),
-    ]
-    .into_iter()
-    .filter(|(_, value)| value.is_some())
-    .map(|(field, _)| FieldError::new(field, "is not built yet; leave it out"))
-    .collect()
+    [("domain", &raw.domain), ("max_clicks", &raw.max_clicks)]
+        .into_iter()
+        .filter(|(_, value)| value.is_some())
+        .map(|(field, _)| FieldError::new(field, "is not built yet; leave it out"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -259,12 +278,16 @@ mod tests {
         let link = RawLink {
             status: Some(200),
             tags: Some(vec!["x".repeat(129)]),
-            expires_at: Some(serde_json::Value::Null),
+            starts_at: Some(serde_json::json!(7)),
+            expires_at: Some(serde_json::json!("tomorrow")),
+            expired_url: Some(serde_json::json!("mailto:a@b.example")),
             domain: Some(serde_json::json!("a.example")),
+            max_clicks: Some(serde_json::json!(5)),
             ..raw("in", "mailto:a@b.example")
         };
         let fields: Vec<_> = Link::check(link, &own()).unwrap_err().into_iter().map(|e| e.field).collect();
-        assert_eq!(fields, ["domain", "expires_at", "slug", "url", "status", "tags"]);
+        let built = ["slug", "url", "status", "tags", "starts_at", "expires_at", "expired_url"];
+        assert_eq!(fields, [&["domain", "max_clicks"][..], &built].concat());
     }
 
     #[test]
@@ -286,5 +309,20 @@ mod tests {
         let changed = link.changed(change, &own()).unwrap();
         assert_eq!((changed.url.as_str(), changed.campaign.as_str()), ("https://b.example/", "c"));
         assert!(link.changed(raw("b", "https://b.example/"), &own()).is_err());
+    }
+
+    #[test]
+    fn a_change_sets_and_removes_times_and_keeps_those_that_it_does_not_name() {
+        let read = |text: &str| serde_json::from_str::<RawLink>(text).unwrap();
+        let link = Link::check(raw("a", "https://a.example/"), &own()).unwrap();
+        assert_eq!((link.life.as_ref(), link.stage(0)), (None, Stage::Alive));
+        let times = r#"{"starts_at":"1970-01-01T00:00:00.005Z","expires_at":"1970-01-01T00:00:00.009Z"}"#;
+        let link = link.changed(read(times), &own()).unwrap();
+        let link = link.changed(read(r#"{"paused":true}"#), &own()).unwrap();
+        assert_eq!([4, 5, 9].map(|ms| link.stage(ms)), [Stage::Early, Stage::Alive, Stage::Expired(None)]);
+        let link = link.changed(read(r#"{"starts_at":null}"#), &own()).unwrap();
+        assert_eq!([4, 9].map(|ms| link.stage(ms)), [Stage::Alive, Stage::Expired(None)]);
+        let link = link.changed(read(r#"{"expires_at":null}"#), &own()).unwrap();
+        assert_eq!(link.life, None);
     }
 }

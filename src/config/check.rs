@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::association;
 use super::layers::Layers;
 use super::retention::{self, Retention};
 use super::units::{
@@ -180,6 +181,8 @@ impl Keys {
             idle_timeout: self.get("edge.idle_timeout", time(ms(50)..=hours(24))),
             trusted_proxies: self.get("edge.trusted_proxies", list(str::parse)),
             public_hosts: self.get("edge.public_hosts", list(host)),
+            apple_app_site_association: self.get("edge.apple_app_site_association", text(association::object)),
+            assetlinks: self.get("edge.assetlinks", text(association::list)),
         }
     }
 

@@ -5,6 +5,7 @@
 //! never prints, and no error or `Debug` of it shows a secret. Called once, by the command line at start; its limits
 //! are those that `check` gives with each key.
 
+mod association;
 mod check;
 mod layers;
 mod problem;
@@ -15,6 +16,8 @@ mod units;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 pub use layers::Sources;
 pub use problem::{Origin, Problem, Problems};
@@ -90,6 +93,10 @@ pub struct Edge {
     pub trusted_proxies: Vec<Network>,
     /// Host names of this service, in lower case.
     pub public_hosts: Vec<String>,
+    /// The file by which iOS apps claim links of this host.
+    pub apple_app_site_association: Option<Bytes>,
+    /// The file by which Android apps do.
+    pub assetlinks: Option<Bytes>,
 }
 
 /// `[control]`

@@ -23,7 +23,7 @@ const TIME_MS_MAX: u64 = 253_402_207_200_999;
 pub(super) struct Fields<T> {
     /// What it says.
     pub(super) value: T,
-    /// Names of the fields that are `null`; `value` cannot tell them from absent ones.
+    /// Names of the fields that are `null`; `value` cannot tell most of them from absent ones.
     pub(super) nulls: Vec<String>,
 }
 

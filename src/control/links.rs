@@ -16,6 +16,7 @@ use super::Parts;
 use super::extract::{Fields, NoParameters, Query, limit};
 use super::problem::{Code, Problem, Wrong};
 use crate::catalog::LinkError;
+use crate::click::life::REMOVABLE;
 use crate::click::link::check_slug;
 use crate::click::{Link, QueryMode, RawLink};
 use crate::clock::rfc_3339;
@@ -36,6 +37,9 @@ struct Shown<'a> {
     paused: bool,
     tags: &'a [String],
     external_id: &'a str,
+    starts_at: Option<String>,
+    expires_at: Option<String>,
+    expired_url: Option<&'a str>,
     version: u64,
     created_at: String,
     updated_at: String,
@@ -43,6 +47,7 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn new(link: &'a Link) -> Self {
+        let life = link.life.as_deref();
         Self {
             slug: &link.slug,
             url: &link.url,
@@ -52,6 +57,9 @@ impl<'a> Shown<'a> {
             paused: link.paused,
             tags: &link.tags,
             external_id: &link.external_id,
+            starts_at: life.and_then(|life| life.starts_ms).map(rfc_3339),
+            expires_at: life.and_then(|life| life.expires_ms).map(rfc_3339),
+            expired_url: life.and_then(|life| life.expired.as_ref()).map(|expired| expired.url.as_str()),
             version: link.version,
             created_at: rfc_3339(link.created_ms),
             updated_at: rfc_3339(link.updated_ms),
@@ -129,9 +137,9 @@ pub(super) async fn change(
     Query(NoParameters {}): Query<NoParameters>,
     body: Fields<RawLink>,
 ) -> Result<Response, Problem> {
-    if !body.nulls.is_empty() {
-        let wrong =
-            body.nulls.into_iter().map(|field| Wrong::new(field, "is null; leave it out, or give the new value"));
+    let nulls = body.nulls.into_iter().filter(|field| !REMOVABLE.contains(&field.as_str()));
+    let wrong: Vec<_> = nulls.map(|field| Wrong::new(field, "is null; leave it out, or give the new value")).collect();
+    if !wrong.is_empty() {
         return Err(Problem::fields(wrong));
     }
     let slug = known(slug)?;

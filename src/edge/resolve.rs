@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use hyper::header::{ACCEPT_LANGUAGE, HeaderName, HeaderValue, REFERER, USER_AGENT};
 use hyper::{HeaderMap, Method, Request};
 
@@ -12,8 +13,9 @@ use super::route::{self, Seen};
 use crate::catalog::Entry;
 use crate::click::address::truncate;
 use crate::click::campaign::{Campaign, Decision};
+use crate::click::life::{EXPIRED, Stage};
 use crate::click::template::Values;
-use crate::click::{Click, ClickId, DayKey, QueryMode, Visit, query};
+use crate::click::{Click, ClickId, DayKey, QueryMode, Template, Visit, query};
 use crate::config::IpPrivacy;
 use crate::handoff::Ticket;
 
@@ -33,9 +35,13 @@ pub(super) enum Resolved {
         location: HeaderValue,
     },
     UnknownLink,
+    /// It has expired and sends its visitors nowhere.
+    ExpiredLink,
     MethodNotAllowed,
     UriTooLong,
     Robots,
+    /// A file by which an app claims links of this host.
+    Association(Bytes),
     /// `/in`, which is not built yet.
     NotBuilt,
 }
@@ -55,6 +61,10 @@ pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: 
     match slug {
         "robots.txt" => return Resolved::Robots,
         "in" => return Resolved::NotBuilt,
+        ".well-known/apple-app-site-association" | "apple-app-site-association" => {
+            return association(&core.parts.config.apple_app_site_association);
+        }
+        ".well-known/assetlinks.json" => return association(&core.parts.config.assetlinks),
         _ => {}
     }
     let headers = request.headers();
@@ -70,12 +80,30 @@ pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: 
         language: text(&ACCEPT_LANGUAGE),
     };
     core.parts.links.with(slug, |entry| match entry {
-        Some(entry) if !entry.link.paused => core
-            .parts
-            .campaigns
-            .with(&entry.link.campaign, |campaign| hand_over(core, entry, campaign, &visit, headers)),
+        Some(entry) if !entry.link.paused => follow(core, entry, &visit, headers),
         _ => Resolved::UnknownLink,
     })
+}
+
+fn association(file: &Option<Bytes>) -> Resolved {
+    file.clone().map_or(Resolved::UnknownLink, Resolved::Association)
+}
+
+/// By where the link stands in its life in this turn of the event loop.
+fn follow(core: &Rc<Core>, entry: &Entry, visit: &Visit<'_>, headers: &HeaderMap) -> Resolved {
+    // With a click in the intake, this turn has begun.
+    if core.intake.borrow().is_empty() {
+        begin_turn(core);
+    }
+    match entry.link.stage(core.turn_ms.get()) {
+        Stage::Alive => core
+            .parts
+            .campaigns
+            .with(&entry.link.campaign, |campaign| hand_over(core, entry, None, campaign, visit, headers)),
+        Stage::Early => Resolved::UnknownLink,
+        Stage::Expired(None) => Resolved::ExpiredLink,
+        Stage::Expired(expired) => hand_over(core, entry, expired, None, visit, headers),
+    }
 }
 
 fn looks_ahead(purpose: &[u8]) -> bool {
@@ -83,18 +111,17 @@ fn looks_ahead(purpose: &[u8]) -> bool {
     !purpose.is_empty() && (holds(b"prefetch") || holds(b"prerender"))
 }
 
-/// Decides where the visit goes, spells the destination, names the click and gives it to the journal.
+/// Decides where the visit goes, spells the destination, names the click and gives it to the journal. `expired`: where the
+/// visitors of a link that has expired go, whatever its campaign would say. The turn has begun.
 fn hand_over(
     core: &Rc<Core>,
     entry: &Entry,
+    expired: Option<&Template>,
     campaign: Option<&Campaign>,
     visit: &Visit<'_>,
     headers: &HeaderMap,
 ) -> Resolved {
     let mut intake = core.intake.borrow_mut();
-    if intake.is_empty() {
-        begin_turn(core);
-    }
     let unix_ms = core.turn_ms.get();
     let id = core.ids.borrow_mut().next(unix_ms);
     let link = &entry.link;
@@ -108,7 +135,7 @@ fn hand_over(
     });
     let (target, route_version) = match (decision.target(), campaign) {
         (Some(target), Some(campaign)) => (Some(target), campaign.version),
-        _ => (None, link.version),
+        _ => (expired, link.version),
     };
     let forward = link.query == QueryMode::Forward;
     let location = match (&entry.location, target) {
@@ -144,7 +171,7 @@ fn hand_over(
         campaign: &link.campaign,
         link: &link.slug,
         rule: decision.rule(),
-        variant: decision.variant(),
+        variant: if expired.is_some() { EXPIRED } else { decision.variant() },
         destination: location.as_bytes(),
         referrer: visit.referrer,
         ua: visit.ua,

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
+};
 use hyper::{Response, StatusCode};
 
 use super::core::Core;
@@ -27,6 +29,8 @@ pub(super) const OVERLOADED: &str = "HTTP/1.1 503 Service Unavailable\r\nconnect
 
 const UNKNOWN_LINK: &str = "{\"type\":\"about:blank\",\"title\":\"There is no such link\",\"status\":404,\
     \"code\":\"unknown_link\"}\n";
+const EXPIRED_LINK: &str = "{\"type\":\"about:blank\",\"title\":\"This link has expired\",\"status\":410,\
+    \"code\":\"expired_link\"}\n";
 const METHOD_NOT_ALLOWED: &str = "{\"type\":\"about:blank\",\"title\":\"Links are followed with GET or HEAD\",\
     \"status\":405,\"code\":\"method_not_allowed\"}\n";
 const URI_TOO_LONG: &str = "{\"type\":\"about:blank\",\"title\":\"The request target is too long\",\"status\":414,\
@@ -49,6 +53,7 @@ pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration
             redirect(status, location, id, kept)
         }
         Resolved::UnknownLink => problem(core, Outcome::UnknownLink, StatusCode::NOT_FOUND, UNKNOWN_LINK),
+        Resolved::ExpiredLink => problem(core, Outcome::Expired, StatusCode::GONE, EXPIRED_LINK),
         Resolved::MethodNotAllowed => {
             let mut answer = problem(core, Outcome::Refused, StatusCode::METHOD_NOT_ALLOWED, METHOD_NOT_ALLOWED);
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -59,6 +64,11 @@ pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration
         Resolved::Robots => {
             core.metrics.count(Outcome::Other);
             text(StatusCode::OK, "text/plain; charset=utf-8", "public, max-age=86400", ROBOTS)
+        }
+        Resolved::Association(file) => {
+            core.metrics.count(Outcome::Other);
+            // An hour: the setting is read at the start, so a restart may bring another one.
+            text(StatusCode::OK, "application/json", "public, max-age=3600", file)
         }
     }
 }
@@ -79,6 +89,8 @@ fn redirect(status: u16, location: HeaderValue, id: ClickId, kept: bool) -> Answ
     } else {
         headers.insert(LOCATION, without_id(location, id));
     }
+    // hyper adds it for GET alone, and HEAD is to get the same headers.
+    headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // What browsers do by default, said aloud: the destination learns the site that the visitor came from, not the page.
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
@@ -97,8 +109,8 @@ fn problem(core: &Core, outcome: Outcome, status: StatusCode, body: &'static str
     text(status, "application/problem+json", "no-store", body)
 }
 
-fn text(status: StatusCode, kind: &'static str, cache: &'static str, body: &'static str) -> Answer {
-    let mut answer = Response::new(Body::from(body));
+fn text(status: StatusCode, kind: &'static str, cache: &'static str, body: impl Into<Body>) -> Answer {
+    let mut answer = Response::new(body.into());
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(cache));
@@ -112,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_fixed_answers_are_valid() {
-        for body in [UNKNOWN_LINK, METHOD_NOT_ALLOWED, URI_TOO_LONG, NOT_BUILT] {
+        for body in [UNKNOWN_LINK, EXPIRED_LINK, METHOD_NOT_ALLOWED, URI_TOO_LONG, NOT_BUILT] {
             let problem: serde_json::Value = serde_json::from_str(body).unwrap();
             assert!(problem["code"].is_string() && problem["status"].is_number());
         }

@@ -7,16 +7,18 @@ pub enum Outcome {
     Redirected,
     /// A redirect without one: the journal could not take the click.
     Untracked,
-    /// No such link, or a paused one: 404.
+    /// No such link, a paused one, or one that has not started: 404.
     UnknownLink,
+    /// The link has expired and sends its visitors nowhere: 410.
+    Expired,
     /// A request that the edge does not answer: 405, 414, 501.
     Refused,
-    /// `/robots.txt` and the like.
+    /// `/robots.txt` and the files by which apps claim links.
     Other,
 }
 
 impl Outcome {
-    pub(super) const NAMES: [&str; 5] = ["redirected", "untracked", "unknown_link", "refused", "other"];
+    pub(super) const NAMES: [&str; 6] = ["redirected", "untracked", "unknown_link", "expired", "refused", "other"];
 }
 
 /// What decided where a visit of a campaign went.

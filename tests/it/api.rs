@@ -174,7 +174,7 @@ fn all_wrong_fields_are_named_at_once() {
     let wrong = json!({ "slug": "in", "url": "x", "status": 200, "tags": ["x".repeat(129)], "expires_at": 1 });
     assert_eq!(
         problem(&post(&trellis, &wrong), 422, "invalid_fields"),
-        ["expires_at", "slug", "url", "status", "tags"]
+        ["slug", "url", "status", "tags", "expires_at"]
     );
     let wrong = json!({ "slug": 7, "status": "302", "colour": "red" });
     assert_eq!(problem(&post(&trellis, &wrong), 422, "invalid_fields"), ["colour", "slug", "status"]);

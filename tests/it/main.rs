@@ -14,6 +14,7 @@ mod edge;
 mod harness;
 mod journal;
 mod ledger;
+mod life_cycle;
 mod lifecycle;
 mod live;
 mod live_backends;

@@ -4,6 +4,7 @@ mod campaigns;
 mod compression;
 mod dead_letters;
 mod fakes;
+mod life;
 
 use std::sync::atomic::Ordering;
 
@@ -122,7 +123,7 @@ async fn a_link_is_made_read_changed_and_removed() {
     let mut expected = json!({
         "slug": "spring", "url": "https://a.example/", "status": 302, "query": "ignore", "campaign": "c", "paused": false,
         "tags": ["x"], "external_id": "e", "version": 1, "created_at": "2023-11-14T22:13:20.000Z",
-        "updated_at": "2023-11-14T22:13:20.000Z",
+        "updated_at": "2023-11-14T22:13:20.000Z", "starts_at": null, "expires_at": null, "expired_url": null,
     });
     assert_eq!(made.json(), expected);
     assert_eq!(bench.api("GET", "/links/spring", "").await.json(), expected);
