@@ -4,7 +4,7 @@
 //! country == "DE" && device in ["mobile", "tablet"] && !is_bot
 //! query["utm_source"].startsWith("news") || ip.in_cidr("192.0.2.0/24")
 //! ```
-//! What it knows: the names of [`names`]; texts, whole numbers, `true` and `false`; `==` `!=` `<` `<=` `>` `>=` between two
+//! What it knows: the names of `names.rs`; texts, whole numbers, `true` and `false`; `==` `!=` `<` `<=` `>` `>=` between two
 //! texts or two numbers (`==` and `!=` also between two conditions); `in` with a list, with `tags`, and with a map for "has
 //! this key"; `&&` `||` `!`; `.startsWith` `.endsWith` `.contains` `.matches` of texts; `ip.in_cidr`; `has(query.x)`. All
 //! else is refused when it is parsed, with line and column: CEL itself would say of an unknown name nothing until it is
