@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use rusqlite::types::FromSql;
 use rusqlite::{Connection, ErrorCode, Row, named_params};
 use serde_json::Value;
 
@@ -158,44 +159,62 @@ fn select(connection: &mut Connection, after: &str, limit: usize) -> rusqlite::R
     Ok(links)
 }
 
+/// Columns of [`SELECT`], in its order: names would be looked up for each of a million rows.
+#[derive(Clone, Copy)]
+enum Column {
+    Slug,
+    Url,
+    Status,
+    Query,
+    Campaign,
+    Paused,
+    Tags,
+    ExternalId,
+    StartsMs,
+    ExpiresMs,
+    ExpiredUrl,
+    Version,
+    CreatedMs,
+    UpdatedMs,
+}
+
 fn read(row: &Row<'_>) -> Result<Link, String> {
-    let text = |column: &str| row.get::<_, String>(column).map_err(|e| e.to_string());
-    let number = |column: &str| -> Result<u64, String> {
-        let number = row.get::<_, i64>(column).map_err(|e| e.to_string())?;
-        u64::try_from(number).map_err(|_| format!("{column} is negative"))
-    };
+    fn get<T: FromSql>(row: &Row<'_>, column: Column) -> Result<T, String> {
+        row.get(column as usize).map_err(|e| e.to_string())
+    }
+    let text = |column| get::<String>(row, column);
+    let number = |column, name| u64::try_from(get::<i64>(row, column)?).map_err(|_| format!("{name} is negative"));
     // In the form in which it is checked.
-    let moment = |column: &str| -> Result<Option<Value>, String> {
-        let number = row.get::<_, Option<i64>>(column).map_err(|e| e.to_string())?;
-        let number = number.map(u64::try_from).transpose().map_err(|_| format!("{column} is negative"))?;
-        Ok(number.map(|unix_ms| rfc_3339(unix_ms).into()))
+    let moment = |column, name| -> Result<Option<Value>, String> {
+        let number = get::<Option<i64>>(row, column)?.map(u64::try_from).transpose();
+        Ok(number.map_err(|_| format!("{name} is negative"))?.map(|unix_ms| rfc_3339(unix_ms).into()))
     };
-    let query = match text("query")?.as_str() {
+    let query = match text(Column::Query)?.as_str() {
         "ignore" => QueryMode::Ignore,
         "forward" => QueryMode::Forward,
         other => return Err(format!("query: unknown mode `{other}`")),
     };
     let raw = RawLink {
-        slug: Some(text("slug")?),
-        url: Some(text("url")?),
-        status: Some(row.get("status").map_err(|e| e.to_string())?),
+        slug: Some(text(Column::Slug)?),
+        url: Some(text(Column::Url)?),
+        status: Some(get(row, Column::Status)?),
         query: Some(query),
-        campaign: Some(text("campaign")?),
-        paused: Some(row.get("paused").map_err(|e| e.to_string())?),
-        tags: Some(serde_json::from_str(&text("tags")?).map_err(|e| format!("tags: {e}"))?),
-        external_id: Some(text("external_id")?),
-        starts_at: moment("starts_ms")?,
-        expires_at: moment("expires_ms")?,
-        expired_url: row.get::<_, Option<String>>("expired_url").map_err(|e| e.to_string())?.map(Value::from),
+        campaign: Some(text(Column::Campaign)?),
+        paused: Some(get(row, Column::Paused)?),
+        tags: Some(serde_json::from_str(&text(Column::Tags)?).map_err(|e| format!("tags: {e}"))?),
+        external_id: Some(text(Column::ExternalId)?),
+        starts_at: moment(Column::StartsMs, "starts_ms")?,
+        expires_at: moment(Column::ExpiresMs, "expires_ms")?,
+        expired_url: get::<Option<String>>(row, Column::ExpiredUrl)?.map(Value::from),
         ..RawLink::default()
     };
     // A host that became one of ours after the link was saved is no reason to stop serving it.
     let link = Link::check(raw, &OwnHosts::default())
         .map_err(|errors| errors.iter().map(|e| format!("{} {}", e.field, e.detail)).collect::<Vec<_>>().join("; "))?;
     Ok(Link {
-        version: number("version")?,
-        created_ms: number("created_ms")?,
-        updated_ms: number("updated_ms")?,
+        version: number(Column::Version, "version")?,
+        created_ms: number(Column::CreatedMs, "created_ms")?,
+        updated_ms: number(Column::UpdatedMs, "updated_ms")?,
         ..link
     })
 }
