@@ -70,12 +70,23 @@ fn pure(c: &mut Criterion) {
     c.bench_function("splice two macros", |b| {
         b.iter(|| {
             out.clear();
+            let values = Values { click_id: Some(id), external_click_id: b"run-123456", ..Values::of(&visit) };
+            template.splice(black_box(&values), false, &mut out);
+            out.len()
+        });
+    });
+    let text =
+        "https://shop.example/{source}/{sub1:default=none}?c={country}&d={device}&ip={ip}&t={ts_ms}&h={click_id:hash}";
+    let (template, _) = Template::parse(text).expect("valid");
+    c.bench_function("splice seven macros, one in a default and one in a hash", |b| {
+        b.iter(|| {
+            out.clear();
             let values = Values {
                 click_id: Some(id),
-                external_click_id: b"run-123456",
-                slug: "spring",
-                unix_ms: 1,
-                visit: &visit,
+                address: Some(visit.address),
+                country: Some(*b"DE"),
+                device: "desktop",
+                ..Values::of(&visit)
             };
             template.splice(black_box(&values), false, &mut out);
             out.len()

@@ -101,13 +101,7 @@ fn decide(c: &mut Criterion) {
             key += 1;
             out.clear();
             let decision = campaign.decide(black_box(&Fixed), key, &mut turns);
-            let values = Values {
-                click_id: Some(ClickId::new(1, &[1; 10])),
-                external_click_id: b"",
-                slug: "spring",
-                unix_ms: 1,
-                visit: &visit,
-            };
+            let values = Values { click_id: Some(ClickId::new(1, &[1; 10])), ..Values::of(&visit) };
             decision.target().expect("a destination").splice(&values, false, &mut out);
             out.len()
         });

@@ -11,7 +11,13 @@ pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
 /// The decoded value of the first parameter with this name (compared after decoding), if there is one.
 #[must_use]
 pub fn find<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
-    pairs(query).find(|(key, _)| decode(key).as_ref() == name.as_bytes()).map(|(_, value)| decode(value))
+    find_as_sent(query, name).map(decode)
+}
+
+/// The same, as it stands in the query.
+#[must_use]
+pub fn find_as_sent<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    pairs(query).find(|(key, _)| decode(key).as_ref() == name.as_bytes()).map(|(_, value)| value)
 }
 
 type Text<'q> = Cow<'q, [u8]>;
@@ -96,6 +102,23 @@ pub fn encode_value(value: &[u8], out: &mut Vec<u8>) {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
             _ => push_escaped(byte, out),
         }
+    }
+}
+
+/// Appends a value that may be percent-encoded already: escapes (`%` and two hex digits) and the characters
+/// `- . _ ~ ! $ ' ( ) * + , : = @` stay as they are, so that `+` and `%2B` stay apart. All else is percent-encoded, a `%`
+/// without its digits too: a value can end no path segment (`/`, `\`), no parameter (`&`, `;`), no path or query (`?`,
+/// `#`) and no header.
+pub fn encode_as_sent(value: &[u8], out: &mut Vec<u8>) {
+    let mut rest = value;
+    while let [byte, after @ ..] = rest {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(*byte),
+            b'!' | b'$' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b':' | b'=' | b'@' => out.push(*byte),
+            b'%' if after.len() >= 2 && after[..2].iter().all(u8::is_ascii_hexdigit) => out.push(b'%'),
+            _ => push_escaped(*byte, out),
+        }
+        rest = after;
     }
 }
 

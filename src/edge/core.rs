@@ -31,7 +31,7 @@ pub(super) struct Core {
     pub(super) turn_ms: Cell<u64>,
     pub(super) ids: RefCell<IdSource>,
     pub(super) day_key: RefCell<DayKey>,
-    /// User agents, for campaigns that ask.
+    /// User agents, for campaigns and destinations that ask.
     pub(super) agents: RefCell<AgentMemo>,
     pub(super) turns: SharedTurns,
     /// Where destinations are spliced.

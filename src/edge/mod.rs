@@ -55,9 +55,9 @@ pub struct Parts {
     pub links: Arc<Links>,
     /// Campaigns in memory.
     pub campaigns: Arc<Campaigns>,
-    /// User agents, for campaigns that ask.
+    /// User agents, for campaigns and destinations that ask.
     pub agents: Arc<Agents>,
-    /// Countries, for campaigns that ask, and for when privacy leaves no address.
+    /// Countries, likewise, and for when privacy leaves no address.
     pub geo: Arc<Geo>,
     /// Time.
     pub clock: Arc<dyn Clock>,

@@ -9,10 +9,11 @@ use hyper::{HeaderMap, Method, Request};
 
 use super::client;
 use super::core::Core;
-use super::route::{self, Seen};
+use super::route::{self, Found, Seen};
 use crate::catalog::Entry;
 use crate::click::address::truncate;
 use crate::click::campaign::{Campaign, Decision};
+use crate::click::condition::Needs;
 use crate::click::life::{EXPIRED, Stage};
 use crate::click::template::Values;
 use crate::click::{Click, ClickId, DayKey, QueryMode, Template, Visit, query};
@@ -32,7 +33,7 @@ pub(super) enum Resolved {
         ticket: Ticket,
         id: ClickId,
         status: u16,
-        location: HeaderValue,
+        place: Place,
     },
     UnknownLink,
     /// It has expired and sends its visitors nowhere.
@@ -44,6 +45,13 @@ pub(super) enum Resolved {
     Association(Bytes),
     /// `/in`, which is not built yet.
     NotBuilt,
+}
+
+/// Where a visitor is sent.
+pub(super) struct Place {
+    pub(super) location: HeaderValue,
+    /// Where to when the journal does not take the click; without it, `location` with the id cut out.
+    pub(super) without_id: Option<HeaderValue>,
 }
 
 pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: &Request<B>) -> Resolved {
@@ -126,9 +134,11 @@ fn hand_over(
     let id = core.ids.borrow_mut().next(unix_ms);
     let link = &entry.link;
     let external_click_id = query::find(visit.query, "click_id").unwrap_or_default();
+    let mut found = Found::new(core, visit, campaign, unix_ms);
     let mut turns = core.turns.borrow_mut();
     let decision = campaign.map_or(Decision::Link, |campaign| {
-        let seen = Seen::new(core, campaign, link, visit, headers, &external_click_id, unix_ms);
+        found.find(campaign.needs);
+        let seen = Seen { found: &found, headers, link, external_click_id: &external_click_id };
         let decision = campaign.decide(&seen, route::key(core, campaign, visit, id), &mut *turns);
         route::count(core, &decision);
         decision
@@ -137,25 +147,28 @@ fn hand_over(
         (Some(target), Some(campaign)) => (Some(target), campaign.version),
         _ => (expired, link.version),
     };
-    let forward = link.query == QueryMode::Forward;
-    let location = match (&entry.location, target) {
-        (Some(location), None) if !forward || visit.query.is_empty() => location.clone(),
-        _ => {
-            let values =
-                Values { click_id: Some(id), external_click_id: &external_click_id, slug: &link.slug, unix_ms, visit };
-            let mut scratch = core.scratch.borrow_mut();
-            scratch.clear();
-            target.unwrap_or(&link.target).splice(&values, forward, &mut scratch);
-            match HeaderValue::from_bytes(&scratch) {
-                Ok(location) => location,
-                // Templates yield ASCII without controls; a property test holds them to it.
-                Err(_) => return Resolved::UnknownLink,
-            }
+    let variant = if expired.is_some() { EXPIRED } else { decision.variant() };
+    let address = match core.parts.privacy {
+        IpPrivacy::Truncate => Some(truncate(visit.address)),
+        IpPrivacy::None => {
+            found.find(Needs::PLACE);
+            None
         }
     };
-    let (address, country) = match core.parts.privacy {
-        IpPrivacy::Truncate => (Some(truncate(visit.address)), None),
-        IpPrivacy::None => (None, core.parts.geo.country(visit.address)),
+    let values = Values {
+        click_id: Some(id),
+        external_click_id: &external_click_id,
+        campaign: &link.campaign,
+        link: &link.slug,
+        rule: decision.rule(),
+        variant,
+        unix_ms,
+        address,
+        ..Values::of(visit)
+    };
+    let Some(place) = spell(core, entry, target, &mut found, &values) else {
+        // Templates yield ASCII without controls; a property test holds them to it.
+        return Resolved::UnknownLink;
     };
     let fingerprint = core.day_key.borrow().fingerprint(&link.slug, &external_click_id, visit);
     let ticket = intake.push(&Click {
@@ -166,19 +179,55 @@ fn hand_over(
         status: link.status,
         route_version,
         address,
-        country,
+        country: if address.is_none() { found.country } else { None },
         org: ORG,
         campaign: &link.campaign,
         link: &link.slug,
         rule: decision.rule(),
-        variant: if expired.is_some() { EXPIRED } else { decision.variant() },
-        destination: location.as_bytes(),
+        variant,
+        destination: place.location.as_bytes(),
         referrer: visit.referrer,
         ua: visit.ua,
         language: visit.language,
         query: visit.query,
     });
-    Resolved::Redirect { ticket, id, status: link.status, location }
+    Resolved::Redirect { ticket, id, status: link.status, place }
+}
+
+/// Spells the destination: `target`, or the link's own; `None` when it may not stand in a header.
+fn spell(
+    core: &Core,
+    entry: &Entry,
+    target: Option<&Template>,
+    found: &mut Found<'_>,
+    values: &Values<'_>,
+) -> Option<Place> {
+    let forward = entry.link.query == QueryMode::Forward && !values.visit.query.is_empty();
+    if let (Some(location), None, false) = (&entry.location, target, forward) {
+        return Some(Place { location: location.clone(), without_id: None });
+    }
+    let template = target.unwrap_or(&entry.link.target);
+    found.find(template.needs());
+    let values = Values {
+        country: found.country,
+        device: found.agent.map_or("", |agent| agent.device),
+        os: found.agent.map_or("", |agent| agent.os),
+        browser: found.agent.map_or("", |agent| agent.browser),
+        local: found.local,
+        ..*values
+    };
+    let mut scratch = core.scratch.borrow_mut();
+    let mut splice = |values: &Values<'_>| {
+        scratch.clear();
+        template.splice(values, forward, &mut scratch);
+        HeaderValue::from_bytes(&scratch).ok()
+    };
+    let location = splice(&values)?;
+    let without_id = match template.id_can_be_cut() {
+        true => None,
+        false => Some(splice(&Values { click_id: None, ..values })?),
+    };
+    Some(Place { location, without_id })
 }
 
 /// Reads the wall clock, once for all clicks of this turn of the event loop.

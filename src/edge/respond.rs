@@ -11,7 +11,7 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 
 use super::core::Core;
-use super::resolve::Resolved;
+use super::resolve::{Place, Resolved};
 use crate::click::ClickId;
 use crate::failpoint::{self, Point};
 use crate::telemetry::metrics::Outcome;
@@ -44,13 +44,13 @@ const ROBOTS: &str = "User-agent: *\nDisallow: /\n";
 /// was complete.
 pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration) -> Answer {
     match resolved {
-        Resolved::Redirect { ticket, id, status, location } => {
+        Resolved::Redirect { ticket, id, status, place } => {
             let kept = ticket.await;
             failpoint::hit(Point::Respond);
             core.metrics.count(if kept { Outcome::Redirected } else { Outcome::Untracked });
             let answered = core.intake.borrow().last_answered();
             core.metrics.redirect_duration.observe_duration(answered.saturating_sub(began));
-            redirect(status, location, id, kept)
+            redirect(status, place, id, kept)
         }
         Resolved::UnknownLink => problem(core, Outcome::UnknownLink, StatusCode::NOT_FOUND, UNKNOWN_LINK),
         Resolved::ExpiredLink => problem(core, Outcome::Expired, StatusCode::GONE, EXPIRED_LINK),
@@ -73,7 +73,7 @@ pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration
     }
 }
 
-fn redirect(status: u16, location: HeaderValue, id: ClickId, kept: bool) -> Answer {
+fn redirect(status: u16, place: Place, id: ClickId, kept: bool) -> Answer {
     let mut answer = Response::new(Body::default());
     // Links are checked to have one of the redirect statuses.
     *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
@@ -82,12 +82,12 @@ fn redirect(status: u16, location: HeaderValue, id: ClickId, kept: bool) -> Answ
     let mut buffer = [0; 36];
     let id = id.hyphenated(&mut buffer);
     if kept {
-        headers.insert(LOCATION, location);
+        headers.insert(LOCATION, place.location);
         if let Ok(id) = HeaderValue::from_str(id) {
             headers.insert(&X_CLICK_ID, id);
         }
     } else {
-        headers.insert(LOCATION, without_id(location, id));
+        headers.insert(LOCATION, without_id(place, id));
     }
     // hyper adds it for GET alone, and HEAD is to get the same headers.
     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -99,7 +99,10 @@ fn redirect(status: u16, location: HeaderValue, id: ClickId, kept: bool) -> Answ
 }
 
 /// The destination must not carry the id of a click that was not kept.
-fn without_id(location: HeaderValue, id: &str) -> HeaderValue {
+fn without_id(Place { location, without_id }: Place, id: &str) -> HeaderValue {
+    if let Some(location) = without_id {
+        return location;
+    }
     let spelled = location.to_str().ok().filter(|text| text.contains(id)).map(|text| text.replace(id, ""));
     spelled.and_then(|text| HeaderValue::try_from(text).ok()).unwrap_or(location)
 }
@@ -137,8 +140,12 @@ mod tests {
     fn an_untracked_redirect_carries_no_id_at_all() {
         let id = ClickId::new(5, &[1; 10]);
         let location = HeaderValue::try_from(format!("https://a.example/?id={id}&x=1")).unwrap();
-        let answer = redirect(302, location, id, false);
-        assert_eq!(answer.headers()[LOCATION], "https://a.example/?id=&x=1");
-        assert!(!answer.headers().contains_key("x-click-id"));
+        let own = HeaderValue::from_static("https://a.example/?id=none");
+        for (without_id, expected) in [(None, "https://a.example/?id=&x=1"), (Some(own), "https://a.example/?id=none")]
+        {
+            let answer = redirect(302, Place { location: location.clone(), without_id }, id, false);
+            assert_eq!(answer.headers()[LOCATION], expected);
+            assert!(!answer.headers().contains_key("x-click-id"));
+        }
     }
 }

@@ -11,13 +11,17 @@ use hyper::header::COOKIE;
 use super::core::Core;
 use crate::catalog::agents::Agent;
 use crate::catalog::geo;
-use crate::click::campaign::{Campaign, Decision, Local, Sticky, Strategy, Turn, Turns};
+use crate::click::campaign::{Campaign, Decision, Local, Sticky, Strategy, Turn, Turns, Zone};
 use crate::click::condition::{Facts, Map, Needs, Number, Text};
+use crate::click::visit::{domain, first_language};
 use crate::click::{ClickId, Link, Visit, class, query};
 use crate::telemetry::metrics::Decided;
 
 /// Rules in whose turns a thread keeps its place; one more, and all begin anew.
 const TURNS_MAX: usize = 10_000;
+
+/// Where the dates of links without a campaign are.
+static UTC: Zone = Zone::UTC;
 
 /// The turns of round robin on one edge thread.
 #[derive(Debug, Default)]
@@ -37,43 +41,62 @@ impl Turns for ThreadTurns {
     }
 }
 
-/// What is known of one request when its campaign decides.
-pub(super) struct Seen<'v> {
+/// What was found out about one visit, each thing once, and only when somebody asked.
+pub(super) struct Found<'v> {
+    core: &'v Core,
     visit: &'v Visit<'v>,
-    headers: &'v HeaderMap,
-    link: &'v Link,
-    external_click_id: &'v [u8],
-    agent: Option<Agent>,
-    country: Option<[u8; 2]>,
-    local: Option<Local>,
+    campaign: Option<&'v Campaign>,
+    unix_ms: u64,
+    known: Needs,
+    pub(super) agent: Option<Agent>,
+    pub(super) country: Option<[u8; 2]>,
+    pub(super) local: Option<Local>,
 }
 
-impl<'v> Seen<'v> {
-    /// Finds out what this campaign asks for, and no more.
-    pub(super) fn new(
-        core: &Core,
-        campaign: &Campaign,
-        link: &'v Link,
+impl<'v> Found<'v> {
+    /// Nothing yet.
+    pub(super) const fn new(
+        core: &'v Core,
         visit: &'v Visit<'v>,
-        headers: &'v HeaderMap,
-        external_click_id: &'v [u8],
+        campaign: Option<&'v Campaign>,
         unix_ms: u64,
     ) -> Self {
-        let needs = |what| campaign.needs.has(what);
-        Self {
-            visit,
-            headers,
-            link,
-            external_click_id,
-            agent: needs(Needs::AGENT).then(|| core.agents.borrow_mut().read(visit.ua)),
-            country: needs(Needs::PLACE).then(|| core.parts.geo.country(visit.address)).flatten(),
-            local: needs(Needs::TIME).then(|| campaign.zone.local(unix_ms)),
+        Self { core, visit, campaign, unix_ms, known: Needs::NOTHING, agent: None, country: None, local: None }
+    }
+
+    /// Finds out what is asked for and not known yet, and no more.
+    pub(super) fn find(&mut self, asked: Needs) {
+        let missing = |what| asked.has(what) && !self.known.has(what);
+        if missing(Needs::AGENT) {
+            self.agent = Some(self.core.agents.borrow_mut().read(self.visit.ua));
         }
+        if missing(Needs::PLACE) {
+            self.country = self.core.parts.geo.country(self.visit.address);
+        }
+        if missing(Needs::TIME) {
+            let zone = self.campaign.map_or(&UTC, |campaign| &campaign.zone);
+            self.local = Some(zone.local(self.unix_ms));
+        }
+        self.known = self.known.and(asked);
+    }
+}
+
+/// What is known of one request when its campaign decides.
+pub(super) struct Seen<'v> {
+    pub(super) found: &'v Found<'v>,
+    pub(super) headers: &'v HeaderMap,
+    pub(super) link: &'v Link,
+    pub(super) external_click_id: &'v [u8],
+}
+
+impl Seen<'_> {
+    const fn visit(&self) -> &Visit<'_> {
+        self.found.visit
     }
 
     fn class(&self) -> class::Class {
-        let crawler = self.agent.is_some_and(|agent| agent.crawler);
-        class::classify(self.visit.head, self.visit.prefetch, crawler, self.visit.ua.is_empty()).0
+        let crawler = self.found.agent.is_some_and(|agent| agent.crawler);
+        class::classify(self.visit().head, self.visit().prefetch, crawler, self.visit().ua.is_empty()).0
     }
 }
 
@@ -102,26 +125,28 @@ pub(super) fn count(core: &Core, decision: &Decision<'_>) {
 
 impl Facts for Seen<'_> {
     fn text(&self, name: Text) -> Cow<'_, str> {
-        let agent = |text: fn(&Agent) -> &'static str| Cow::Borrowed(self.agent.as_ref().map_or("", text));
+        let agent = |text: fn(&Agent) -> &'static str| Cow::Borrowed(self.found.agent.as_ref().map_or("", text));
         match name {
-            Text::Country => self.country.as_ref().map_or_else(Cow::default, |code| String::from_utf8_lossy(code)),
-            Text::Continent => self.country.and_then(geo::continent).unwrap_or_default().into(),
+            Text::Country => {
+                self.found.country.as_ref().map_or_else(Cow::default, |code| String::from_utf8_lossy(code))
+            }
+            Text::Continent => self.found.country.and_then(geo::continent).unwrap_or_default().into(),
             Text::Device => agent(|agent| agent.device),
             Text::Os => agent(|agent| agent.os),
             Text::Browser => agent(|agent| agent.browser),
-            Text::Language => first_language(self.visit.language).into(),
-            Text::Referrer => String::from_utf8_lossy(self.visit.referrer),
-            Text::ReferrerDomain => domain(self.visit.referrer).into(),
+            Text::Language => first_language(self.visit().language),
+            Text::Referrer => String::from_utf8_lossy(self.visit().referrer),
+            Text::ReferrerDomain => domain(self.visit().referrer),
             Text::Source => self.entry(Map::Query, "source").unwrap_or_default(),
             Text::ExternalClickId => String::from_utf8_lossy(self.external_click_id),
-            Text::Date => self.local.map_or_else(Cow::default, |local| local.to_string().into()),
+            Text::Date => self.found.local.map_or_else(Cow::default, |local| local.to_string().into()),
             Text::Class => self.class().name().into(),
             Text::Slug => self.link.slug.as_str().into(),
         }
     }
 
     fn number(&self, name: Number) -> i64 {
-        self.local.map_or(0, |local| match name {
+        self.found.local.map_or(0, |local| match name {
             Number::Hour => local.hour.into(),
             Number::Weekday => local.weekday.into(),
         })
@@ -129,18 +154,18 @@ impl Facts for Seen<'_> {
 
     fn entry(&self, of: Map, key: &str) -> Option<Cow<'_, str>> {
         match of {
-            Map::Query => text(query::find(self.visit.query, key)?),
+            Map::Query => text(query::find(self.visit().query, key)?),
             Map::Header => Some(self.headers.get(key)?.to_str().ok()?.into()),
             Map::Cookie => cookie(self.headers, key).map(Cow::Borrowed),
         }
     }
 
     fn is_bot(&self) -> bool {
-        self.visit.ua.is_empty() || self.agent.is_some_and(|agent| agent.crawler)
+        self.visit().ua.is_empty() || self.found.agent.is_some_and(|agent| agent.crawler)
     }
 
     fn address(&self) -> IpAddr {
-        self.visit.address
+        self.visit().address
     }
 
     fn has_tag(&self, tag: &str) -> bool {
@@ -163,49 +188,12 @@ fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// `de` of `de-AT, en;q=0.8`.
-fn first_language(accepted: &[u8]) -> String {
-    let word = accepted.split(|byte| !byte.is_ascii_alphabetic()).next().unwrap_or_default();
-    String::from_utf8_lossy(word).to_ascii_lowercase()
-}
-
-/// The host of a URL, in lower case and without port; empty when there is none.
-fn domain(url: &[u8]) -> String {
-    let after = url.windows(3).position(|three| three == b"://").map_or(&b""[..], |at| &url[at + 3..]);
-    let authority = after.split(|byte| b"/?#".contains(byte)).next().unwrap_or_default();
-    let host = authority.rsplit(|byte| *byte == b'@').next().unwrap_or_default();
-    let host = match host.strip_prefix(b"[") {
-        Some(six) => six.split(|byte| *byte == b']').next().unwrap_or_default(),
-        None => host.split(|byte| *byte == b':').next().unwrap_or_default(),
-    };
-    String::from_utf8_lossy(host).to_ascii_lowercase()
-}
-
 /// Kept by each thread, for all campaigns.
 pub(super) type SharedTurns = RefCell<ThreadTurns>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_language_and_the_domain_of_a_referrer_are_found() {
-        for (accepted, expected) in
-            [("de-AT, en;q=0.8", "de"), ("EN", "en"), ("*", ""), ("", ""), ("fr;q=0.1,de", "fr")]
-        {
-            assert_eq!(first_language(accepted.as_bytes()), expected, "{accepted}");
-        }
-        for (url, expected) in [
-            ("https://News.Example:8443/a?b#c", "news.example"),
-            ("https://user:pw@a.example?x", "a.example"),
-            ("http://[2001:db8::1]:80/", "2001:db8::1"),
-            ("android-app://com.example/", "com.example"),
-            ("a.example/x", ""),
-            ("", ""),
-        ] {
-            assert_eq!(domain(url.as_bytes()), expected, "{url}");
-        }
-    }
 
     #[test]
     fn a_cookie_is_found_by_its_whole_name() {

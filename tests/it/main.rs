@@ -31,6 +31,7 @@ mod live_retention;
 mod live_rollups;
 mod live_store;
 mod load;
+mod macros;
 mod pipeline;
 mod proxy;
 mod readme;

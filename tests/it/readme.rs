@@ -55,6 +55,16 @@ fn the_readme_names_every_command() {
 }
 
 #[test]
+fn the_readme_names_every_macro() {
+    let readme = readme();
+    let macros = trellis::click::template::MACROS.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+    let macros: Vec<_> = macros.collect();
+    assert!(macros.len() > 20, "{macros:?}");
+    let missing: Vec<_> = macros.iter().filter(|name| !readme.contains(&format!("`{{{name}}}`"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn every_path_in_the_map_of_the_tree_exists() {
     let readme = readme();
     let map = readme.split("## The tree").nth(1).and_then(|t| t.split("\n## ").next()).expect("the map");

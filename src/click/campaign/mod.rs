@@ -159,6 +159,9 @@ impl Decision<'_> {
 }
 
 impl Zone {
+    /// UTC.
+    pub const UTC: Self = Self(jiff::tz::TimeZone::UTC);
+
     /// A zone by name, from the database that is built in.
     ///
     /// # Errors
@@ -180,7 +183,7 @@ impl Zone {
 
 impl Default for Zone {
     fn default() -> Self {
-        Self(jiff::tz::TimeZone::UTC)
+        Self::UTC
     }
 }
 

@@ -51,11 +51,13 @@ pub enum Map {
     Cookie,
 }
 
-/// What must be found out about a visit before a condition can be asked: a set.
+/// What must be found out about a visit before a condition can be asked, or a destination be spelled: a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs(u8);
 
 impl Needs {
+    /// Nothing but the request itself.
+    pub const NOTHING: Self = Self(0);
     /// The user agent, looked up.
     pub const AGENT: Self = Self(1);
     /// The country of the address.
@@ -90,7 +92,7 @@ pub(super) enum Meaning {
 /// All names, with what they stand for and what they need.
 pub(super) const NAMES: [(&str, Meaning, Needs); 21] = {
     use Meaning as M;
-    const NOTHING: Needs = Needs(0);
+    const NOTHING: Needs = Needs::NOTHING;
     [
         ("country", M::Text(Text::Country), Needs::PLACE),
         ("continent", M::Text(Text::Continent), Needs::PLACE),
