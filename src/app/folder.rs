@@ -227,9 +227,18 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     let ledger = books::open(config, &shelf, &orphans, &clock, &metrics).context("the ledger cannot be used")?;
     // Most commands need no facts about clicks.
     let enricher = Box::new(|| Facts::load().map(|facts| facts.enricher()).map_err(|error| error.to_string()));
+    let explained = (config.dedup.secret.clone(), config.data_dir.join("dedup.secret"), Arc::clone(&clock));
+    let privacy = config.privacy.ip;
+    let explainer = move || -> anyhow::Result<control::Explainer> {
+        let (configured, path, clock) = &explained;
+        let (Facts { agents, geo }, secret) = (Facts::load()?, secret(configured, path)?);
+        let secret = secret.expose().as_bytes().into();
+        Ok(control::Explainer { agents, geo, privacy, secret, clock: Arc::clone(clock) })
+    };
     let router = control::router(control::Parts {
         links,
         campaigns: Arc::new(campaigns),
+        explainer: Arc::new(move || explainer().map_err(|error| format!("{error:#}"))),
         dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::CommandLine),
         actor: Actor::CommandLine,
         backlog: None,

@@ -152,6 +152,13 @@ impl Node {
             clock: Arc::clone(&clock),
         };
         let edge = Edge::start(&edge_parts, lanes)?;
+        let explainer = control::Explainer {
+            agents: edge_parts.agents,
+            geo: edge_parts.geo,
+            privacy: edge_parts.privacy,
+            secret: edge_parts.secret,
+            clock: edge_parts.clock,
+        };
 
         let status = Arc::new(Status::new());
         let (stop_control, control_stopped) = tokio::sync::oneshot::channel::<()>();
@@ -162,6 +169,7 @@ impl Node {
         let router = control::router(control::Parts {
             links: Arc::clone(&links),
             campaigns,
+            explainer: Arc::new(move || Ok(explainer.clone())),
             store: Arc::clone(&store),
             ledger: Arc::clone(&ledger),
             dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::Token),

@@ -24,6 +24,21 @@ pub struct Agent {
     pub crawler: bool,
 }
 
+/// What [`Agent::os`] may be.
+pub const SYSTEMS: [&str; 10] =
+    ["Windows", "macOS", "iOS", "Android", "Linux", "ChromeOS", "HarmonyOS", "Tizen", "webOS", "Other"];
+/// What [`Agent::device`] may be.
+pub const DEVICES: [&str; 6] = ["desktop", "mobile", "tablet", "tv", "bot", "other"];
+
+/// What [`Agent::browser`] may be, in the order of the alphabet.
+#[must_use]
+pub fn browsers() -> Vec<&'static str> {
+    let mut names: Vec<_> = BROWSERS.iter().map(|(_, name)| *name).chain(["Safari", "Other"]).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// Words that name a browser or an app. The first of this list that stands in the text wins, so apps come before the
 /// browser that they embed, and browsers before the engine that they are built on.
 const BROWSERS: &[(&str, &str)] = &[
@@ -373,6 +388,7 @@ mod tests {
             ("", "Other", "Other", "other"),
         ] {
             assert_eq!(agents.read(ua.as_bytes()), Agent { browser, os, device, crawler: false }, "{ua}");
+            assert!(SYSTEMS.contains(&os) && DEVICES.contains(&device) && browsers().contains(&browser));
         }
         for ua in [
             "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",

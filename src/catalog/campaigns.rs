@@ -100,6 +100,14 @@ impl Campaigns {
         all.range::<str, _>((from, Bound::Unbounded)).take(limit).map(|(_, campaign)| Arc::clone(campaign)).collect()
     }
 
+    /// Checks a campaign as [`Campaigns::put`] would, and keeps nothing.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn check(&self, id: &str, document: serde_json::Value) -> Result<Campaign, Vec<Misfit>> {
+        Campaign::check(id, document, &self.own.load())
+    }
+
     /// Sets the names of this service, when the listening port is known.
     pub fn set_own_hosts(&self, own: OwnHosts) {
         self.own.store(Arc::new(own));
@@ -117,7 +125,7 @@ impl Campaigns {
         document: serde_json::Value,
     ) -> Result<(Arc<Campaign>, bool), CampaignError> {
         let _edit = self.edits.lock().await;
-        let mut campaign = Campaign::check(id, document, &self.own.load()).map_err(CampaignError::Document)?;
+        let mut campaign = self.check(id, document).map_err(CampaignError::Document)?;
         let earlier = self.get(id);
         let is = earlier.as_ref().map_or(0, |earlier| earlier.version);
         if let Some(was) = over.filter(|was| *was != is) {

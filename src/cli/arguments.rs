@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::explain::Explain;
 use super::links::LifeOfLink;
 use super::store::StoreCommand;
 
@@ -89,6 +90,8 @@ pub(super) enum Command {
     /// Look at, send again and give up what the store refused
     #[command(name = "dead-letter", subcommand, arg_required_else_help = true)]
     DeadLetter(DeadLetterCommand),
+    /// Tell where a visit would go, and why
+    Explain(Box<Explain>),
     /// Show what became of every visit
     Ledger(Ledger),
     /// Look at what the store keeps, and merge months that are over
@@ -411,7 +414,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_not_there() {
-        for command in ["key", "explain", "slo", "metrics", "capacity", "warden"] {
+        for command in ["key", "slo", "metrics", "capacity", "warden"] {
             assert!(read(&["trellis", command]).is_err(), "{command}");
         }
     }

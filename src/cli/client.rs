@@ -173,7 +173,8 @@ impl Refused {
         let sentence = text(&problem, "detail").or_else(|| text(&problem, "title"));
         let sentence = sentence.unwrap_or_else(|| format!("the answer was {status}"));
         let fields = problem["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let fields = fields.iter().filter_map(|wrong| text(wrong, "field").zip(text(wrong, "detail"))).collect();
+        let place = |wrong: &Value| text(wrong, "field").or_else(|| text(wrong, "pointer"));
+        let fields = fields.iter().filter_map(|wrong| place(wrong).zip(text(wrong, "detail"))).collect();
         Self { status, sentence, fields }
     }
 }
@@ -199,6 +200,8 @@ mod tests {
             Refused::read(StatusCode::UNPROCESSABLE_ENTITY, body).to_string(),
             "fields are wrong\n  url: has no host"
         );
+        let body = br#"{"detail":"no","errors":[{"pointer":"/rules/0","detail":"is null"}]}"#;
+        assert_eq!(Refused::read(StatusCode::UNPROCESSABLE_ENTITY, body).to_string(), "no\n  /rules/0: is null");
         assert_eq!(Refused::read(StatusCode::BAD_GATEWAY, b"<html>").to_string(), "the answer was 502 Bad Gateway");
     }
 }

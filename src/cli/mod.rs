@@ -10,6 +10,7 @@ mod backup;
 mod clicks;
 mod client;
 mod dead_letters;
+mod explain;
 mod http;
 mod ledger;
 mod links;
@@ -66,6 +67,7 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Link(command) => on_runtime(links::run(&config, command)),
         Command::Clicks(command) => on_runtime(clicks::run(&config, command)),
         Command::DeadLetter(command) => on_runtime(dead_letters::run(&config, command)),
+        Command::Explain(command) => on_runtime(explain::run(&config, *command)),
         Command::Ledger(command) => on_runtime(ledger::run(&config, command)),
         Command::Store(command) => on_runtime(store::run(&config, command)),
         Command::Verify(command) => on_runtime(verify::run(&config, command)),

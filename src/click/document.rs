@@ -16,25 +16,30 @@ pub struct Misfit {
 
 /// Everything that is wrong with one document.
 #[derive(Debug, Default)]
-pub(super) struct Misfits(RefCell<Vec<Misfit>>);
+pub(crate) struct Misfits(RefCell<Vec<Misfit>>);
 
 impl Misfits {
-    pub(super) fn add(&self, pointer: &str, detail: impl Into<String>) {
+    pub(crate) fn add(&self, pointer: &str, detail: impl Into<String>) {
         self.0.borrow_mut().push(Misfit { pointer: pointer.to_owned(), detail: detail.into() });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
 
-    pub(super) fn into_all(self) -> Vec<Misfit> {
+    /// All, while what was read of the document is still in use; none is left.
+    pub(crate) fn take(&self) -> Vec<Misfit> {
+        self.0.take()
+    }
+
+    pub(crate) fn into_all(self) -> Vec<Misfit> {
         self.0.into_inner()
     }
 }
 
 /// One object of a document, while it is read. What nobody asked for is told of by [`Object::end`].
-pub(super) struct Object<'d> {
-    pub(super) at: String,
+pub(crate) struct Object<'d> {
+    pub(crate) at: String,
     fields: &'d Map<String, Value>,
     misfits: &'d Misfits,
     asked: RefCell<Vec<&'static str>>,
@@ -42,7 +47,7 @@ pub(super) struct Object<'d> {
 
 impl<'d> Object<'d> {
     /// `None` when it is no object, which is noted.
-    pub(super) fn of(value: &'d Value, at: String, misfits: &'d Misfits) -> Option<Self> {
+    pub(crate) fn of(value: &'d Value, at: String, misfits: &'d Misfits) -> Option<Self> {
         let Value::Object(fields) = value else {
             misfits.add(&at, format!("is {}; an object is wanted", kind(value)));
             return None;
@@ -50,20 +55,20 @@ impl<'d> Object<'d> {
         Some(Self { at, fields, misfits, asked: RefCell::default() })
     }
 
-    pub(super) fn wrong(&self, field: &str, detail: impl Into<String>) {
+    pub(crate) fn wrong(&self, field: &str, detail: impl Into<String>) {
         self.misfits.add(&self.pointer(field), detail);
     }
 
-    pub(super) fn pointer(&self, field: &str) -> String {
+    pub(crate) fn pointer(&self, field: &str) -> String {
         format!("{}/{}", self.at, field.replace('~', "~0").replace('/', "~1"))
     }
 
-    pub(super) fn value(&self, field: &'static str) -> Option<&'d Value> {
+    pub(crate) fn value(&self, field: &'static str) -> Option<&'d Value> {
         self.asked.borrow_mut().push(field);
         self.fields.get(field)
     }
 
-    pub(super) fn text(&self, field: &'static str) -> Option<&'d str> {
+    pub(crate) fn text(&self, field: &'static str) -> Option<&'d str> {
         let value = self.value(field)?;
         if let Value::String(text) = value {
             return Some(text);
@@ -72,8 +77,33 @@ impl<'d> Object<'d> {
         None
     }
 
+    /// True or false.
+    pub(crate) fn truth(&self, field: &'static str) -> Option<bool> {
+        let value = self.value(field)?;
+        if value.as_bool().is_none() {
+            self.wrong(field, format!("is {}; true or false is wanted", kind(value)));
+        }
+        value.as_bool()
+    }
+
+    /// An object inside of this one.
+    pub(crate) fn object(&self, field: &'static str) -> Option<Self> {
+        Self::of(self.value(field)?, self.pointer(field), self.misfits)
+    }
+
+    /// All fields, whatever their names, where they are texts: those that are.
+    pub(crate) fn texts(&self) -> Vec<(&'d str, &'d str)> {
+        let text = |(name, value): (&'d String, &'d Value)| {
+            if value.as_str().is_none() {
+                self.wrong(name, format!("is {}; a text is wanted", kind(value)));
+            }
+            Some((name.as_str(), value.as_str()?))
+        };
+        self.fields.iter().filter_map(text).collect()
+    }
+
     /// A number that is no less than 0.
-    pub(super) fn number(&self, field: &'static str) -> Option<f64> {
+    pub(crate) fn number(&self, field: &'static str) -> Option<f64> {
         let value = self.value(field)?;
         match value.as_f64().filter(|number| number.is_finite() && *number >= 0.0) {
             Some(number) => Some(number),
@@ -85,7 +115,7 @@ impl<'d> Object<'d> {
     }
 
     /// A whole number of this range.
-    pub(super) fn whole(&self, field: &'static str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+    pub(crate) fn whole(&self, field: &'static str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
         let value = self.value(field)?;
         match value.as_u64().filter(|number| range.contains(number)) {
             Some(number) => Some(number),
@@ -97,7 +127,7 @@ impl<'d> Object<'d> {
         }
     }
 
-    pub(super) fn list(&self, field: &'static str, most: usize) -> Option<&'d [Value]> {
+    pub(crate) fn list(&self, field: &'static str, most: usize) -> Option<&'d [Value]> {
         match self.value(field)? {
             Value::Array(values) if values.len() > most => {
                 self.wrong(field, format!("has {} entries; {most} at most", values.len()));
@@ -112,7 +142,7 @@ impl<'d> Object<'d> {
     }
 
     /// Notes the fields that nobody asked for.
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         let asked = self.asked.borrow();
         for field in self.fields.keys().filter(|field| !asked.contains(&field.as_str())) {
             self.wrong(field, format!("is unknown; there are {}", asked.join(", ")));
@@ -121,7 +151,7 @@ impl<'d> Object<'d> {
 }
 
 /// What it is, for messages.
-pub(super) const fn kind(value: &Value) -> &'static str {
+pub(crate) const fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",

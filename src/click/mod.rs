@@ -10,6 +10,7 @@ pub mod campaign;
 pub mod class;
 pub mod condition;
 pub mod document;
+pub mod facts;
 pub mod fate;
 pub mod fingerprint;
 pub mod frame;

@@ -48,24 +48,21 @@ pub(super) async fn put(
     body: Fields<Map<String, Value>>,
 ) -> Result<Response, Problem> {
     let (id, mut document) = (known(id)?, body.value);
-    // What an answer has beside the document.
-    for field in ["created_at", "updated_at"] {
-        document.remove(field);
-    }
-    let over = match document.remove("version") {
-        None => None,
-        Some(version) => match version.as_u64() {
-            Some(version) => Some(version),
-            None => {
-                return Err(Problem::fields([Wrong::at("/version", "is not the version of an answer; leave it out")]));
-            }
-        },
-    };
+    let over = without_answers_own(&mut document).map_err(|detail| Problem::fields([Wrong::at("/version", detail)]))?;
     let (campaign, is_new) =
         to_the_end(async move { parts.campaigns.put(&id, over, Value::Object(document)).await }).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     let place = format!("/api/v1/campaigns/{}", percent_encoded(&campaign.id));
     Ok((status, [(LOCATION, place)], Json(shown(&campaign))).into_response())
+}
+
+/// Takes out what an answer has beside the document; the version, where there is one, or what is wrong with it.
+pub(super) fn without_answers_own(document: &mut Map<String, Value>) -> Result<Option<u64>, &'static str> {
+    for field in ["created_at", "updated_at"] {
+        document.remove(field);
+    }
+    let Some(version) = document.remove("version") else { return Ok(None) };
+    version.as_u64().map(Some).ok_or("is not the version of an answer; leave it out")
 }
 
 /// A name as a part of a path.

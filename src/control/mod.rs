@@ -8,6 +8,7 @@
 //! /health  /health/ready  /metrics            open
 //! /api/v1/links  /api/v1/links/{slug}         bearer token
 //! /api/v1/campaigns  /api/v1/campaigns/{id}    bearer token
+//! /api/v1/explain                             bearer token
 //! /api/v1/clicks  /api/v1/clicks/count        bearer token
 //! /api/v1/dead-letters  …/{batch}  …/replay    bearer token
 //! /api/v1/ledger                              bearer token
@@ -23,6 +24,7 @@ mod auth;
 mod campaigns;
 mod clicks;
 mod dead_letters;
+mod explain;
 mod extract;
 mod ledger;
 mod links;
@@ -46,6 +48,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use tower_http::compression::CompressionLayer;
 
+pub use explain::Explainer;
 pub use problem::{Code, Problem};
 pub use serve::{CONNECTIONS_MAX, serve};
 pub use status::{State, Status};
@@ -61,7 +64,7 @@ use crate::telemetry::metrics::DeadLetterShard;
 pub const DEADLINE: Duration = Duration::from_secs(35);
 
 /// Planned under `/api/v1`, so that nobody takes their absence for a wrong path.
-const NOT_BUILT: [&str; 4] = ["/keys", "/keys/{*rest}", "/explain", "/openapi.json"];
+const NOT_BUILT: [&str; 3] = ["/keys", "/keys/{*rest}", "/openapi.json"];
 
 /// What the operator side works with.
 #[derive(Clone)]
@@ -70,6 +73,8 @@ pub struct Parts {
     pub links: Arc<Links>,
     /// Campaigns of this node.
     pub campaigns: Arc<Campaigns>,
+    /// Gives what `explain` goes by; asked for each question, so that nothing is read where there is none.
+    pub explainer: Arc<dyn Fn() -> Result<Explainer, String> + Send + Sync>,
     /// Where clicks are kept.
     pub store: Arc<dyn Store>,
     /// What became of every visit.
@@ -101,6 +106,7 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .route("/links/{slug}", get(links::read).patch(links::change).delete(links::remove))
         .route("/campaigns", get(campaigns::list))
         .route("/campaigns/{id}", get(campaigns::read).put(campaigns::put).delete(campaigns::remove))
+        .route("/explain", post(explain::explain))
         .route("/clicks", get(clicks::list))
         .route("/clicks/count", get(clicks::count))
         .route("/ledger", get(ledger::list))

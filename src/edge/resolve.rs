@@ -16,7 +16,7 @@ use crate::click::campaign::{Campaign, Decision};
 use crate::click::condition::Needs;
 use crate::click::life::{EXPIRED, Stage};
 use crate::click::template::Values;
-use crate::click::{Click, ClickId, DayKey, QueryMode, Template, Visit, query};
+use crate::click::{Click, ClickId, DayKey, QueryMode, Template, Visit, facts, query};
 use crate::config::IpPrivacy;
 use crate::handoff::Ticket;
 
@@ -81,7 +81,7 @@ pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: 
     let visit = Visit {
         query,
         head,
-        prefetch: looks_ahead(text(&SEC_PURPOSE)) || looks_ahead(text(&PURPOSE)),
+        prefetch: facts::looks_ahead(text(&SEC_PURPOSE)) || facts::looks_ahead(text(&PURPOSE)),
         address,
         ua: text(&USER_AGENT),
         referrer: text(&REFERER),
@@ -112,11 +112,6 @@ fn follow(core: &Rc<Core>, entry: &Entry, visit: &Visit<'_>, headers: &HeaderMap
         Stage::Expired(None) => Resolved::ExpiredLink,
         Stage::Expired(expired) => hand_over(core, entry, expired, None, visit, headers),
     }
-}
-
-fn looks_ahead(purpose: &[u8]) -> bool {
-    let holds = |word: &[u8]| purpose.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-    !purpose.is_empty() && (holds(b"prefetch") || holds(b"prerender"))
 }
 
 /// Decides where the visit goes, spells the destination, names the click and gives it to the journal. `expired`: where the

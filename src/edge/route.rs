@@ -11,10 +11,9 @@ use hyper::header::COOKIE;
 use super::core::Core;
 use crate::catalog::agents::Agent;
 use crate::catalog::geo;
-use crate::click::campaign::{Campaign, Decision, Local, Sticky, Strategy, Turn, Turns, Zone};
+use crate::click::campaign::{Campaign, Decision, Local, Strategy, Turn, Turns, Zone};
 use crate::click::condition::{Facts, Map, Needs, Number, Text};
-use crate::click::visit::{domain, first_language};
-use crate::click::{ClickId, Link, Visit, class, query};
+use crate::click::{ClickId, Link, Visit, facts};
 use crate::telemetry::metrics::Decided;
 
 /// Rules in whose turns a thread keeps its place; one more, and all begin anew.
@@ -94,18 +93,14 @@ impl Seen<'_> {
         self.found.visit
     }
 
-    fn class(&self) -> class::Class {
-        let crawler = self.found.agent.is_some_and(|agent| agent.crawler);
-        class::classify(self.visit().head, self.visit().prefetch, crawler, self.visit().ua.is_empty()).0
+    fn crawler(&self) -> bool {
+        self.found.agent.is_some_and(|agent| agent.crawler)
     }
 }
 
 /// What a campaign goes by: the visitor of this day, or the click.
 pub(super) fn key(core: &Core, campaign: &Campaign, visit: &Visit<'_>, id: ClickId) -> u64 {
-    match campaign.sticky {
-        Sticky::None => id.as_u64_pair().1,
-        Sticky::Visitor => core.day_key.borrow().visitor(visit),
-    }
+    campaign.key(id, || core.day_key.borrow().visitor(visit))
 }
 
 /// Counts what decided.
@@ -134,13 +129,13 @@ impl Facts for Seen<'_> {
             Text::Device => agent(|agent| agent.device),
             Text::Os => agent(|agent| agent.os),
             Text::Browser => agent(|agent| agent.browser),
-            Text::Language => first_language(self.visit().language),
+            Text::Language => facts::first_language(self.visit().language),
             Text::Referrer => String::from_utf8_lossy(self.visit().referrer),
-            Text::ReferrerDomain => domain(self.visit().referrer),
+            Text::ReferrerDomain => facts::domain(self.visit().referrer),
             Text::Source => self.entry(Map::Query, "source").unwrap_or_default(),
             Text::ExternalClickId => String::from_utf8_lossy(self.external_click_id),
             Text::Date => self.found.local.map_or_else(Cow::default, |local| local.to_string().into()),
-            Text::Class => self.class().name().into(),
+            Text::Class => facts::class(self.visit(), self.crawler()).0.name().into(),
             Text::Slug => self.link.slug.as_str().into(),
         }
     }
@@ -154,14 +149,14 @@ impl Facts for Seen<'_> {
 
     fn entry(&self, of: Map, key: &str) -> Option<Cow<'_, str>> {
         match of {
-            Map::Query => text(query::find(self.visit().query, key)?),
+            Map::Query => facts::parameter(self.visit().query, key),
             Map::Header => Some(self.headers.get(key)?.to_str().ok()?.into()),
-            Map::Cookie => cookie(self.headers, key).map(Cow::Borrowed),
+            Map::Cookie => facts::cookie(cookie_lines(self.headers), key).map(Cow::Borrowed),
         }
     }
 
     fn is_bot(&self) -> bool {
-        self.visit().ua.is_empty() || self.found.agent.is_some_and(|agent| agent.crawler)
+        facts::is_bot(self.visit(), self.crawler())
     }
 
     fn address(&self) -> IpAddr {
@@ -173,34 +168,9 @@ impl Facts for Seen<'_> {
     }
 }
 
-fn text(value: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
-    match value {
-        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
-        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
-    }
-}
-
-/// The value of the first cookie of this name.
-fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let (_, value) = pairs.find(|(known, _)| *known == name)?;
-    Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+fn cookie_lines(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok())
 }
 
 /// Kept by each thread, for all campaigns.
 pub(super) type SharedTurns = RefCell<ThreadTurns>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cookie_is_found_by_its_whole_name() {
-        let mut headers = HeaderMap::new();
-        headers.append(COOKIE, "ab=1; b=\"two\"".parse().unwrap());
-        headers.append(COOKIE, "c=x=y;b=3".parse().unwrap());
-        let found = ["a", "ab", "b", "c", "d"].map(|name| cookie(&headers, name));
-        assert_eq!(found, [None, Some("1"), Some("two"), Some("x=y"), None]);
-    }
-}

@@ -11,6 +11,7 @@ mod config;
 mod dead_letters;
 mod delivery;
 mod edge;
+mod explain;
 mod harness;
 mod journal;
 mod ledger;

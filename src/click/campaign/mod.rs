@@ -19,10 +19,10 @@ use std::fmt;
 
 pub use choice::{Choice, Destination, Strategy, Turn, Turns};
 
-use super::Template;
 use super::condition::{Condition, Facts, Needs};
 use super::document::Misfit;
 use super::link::OwnHosts;
+use super::{ClickId, Template};
 
 /// Rules of a campaign.
 pub const RULES_MAX: usize = 100;
@@ -105,6 +105,14 @@ impl Campaign {
     /// Everything that is wrong.
     pub fn check(id: &str, document: serde_json::Value, own: &OwnHosts) -> Result<Self, Vec<Misfit>> {
         check::check(id, document, own)
+    }
+
+    /// What it goes by: the visitor of this day, or the click.
+    pub fn key(&self, id: ClickId, visitor: impl FnOnce() -> u64) -> u64 {
+        match self.sticky {
+            Sticky::None => id.as_u64_pair().1,
+            Sticky::Visitor => visitor(),
+        }
     }
 
     /// Where this visit goes. `key` is of the visitor, or of the visit: the same key goes the same way while weights stay,

@@ -16,6 +16,7 @@
 //! Asking costs some nanoseconds for each comparison and allocates nothing but for values that must be decoded. Bounds:
 //! [`SOURCE_BYTES_MAX`], [`NODES_MAX`], [`DEPTH_MAX`].
 
+pub mod explain;
 mod names;
 mod parse;
 #[cfg(test)]

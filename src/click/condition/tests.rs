@@ -181,6 +181,53 @@ fn a_condition_says_what_it_needs() {
     assert!(!needs("is_bot || hour == 1").has(Needs::PLACE));
 }
 
+#[test]
+fn each_comparison_is_told_with_what_was_found() {
+    let condition = r#"country == "DE" && (device in ["desktop", "tablet"] || query.utm != 'x') && !(hour < 9)
+        && is_bot == false && !is_bot && has(cookie.seen) && ip.in_cidr("10.0.0.0/8")"#;
+    let explained = Condition::parse(condition).unwrap().explain(&fake());
+    let told: Vec<_> = explained
+        .parts
+        .iter()
+        .map(|part| {
+            let found: Vec<_> = part.found.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+            (part.text.as_str(), found.join(", "), part.truth, part.decides)
+        })
+        .collect();
+    let part = |text, found: &str, truth, decides| (text, found.to_owned(), truth, decides);
+    let expected = [
+        part(r#"country == "DE""#, r#"country: "DE""#, Some(true), false),
+        part(r#"device in ["desktop", "tablet"]"#, r#"device: "mobile""#, Some(false), false),
+        part(r#"query["utm"] != "x""#, r#"query["utm"]: null"#, None, false),
+        part("!(hour < 9)", "hour: 9", Some(true), false),
+        part("is_bot == false", "is_bot: false", Some(true), false),
+        part("!is_bot", "is_bot: false", Some(true), false),
+        part(r#""seen" in cookie"#, r#"cookie["seen"]: """#, Some(true), false),
+        part(r#"ip.in_cidr("10.0.0.0/8")"#, r#"ip: "192.0.2.7""#, Some(false), true),
+    ];
+    assert_eq!((explained.truth, told), (Some(false), expected.to_vec()));
+    // Without the network it is the missing key that leaves it undecided.
+    let undecided = Condition::parse(condition.rsplit_once(" && ").unwrap().0).unwrap().explain(&fake());
+    let deciding: Vec<_> = undecided.parts.iter().filter(|part| part.decides).map(|part| part.text.as_str()).collect();
+    assert_eq!((undecided.truth, deciding), (None, vec![r#"query["utm"] != "x""#]));
+}
+
+#[test]
+fn a_long_value_is_cut() {
+    let mut visit = fake();
+    visit.texts.insert("referrer", "é".repeat(explain::FOUND_CHARS_MAX + 1));
+    let explained = Condition::parse("referrer == slug").unwrap().explain(&visit);
+    let cut = format!("{}…", "é".repeat(explain::FOUND_CHARS_MAX));
+    assert_eq!(explained.parts[0].found, [("referrer".to_owned(), cut.into()), ("slug".to_owned(), "spring".into())]);
+}
+
+#[test]
+fn every_name_of_one_value_is_known_of_a_visit() {
+    let known: Vec<_> = explain::known(&fake()).map(|(name, _)| name).collect();
+    let values = NAMES.iter().filter(|(_, meaning, _)| !matches!(meaning, Meaning::Map(_) | Meaning::Tags));
+    assert_eq!(known, values.map(|(name, ..)| *name).collect::<Vec<_>>());
+}
+
 /// Few words, so that they often meet.
 const WORDS: [&str; 6] = ["", "a", "ab", "ba", "é\"", "A"];
 const KEYS: [&str; 3] = ["a", "b", "c"];
@@ -294,6 +341,27 @@ proptest! {
     fn conditions_hold_exactly_where_cel_says_so(condition in conditions(), visit in visits()) {
         let parsed = Condition::parse(&condition).map_err(|faults| TestCaseError::fail(format!("{faults:?}")))?;
         prop_assert_eq!(parsed.holds(&visit), interpreted(&condition, &visit), "{}", condition);
+    }
+
+    #[test]
+    fn what_is_explained_is_what_holds(condition in conditions(), visit in visits()) {
+        let parsed = Condition::parse(&condition).map_err(|faults| TestCaseError::fail(format!("{faults:?}")))?;
+        let explained = parsed.explain(&visit);
+        prop_assert_eq!(explained.truth == Some(true), parsed.holds(&visit));
+        prop_assert!(explained.parts.iter().any(|part| part.decides), "{}", condition);
+        // Each part is a condition that says of itself what was told of it.
+        for part in &explained.parts {
+            let alone = Condition::parse(&part.text).map_err(|faults| TestCaseError::fail(format!("{faults:?}")))?;
+            prop_assert_eq!(alone.explain(&visit).truth, part.truth, "{}", &part.text);
+        }
+        // And so is the whole, however deep.
+        let whole = Condition::parse(&parsed.root.to_string()).map_err(|faults| TestCaseError::fail(format!("{faults:?}")))?;
+        prop_assert_eq!(whole.root.truth(&visit), explained.truth, "{}", condition);
+        // Those that decide are of one mind with the whole, where nothing turns them round.
+        if !condition.contains("!(") && !condition.contains(") == (") && !condition.contains(") != (") {
+            let of_one_mind = |part: &explain::Part| !part.decides || part.truth == explained.truth;
+            prop_assert!(explained.parts.iter().all(of_one_mind), "{}", condition);
+        }
     }
 
     #[test]

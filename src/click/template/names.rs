@@ -6,7 +6,7 @@ use std::io::Write as _;
 use super::Values;
 use crate::click::condition::Needs;
 use crate::click::frame::{REFERRER_BYTES_MAX, UA_BYTES_MAX};
-use crate::click::{query, visit};
+use crate::click::{facts, query};
 
 /// What a macro stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,12 +101,12 @@ impl Name {
             Self::Device => values.device.as_bytes().into(),
             Self::Os => values.os.as_bytes().into(),
             Self::Browser => values.browser.as_bytes().into(),
-            Self::Language => bytes(visit::first_language(visit.language)),
+            Self::Language => bytes(facts::first_language(visit.language)),
             Self::Ts => spelled(room, format_args!("{}", values.unix_ms / 1000)),
             Self::TsMs => spelled(room, format_args!("{}", values.unix_ms)),
             Self::Date => values.local.map_or_else(Cow::default, |local| spelled(room, format_args!("{local}"))),
             Self::Referrer => cut(visit.referrer, REFERRER_BYTES_MAX).into(),
-            Self::ReferrerDomain => bytes(visit::domain(visit.referrer)),
+            Self::ReferrerDomain => bytes(facts::domain(visit.referrer)),
             Self::Ip => values.address.map_or_else(Cow::default, |address| spelled(room, format_args!("{address}"))),
             Self::UserAgent => cut(visit.ua, UA_BYTES_MAX).into(),
             Self::Query(name) => parameter(name),

@@ -3,6 +3,7 @@
 mod campaigns;
 mod compression;
 mod dead_letters;
+mod explain;
 mod fakes;
 mod life;
 
@@ -78,6 +79,7 @@ impl Bench {
             dead_letters: letters,
             actor: Actor::Token,
             backlog: Some(Arc::new(dead_letters::backlog)),
+            explainer: Arc::new(explain::explainer),
             links: Arc::new(links),
             campaigns: Arc::new(campaigns),
             store: fake.clone(),
@@ -340,7 +342,7 @@ async fn unknown_paths_methods_and_what_is_not_built_are_told_apart() {
         assert_eq!(answer.headers[ALLOW], allowed);
     }
     bench.send("POST", "/health", &[], "").await.assert_problem(405, "method_not_allowed");
-    for (method, path) in [("POST", "/keys"), ("POST", "/explain"), ("GET", "/openapi.json"), ("POST", "/links/bulk")] {
+    for (method, path) in [("POST", "/keys"), ("GET", "/openapi.json"), ("POST", "/links/bulk")] {
         let answer = bench.api(method, path, "").await;
         answer.assert_problem(501, "not_built");
         assert!(answer.json()["detail"].as_str().unwrap().contains(path), "{}", answer.text);

@@ -1,0 +1,402 @@
+//! `POST /api/v1/explain`: where a visit would go, and why.
+//!
+//! Decides as the edge does, by the same functions, from a visit that somebody supposes; records nothing and counts nothing.
+//! An unsaved campaign is checked as when it is saved, and not kept. Behind the token. Bounds: `control.body_bytes_max`
+//! of a question; [`TURNS_SHOWN`] turns; a value that was found is cut at
+//! [`FOUND_CHARS_MAX`](crate::click::condition::explain::FOUND_CHARS_MAX) characters.
+
+mod visit;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Map, Value, json};
+
+use self::visit::{Seen, Supposed};
+use super::Parts;
+use super::campaigns::without_answers_own;
+use super::extract::{Fields, NoParameters, Query};
+use super::problem::{Code, Problem, Wrong};
+use crate::catalog::agents::Agents;
+use crate::catalog::geo::Geo;
+use crate::catalog::{CampaignError, Entry, LinkError};
+use crate::click::address::truncate;
+use crate::click::campaign::{Campaign, Choice, Decision, Sticky, Strategy, Turn, Turns, Zone};
+use crate::click::condition::explain::Part;
+use crate::click::condition::{Condition, Facts};
+use crate::click::document::{Misfits, Object};
+use crate::click::life::{EXPIRED, Stage};
+use crate::click::template::Values;
+use crate::click::{ClickId, DayKey, Link, Misfit, QueryMode, Template, query};
+use crate::clock::{Clock, rfc_3339};
+use crate::config::IpPrivacy;
+
+/// Turns of a round robin that are listed.
+const TURNS_SHOWN: usize = 20;
+
+/// What a decision goes by beside links and campaigns: the same as on the edge.
+#[derive(Clone, Debug)]
+pub struct Explainer {
+    /// User agents.
+    pub agents: Arc<Agents>,
+    /// Countries.
+    pub geo: Arc<Geo>,
+    /// What is kept of an address, and told to destinations.
+    pub privacy: IpPrivacy,
+    /// The secret of fingerprints, by which sticky visitors are shared out.
+    pub secret: Arc<[u8]>,
+    /// Time, for visits that name none.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What is asked about.
+struct Subject {
+    link: Option<Arc<Entry>>,
+    /// As the link or the question names it; empty for none.
+    campaign_id: String,
+    campaign: Option<Arc<Campaign>>,
+}
+
+pub(super) async fn explain(
+    State(parts): State<Parts>,
+    Query(NoParameters {}): Query<NoParameters>,
+    body: Fields<Map<String, Value>>,
+) -> Result<Json<Value>, Problem> {
+    let body = Value::Object(body.value);
+    let (subject, supposed) = read(&parts, &body)?;
+    // Only the shipped files can be at fault, which no answer mends.
+    let explainer = (parts.explainer)().map_err(|error| Problem::new(Code::CatalogUnavailable, error))?;
+    Ok(Json(answer(&explainer, &subject, &supposed)))
+}
+
+fn read(parts: &Parts, body: &Value) -> Result<(Subject, Supposed), Problem> {
+    let misfits = Misfits::default();
+    let refused = |misfits: Vec<Misfit>| {
+        Problem::fields(misfits.into_iter().map(|misfit| Wrong::at(&misfit.pointer, misfit.detail)))
+    };
+    let Some(question) = Object::of(body, String::new(), &misfits) else { return Err(refused(misfits.take())) };
+    let (link, campaign) = (question.text("link"), question.text("campaign"));
+    let document = question.value("document");
+    let given = ["link", "campaign", "document"].into_iter().filter(|field| body.get(field).is_some());
+    match given.collect::<Vec<_>>().as_slice() {
+        [_] => {}
+        [] => misfits.add("", "names nothing to explain: give `link`, `campaign` or `document`"),
+        [_, others @ ..] => {
+            others.iter().for_each(|field| question.wrong(field, "is one too many: ask about one thing"))
+        }
+    }
+    let none = Value::Object(Map::new());
+    let visit = Object::of(question.value("visit").unwrap_or(&none), question.pointer("visit"), &misfits);
+    let supposed = visit.map(|visit| Supposed::read(visit, link.is_some()));
+    let document = document.and_then(|document| unsaved(parts, document, &misfits));
+    question.end();
+    let misfits = misfits.take();
+    let Some(supposed) = supposed.filter(|_| misfits.is_empty()) else { return Err(refused(misfits)) };
+    let link = link.map(|slug| parts.links.get(slug).ok_or(LinkError::Unknown)).transpose()?;
+    let campaign_id = match (&link, &document) {
+        (Some(entry), _) => entry.link.campaign.clone(),
+        (None, Some((id, _))) => id.clone(),
+        (None, None) => campaign.unwrap_or_default().to_owned(),
+    };
+    let campaign = match document {
+        Some((_, campaign)) => Some(Arc::new(campaign)),
+        None => parts.campaigns.get(&campaign_id),
+    };
+    if link.is_none() && campaign.is_none() {
+        return Err(CampaignError::Unknown.into());
+    }
+    Ok((Subject { link, campaign_id, campaign }, supposed))
+}
+
+/// A campaign that is not saved, checked as when it is; with the name that it gives itself, or none.
+fn unsaved(parts: &Parts, document: &Value, misfits: &Misfits) -> Option<(String, Campaign)> {
+    let mut document = document.clone();
+    if let Some(fields) = document.as_object_mut()
+        && let Err(detail) = without_answers_own(fields)
+    {
+        misfits.add("/document/version", detail);
+    }
+    let named = document["id"].as_str().map(str::to_owned);
+    match parts.campaigns.check(named.as_deref().unwrap_or("unsaved"), document) {
+        Ok(campaign) => Some((named.unwrap_or_default(), campaign)),
+        Err(faults) => {
+            faults.into_iter().for_each(|fault| misfits.add(&format!("/document{}", fault.pointer), fault.detail));
+            None
+        }
+    }
+}
+
+/// The turns of a thread that has just started.
+#[derive(Default)]
+struct FirstTurn(Turn);
+
+impl Turns for FirstTurn {
+    fn turn(&mut self, _: &Campaign, _: usize) -> &mut Turn {
+        &mut self.0
+    }
+}
+
+fn answer(explainer: &Explainer, subject: &Subject, supposed: &Supposed) -> Value {
+    let (link, campaign) = (subject.link.as_ref().map(|entry| &entry.link), subject.campaign.as_deref());
+    let unix_ms = supposed.at.unwrap_or_else(|| explainer.clock.wall_ms());
+    let visit = supposed.visit();
+    let external_click_id = query::find(visit.query, "click_id").unwrap_or_default();
+    let of_link = link.map(|link| (link.slug.as_str(), link.tags.as_slice()));
+    let utc = Zone::default();
+    let place = (campaign.map_or(&utc, |campaign| &campaign.zone), unix_ms);
+    let seen = Seen::new(explainer, supposed, &visit, of_link, &external_click_id, place);
+    // All the same but for its time, so that a question that is asked again is answered alike.
+    let id = supposed.click_id.unwrap_or_else(|| ClickId::new(unix_ms, &[0; 10]));
+    let decision = campaign.map_or(Decision::Link, |campaign| {
+        let key = campaign.key(id, || DayKey::new(&explainer.secret, unix_ms).visitor(&visit));
+        campaign.decide(&seen, key, &mut FirstTurn::default())
+    });
+    let stage = link.map_or(Stage::Alive, |link| link.stage(unix_ms));
+    let shown = Shown { subject, link, campaign, stage, decision, is_drawn: supposed.click_id.is_none() };
+    let values = Values {
+        click_id: Some(id),
+        external_click_id: &external_click_id,
+        campaign: &subject.campaign_id,
+        rule: decision.rule(),
+        variant: shown.variant(),
+        unix_ms,
+        address: (explainer.privacy == IpPrivacy::Truncate).then(|| truncate(visit.address)),
+        ..seen.values()
+    };
+    let applies = campaign.is_some_and(|campaign| holds(campaign.when.as_ref(), &seen) == Some(true));
+    json!({
+        "decision": shown.decision(&values, applies),
+        "campaign": shown.campaign(&seen, applies),
+        "rules": shown.rules(&seen, applies),
+        "default": shown.default(applies),
+        "facts": seen.shown(),
+        "at": rfc_3339(unix_ms),
+    })
+}
+
+/// Without a condition for everybody.
+fn holds(when: Option<&Condition>, facts: &impl Facts) -> Option<bool> {
+    when.map_or(Some(true), |when| when.explain(facts).truth)
+}
+
+/// A condition as written, and its comparisons.
+fn why(when: Option<&Condition>, facts: &impl Facts) -> (Value, Value) {
+    let truth = |truth: Option<bool>| truth.map_or("missing", |truth| if truth { "true" } else { "false" });
+    let part = |part: Part| {
+        let found: Map<String, Value> = part.found.into_iter().collect();
+        json!({ "part": part.text, "found": found, "truth": truth(part.truth), "decides": part.decides })
+    };
+    let parts = when.map(|when| when.explain(facts).parts).unwrap_or_default();
+    (when.map(Condition::source).into(), parts.into_iter().map(part).collect())
+}
+
+/// A decision, and what it was made of.
+struct Shown<'s> {
+    subject: &'s Subject,
+    link: Option<&'s Link>,
+    campaign: Option<&'s Campaign>,
+    /// Where the link stands in its life.
+    stage: Stage<'s>,
+    decision: Decision<'s>,
+    /// The click id is a sample.
+    is_drawn: bool,
+}
+
+impl Shown<'_> {
+    fn is_paused(&self) -> bool {
+        self.link.is_some_and(|link| link.paused)
+    }
+
+    /// Why the campaign of the link is not asked; `None` when it is.
+    fn not_asked(&self) -> Option<&'static str> {
+        match self.stage {
+            _ if self.is_paused() => Some("the link is paused: it is answered like an unknown one"),
+            Stage::Early => Some("the link has not started: it is answered like an unknown one"),
+            Stage::Expired(None) => Some("the link has expired: it is answered 410"),
+            Stage::Expired(Some(_)) => Some("the link has expired: its campaign is not asked"),
+            Stage::Alive => None,
+        }
+    }
+
+    /// Where an expired link sends its visitors.
+    fn expired(&self) -> Option<&Template> {
+        match self.stage {
+            Stage::Expired(target) if !self.is_paused() => target,
+            _ => None,
+        }
+    }
+
+    fn variant(&self) -> &str {
+        if self.expired().is_some() { EXPIRED } else { self.decision.variant() }
+    }
+
+    /// What chose among several.
+    fn choice(&self) -> Option<&Choice> {
+        if self.not_asked().is_some() {
+            return None;
+        }
+        match self.decision {
+            Decision::Rule(rule, _) => Some(&rule.choice),
+            Decision::Default(_) => self.campaign?.default.as_ref(),
+            Decision::Fallback(_) | Decision::Link => None,
+        }
+    }
+
+    fn decision(&self, values: &Values<'_>, applies: bool) -> Value {
+        let by = match self.decision {
+            _ if self.expired().is_some() => "expired",
+            _ if self.not_asked().is_some() => "none",
+            Decision::Rule(..) => "rule",
+            Decision::Default(_) => "default",
+            Decision::Fallback(_) => "fallback",
+            Decision::Link => "link",
+        };
+        let (certain, note) = self.note(applies);
+        let mut shown = json!({
+            "by": by, "rule": "", "variant": "", "destination": null, "status": null, "strategy": null, "route_version": null,
+            "certain": certain, "note": note, "click_id": null,
+        });
+        if by == "none" {
+            return shown;
+        }
+        let own = self.link.map(|link| (&link.target, link.version));
+        let target = match (self.expired(), self.decision.target(), self.campaign) {
+            (Some(target), ..) => own.map(|(_, version)| (target, version)),
+            (None, Some(target), Some(campaign)) => Some((target, campaign.version)),
+            _ => own,
+        };
+        if let Some((target, version)) = target {
+            let forward = self.link.is_some_and(|link| link.query == QueryMode::Forward);
+            let mut spelled = Vec::new();
+            target.splice(values, forward, &mut spelled);
+            shown["destination"] = String::from_utf8_lossy(&spelled).into();
+            shown["click_id"] = values.click_id.map(|id| id.to_string()).into();
+            // A campaign that is not saved has none.
+            shown["route_version"] = (version > 0).then_some(version).into();
+        }
+        shown["rule"] = if self.not_asked().is_some() { "" } else { self.decision.rule() }.into();
+        shown["variant"] = self.variant().into();
+        shown["status"] = self.link.map(|link| link.status).into();
+        shown["strategy"] = self.choice().map(|choice| word(choice.strategy())).into();
+        shown
+    }
+
+    /// Whether this visit goes there and nowhere else, and what else there is to say.
+    fn note(&self, applies: bool) -> (bool, Option<String>) {
+        if let Some(why) = self.not_asked() {
+            return (true, Some(why.into()));
+        }
+        if let Some(choice) = self.choice().filter(|choice| choice.destinations().len() > 1) {
+            let sticky = self.campaign.map(|campaign| campaign.sticky);
+            let (certain, note) = match (choice.strategy(), sticky) {
+                (Strategy::Priority, _) => return (true, None),
+                (Strategy::RoundRobin, _) => {
+                    (false, "each edge thread takes its own turns: this is the first one, and `turns` has the next")
+                }
+                (_, Some(Sticky::Visitor)) => {
+                    (true, "a visitor of this address and user agent goes there all day (UTC)")
+                }
+                _ if self.is_drawn => {
+                    (false, "each click is decided for itself, by the shares: this is where one with this id goes")
+                }
+                _ => (true, "each click is decided for itself, by the shares, and this one goes there"),
+            };
+            return (certain, Some(note.into()));
+        }
+        let note = match (self.decision, self.campaign) {
+            (Decision::Link, None) if self.subject.campaign_id.is_empty() => return (true, None),
+            (Decision::Link, None) => {
+                format!("the link names the campaign `{}`, and there is none of this name", self.subject.campaign_id)
+            }
+            (Decision::Link, Some(_)) if !applies => "the campaign is not for this visit: see its `why`".into(),
+            (Decision::Link, Some(_)) => "no rule takes it, and there is neither `default` nor `fallback_url`".into(),
+            _ => return (true, None),
+        };
+        let whose = if self.link.is_none() { "; the link's own `url` is taken" } else { "" };
+        (true, Some(format!("{note}{whose}")))
+    }
+
+    fn campaign(&self, seen: &Seen<'_>, applies: bool) -> Value {
+        let id = Some(self.subject.campaign_id.as_str()).filter(|id| !id.is_empty());
+        let Some(campaign) = self.campaign else {
+            return id.map_or(
+                Value::Null,
+                |id| json!({ "id": id, "version": null, "applies": false, "when": null, "why": [] }),
+            );
+        };
+        let (when, why) = why(campaign.when.as_ref(), seen);
+        let version = (campaign.version > 0).then_some(campaign.version);
+        json!({ "id": id, "version": version, "applies": applies, "when": when, "why": why })
+    }
+
+    fn rules(&self, seen: &Seen<'_>, applies: bool) -> Value {
+        let Some(campaign) = self.campaign else { return json!([]) };
+        let taken = match self.decision {
+            Decision::Rule(rule, _) => campaign.rules.iter().position(|one| std::ptr::eq(one, rule)),
+            _ => None,
+        };
+        let rule = |(number, rule): (usize, &crate::click::campaign::Rule)| {
+            let verdict = match holds(rule.when.as_ref(), seen) {
+                _ if !applies || self.not_asked().is_some() => "not reached",
+                _ if taken == Some(number) => "taken",
+                Some(true) => "would take",
+                Some(false) => "does not hold",
+                None => "undecided",
+            };
+            let (when, why) = why(rule.when.as_ref(), seen);
+            let mut shown = json!({ "name": rule.name, "verdict": verdict, "when": when, "why": why });
+            if verdict == "taken" {
+                self.destinations(&rule.choice, &campaign.document["rules"][number]["to"], &mut shown);
+            }
+            shown
+        };
+        campaign.rules.iter().enumerate().map(rule).collect()
+    }
+
+    /// The default destinations; null where there are none.
+    fn default(&self, applies: bool) -> Value {
+        let Some((campaign, choice)) = self.campaign.and_then(|one| Some((one, one.default.as_ref()?))) else {
+            return Value::Null;
+        };
+        let taken = applies && self.not_asked().is_none() && matches!(self.decision, Decision::Default(_));
+        let mut shown = json!({ "verdict": if taken { "taken" } else { "not reached" } });
+        if taken {
+            self.destinations(choice, &campaign.document["default"], &mut shown);
+        }
+        shown
+    }
+
+    /// Adds what was chosen from: also those of the document that no visit reaches, with a share of 0.
+    fn destinations(&self, choice: &Choice, document: &Value, shown: &mut Value) {
+        let total: u64 = choice.destinations().iter().map(|one| u64::from(one.weight)).sum();
+        let share = |name: &str| {
+            let at = choice.destinations().iter().position(|one| *one.name == *name);
+            match (at, choice.strategy()) {
+                (None, _) => 0.0,
+                (Some(at), Strategy::Priority) => f64::from(u8::from(at == 0)),
+                (Some(at), _) => f64::from(choice.destinations()[at].weight) / total as f64,
+            }
+        };
+        let entries = document.as_array().map(Vec::as_slice).unwrap_or_default().iter().enumerate();
+        let to = entries.map(|(number, entry)| {
+            let name = entry["name"].as_str().map_or_else(|| (number + 1).to_string(), str::to_owned);
+            let weight = entry["weight"].as_u64().unwrap_or(1);
+            json!({
+                "name": name, "url": entry["url"], "weight": weight, "bid": entry["bid"], "share": share(&name),
+                "chosen": name == self.decision.variant(),
+            })
+        });
+        shown["strategy"] = word(choice.strategy()).into();
+        shown["to"] = to.collect();
+        if choice.strategy() == Strategy::RoundRobin {
+            let mut turn = Turn::default();
+            let next = |_| Value::from(&*choice.choose(0, || &mut turn).name);
+            shown["turns"] = (0..TURNS_SHOWN).map(next).collect();
+        }
+    }
+}
+
+fn word(strategy: Strategy) -> &'static str {
+    Strategy::ALL.iter().find(|(_, known)| *known == strategy).map_or("", |(word, _)| word)
+}
