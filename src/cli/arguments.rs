@@ -4,11 +4,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::explain::Explain;
-use super::links::LifeOfLink;
+use super::links::LinkCommand;
 use super::store::StoreCommand;
 
 const EVERYWHERE: &str = "Options of every command";
@@ -127,83 +126,6 @@ Example:
     },
     /// Ask a node whether it is ready: exit code 0 or 1
     Healthcheck(Healthcheck),
-}
-
-/// `trellis link`
-#[derive(Debug, Subcommand)]
-pub(super) enum LinkCommand {
-    /// Add a link
-    #[command(after_help = "\
-Examples:
-  trellis link add https://example.com/
-  trellis link add 'https://example.com/?id={click_id}' --slug spring --tag mail --tag may
-  trellis link add https://example.com/sale --expires-at 2026-12-01T00:00:00+01:00 --expired-url https://example.com/")]
-    Add(AddLink),
-    /// List links in the order of their slugs
-    #[command(after_help = "Each line: slug, status, campaign, url; `paused` at the end.")]
-    Ls(ListLinks),
-    /// Remove links; their clicks stay
-    Rm {
-        /// What to remove
-        #[arg(value_name = "SLUG", required = true, value_parser = NonEmptyStringValueParser::new())]
-        slugs: Vec<String>,
-    },
-}
-
-/// `trellis link add`
-#[derive(Debug, clap::Args)]
-pub(super) struct AddLink {
-    /// Destination, with macros such as {click_id} and {q:name} behind the host
-    pub(super) url: String,
-    /// Name in the path; one is made up when absent
-    #[arg(long)]
-    pub(super) slug: Option<String>,
-    /// Redirect status: 301, 302, 303, 307 or 308 [default: 302]
-    #[arg(long)]
-    pub(super) status: Option<u16>,
-    /// What happens to the visitor's query string [default: ignore]
-    #[arg(long)]
-    pub(super) query: Option<QueryWord>,
-    /// A name to count by
-    #[arg(long)]
-    pub(super) campaign: Option<String>,
-    /// A word of your own; may be repeated
-    #[arg(long = "tag", value_name = "TAG")]
-    pub(super) tags: Vec<String>,
-    /// Your own id for the link
-    #[arg(long, value_name = "ID")]
-    pub(super) external_id: Option<String>,
-    #[command(flatten)]
-    pub(super) life: LifeOfLink,
-}
-
-/// `--query`
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum QueryWord {
-    /// It is recorded, and goes no further
-    Ignore,
-    /// It is appended to the destination's own
-    Forward,
-}
-
-impl QueryWord {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Ignore => "ignore",
-            Self::Forward => "forward",
-        }
-    }
-}
-
-/// `trellis link ls`
-#[derive(Debug, clap::Args)]
-pub(super) struct ListLinks {
-    /// This many at most; all when absent
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) limit: Option<u64>,
-    /// One JSON object a line
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 /// `trellis clicks`

@@ -223,6 +223,7 @@ fn decision(decision: &Value) -> Vec<String> {
         ("default", _) => format!("default, destination {}", cell(text(decision, "variant"))),
         ("fallback", _) => "the campaign's fallback_url".into(),
         ("link", _) => "the link's own url".into(),
+        ("expired", _) => "the link's expired_url".into(),
         (other, _) => other.to_owned(),
     };
     let mut lines = vec![format!("{:12}{by}", "decision")];

@@ -2,10 +2,11 @@
 //!
 //! Judges no field: the API does, and says what is wrong. Bounds: pages of [`PAGE`] links, one at a time in memory.
 
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Subcommand, ValueEnum};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::arguments::{AddLink, LinkCommand, ListLinks};
 use super::client::Api;
 use super::http::dialled;
 use super::output::{Out, Stop, cell, complain};
@@ -13,6 +14,83 @@ use crate::click::query::encode_value;
 use crate::config::Config;
 
 const PAGE: u64 = 1000;
+
+/// `trellis link`
+#[derive(Debug, Subcommand)]
+pub(super) enum LinkCommand {
+    /// Add a link
+    #[command(after_help = "\
+Examples:
+  trellis link add https://example.com/
+  trellis link add 'https://example.com/?id={click_id}' --slug spring --tag mail --tag may
+  trellis link add https://example.com/sale --expires-at 2026-12-01T00:00:00+01:00 --expired-url https://example.com/")]
+    Add(AddLink),
+    /// List links in the order of their slugs
+    #[command(after_help = "Each line: slug, status, campaign, url; `paused` at the end.")]
+    Ls(ListLinks),
+    /// Remove links; their clicks stay
+    Rm {
+        /// What to remove
+        #[arg(value_name = "SLUG", required = true, value_parser = NonEmptyStringValueParser::new())]
+        slugs: Vec<String>,
+    },
+}
+
+/// `trellis link add`
+#[derive(Debug, clap::Args)]
+pub(super) struct AddLink {
+    /// Destination, with macros such as {click_id} and {q:name} behind the host
+    pub(super) url: String,
+    /// Name in the path; one is made up when absent
+    #[arg(long)]
+    pub(super) slug: Option<String>,
+    /// Redirect status: 301, 302, 303, 307 or 308 [default: 302]
+    #[arg(long)]
+    pub(super) status: Option<u16>,
+    /// What happens to the visitor's query string [default: ignore]
+    #[arg(long)]
+    pub(super) query: Option<QueryWord>,
+    /// A name to count by
+    #[arg(long)]
+    pub(super) campaign: Option<String>,
+    /// A word of your own; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(super) tags: Vec<String>,
+    /// Your own id for the link
+    #[arg(long, value_name = "ID")]
+    pub(super) external_id: Option<String>,
+    #[command(flatten)]
+    pub(super) life: LifeOfLink,
+}
+
+/// `trellis link ls`
+#[derive(Debug, clap::Args)]
+pub(super) struct ListLinks {
+    /// This many at most; all when absent
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) limit: Option<u64>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `--query`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum QueryWord {
+    /// It is recorded, and goes no further
+    Ignore,
+    /// It is appended to the destination's own
+    Forward,
+}
+
+impl QueryWord {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ignore => "ignore",
+            Self::Forward => "forward",
+        }
+    }
+}
 
 /// When a link is followed, of `trellis link add`.
 #[derive(Debug, clap::Args)]
