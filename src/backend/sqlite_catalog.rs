@@ -70,10 +70,6 @@ impl SqliteCatalog {
 }
 
 impl LinkStore for SqliteCatalog {
-    fn load_all(&self) -> BoxFuture<'_, Result<Vec<Link>, CatalogError>> {
-        Box::pin(self.call(|c| select(c, "", usize::MAX)))
-    }
-
     fn insert<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>> {
         let link = link.clone();
         Box::pin(async move { self.call(move |c| save(c, INSERT, &link)).await.map(|_| ()) })
@@ -284,7 +280,7 @@ mod tests {
         drop(catalog);
         let catalog = SqliteCatalog::open(&path).unwrap();
         catalog.ping().await.unwrap();
-        assert_eq!(catalog.load_all().await.unwrap(), [link("a"), changed]);
+        assert_eq!(catalog.list(None, 100).await.unwrap(), [link("a"), changed]);
     }
 
     #[tokio::test]
@@ -310,7 +306,7 @@ mod tests {
         }
         catalog.update(&link("d")).await.unwrap();
         drop(catalog);
-        let read = SqliteCatalog::open(&path).unwrap().load_all().await.unwrap();
+        let read = SqliteCatalog::open(&path).unwrap().list(None, 100).await.unwrap();
         assert_eq!((&read[..3], &read[3..]), (&links[..], &[link("d")][..]));
     }
 
@@ -323,7 +319,7 @@ mod tests {
         let row = "INSERT INTO links VALUES ('a', 'https://a.example/', 302, 'ignore', '', 0, '[]', '', 1, 5, 6)";
         old.execute(row, []).unwrap();
         drop(old);
-        let links = SqliteCatalog::open(&path).unwrap().load_all().await.unwrap();
+        let links = SqliteCatalog::open(&path).unwrap().list(None, 100).await.unwrap();
         assert_eq!((links.len(), links[0].slug.as_str(), links[0].life.as_ref()), (1, "a", None));
     }
 
@@ -354,7 +350,7 @@ mod tests {
         other.execute("UPDATE links SET status = 99999999 WHERE slug = 'c'", []).unwrap();
         other.execute("UPDATE links SET starts_ms = -1 WHERE slug = 'e'", []).unwrap();
         other.execute("UPDATE links SET expired_url = 'https://b.example/' WHERE slug = 'f'", []).unwrap();
-        assert_eq!(catalog.load_all().await.unwrap(), [link("d")]);
+        assert_eq!(catalog.list(None, 100).await.unwrap(), [link("d")]);
         assert_eq!(catalog.list(None, 1).await.unwrap(), [link("d")]);
     }
 

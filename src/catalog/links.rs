@@ -16,6 +16,8 @@ use crate::click::{FieldError, Link, OwnHosts, RawLink};
 use crate::clock::Clock;
 
 const SHARDS: usize = 256;
+/// Links read at a time when the node starts.
+const PAGE: usize = 10_000;
 
 /// By the hash of the slug, which the entry has: so a link costs the map one pointer.
 type Shard = HashTable<Arc<Entry>>;
@@ -66,8 +68,6 @@ pub enum LinkError {
 
 /// The port: where links are kept.
 pub trait LinkStore: Send + Sync {
-    /// Every link, in any order.
-    fn load_all(&self) -> BoxFuture<'_, Result<Vec<Link>, CatalogError>>;
     /// Keeps a new link.
     fn insert<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>>;
     /// Replaces a link by slug.
@@ -105,13 +105,17 @@ impl Links {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, CatalogError> {
         let hasher = foldhash::quality::RandomState::default();
-        let links = store.load_all().await?;
-        let count = links.len();
-        let mut shards: Vec<_> = (0..SHARDS).map(|_| Shard::with_capacity(count / SHARDS)).collect();
+        let mut shards: Vec<_> = (0..SHARDS).map(|_| Shard::default()).collect();
         let rehash = |entry: &Arc<Entry>| hasher.hash_one(entry.link.slug.as_str());
-        for link in links {
-            let hash = hasher.hash_one(link.slug.as_str());
-            shards[shard_of(hash)].insert_unique(hash, Arc::new(Entry::new(link)), rehash);
+        let (mut count, mut after) = (0, None);
+        loop {
+            let page = store.list(after.as_deref(), PAGE).await?;
+            let Some(last) = page.last() else { break };
+            (count, after) = (count + page.len(), Some(last.slug.clone()));
+            for link in page {
+                let hash = hasher.hash_one(link.slug.as_str());
+                shards[shard_of(hash)].insert_unique(hash, Arc::new(Entry::new(link)), rehash);
+            }
         }
         Ok(Self {
             shards: shards.into_iter().map(ArcSwap::from_pointee).collect(),

@@ -56,9 +56,9 @@ pub const MODIFIERS: &str = "there are `:raw`, `:hash` and `:default=text`";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// Up to the fragment: where a forwarded query is appended.
-    main: Vec<Part>,
+    main: Box<[Part]>,
     /// From the `#` on; usually empty.
-    fragment: Vec<Part>,
+    fragment: Box<[Part]>,
     has_query: bool,
     /// Where the path begins, when a macro stands in it: its last slash that no value can take.
     root: Option<usize>,

@@ -49,8 +49,8 @@ pub(super) fn parse(text: &str) -> Result<(Template, url::Url), String> {
         parts
     };
     let template = Template {
-        main: parts(main),
-        fragment: fragment.map_or_else(Vec::new, |fragment| parts(&format!("#{fragment}"))),
+        main: parts(main).into(),
+        fragment: fragment.map_or_else(Vec::new, |fragment| parts(&format!("#{fragment}"))).into(),
         has_query: url.query().is_some(),
         // The last of the slashes at the beginning: those that the operator wrote stay.
         root: (in_path > 0).then_some(before_path + slashes.max(1) - 1),

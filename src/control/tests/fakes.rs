@@ -50,10 +50,6 @@ impl Fake {
 }
 
 impl LinkStore for Fake {
-    fn load_all(&self) -> BoxFuture<'_, Result<Vec<Link>, CatalogError>> {
-        Box::pin(async { Ok(self.links()?.values().cloned().collect()) })
-    }
-
     fn insert<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>> {
         Box::pin(async {
             // As a real one, it takes a moment.
