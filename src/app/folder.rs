@@ -15,7 +15,6 @@ use super::parts::Backends;
 use super::workers::Facts;
 use super::{books, letters};
 use crate::catalog::{Campaigns, Links};
-use crate::click::OwnHosts;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secret, StoreBackend};
 use crate::control;
@@ -212,7 +211,7 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         // A remote store has its tables from the node; a command does not wait for it.
         store.migrate().await.map_err(|error| anyhow::anyhow!("{}: {error}", store.name()))?;
     }
-    let own = own_hosts(config, None);
+    let own = config.edge.own_hosts(None);
     let catalog = backends.catalog()?;
     let links =
         Links::open(Arc::clone(&catalog) as _, own.clone(), config.catalog.links_max, Arc::clone(&clock)).await?;
@@ -250,20 +249,6 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         body_bytes_max: config.control.body_bytes_max,
     });
     Ok(OpenFolder { router, token, _orphans: orphans, _lock: lock })
-}
-
-/// The names under which this service is reached: the configured ones on any port, and the listening address itself.
-pub(super) fn own_hosts(config: &Config, edge: Option<SocketAddr>) -> OwnHosts {
-    let listen = edge.unwrap_or(config.edge.listen);
-    let mut sockets = Vec::new();
-    if listen.port() != 0 {
-        let port = listen.port();
-        sockets.push(listen.to_string());
-        if listen.ip().is_unspecified() || listen.ip().is_loopback() {
-            sockets.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}")));
-        }
-    }
-    OwnHosts { hosts: config.edge.public_hosts.clone(), sockets }
 }
 
 impl std::fmt::Debug for OpenFolder {

@@ -107,7 +107,7 @@ impl Node {
         // One runtime for each worker, one for the journals of earlier runs, and this one.
         let runtimes = config.edge.threads + 2;
         let backends = Arc::new(Backends::new(&config, Arc::clone(&clock)));
-        let own = folder::own_hosts(&config, None);
+        let own = config.edge.own_hosts(None);
         let catalog = backends.catalog()?;
         let links =
             Links::open(Arc::clone(&catalog) as _, own.clone(), config.catalog.links_max, Arc::clone(&clock)).await?;
@@ -131,8 +131,8 @@ impl Node {
         let control_listener = TcpListener::bind(config.control.listen)
             .with_context(|| format!("control.listen: {} cannot be used", config.control.listen))?;
         let control_address = control_listener.local_addr()?;
-        links.set_own_hosts(folder::own_hosts(&config, Some(edge_address)));
-        campaigns.set_own_hosts(folder::own_hosts(&config, Some(edge_address)));
+        links.set_own_hosts(config.edge.own_hosts(Some(edge_address)));
+        campaigns.set_own_hosts(config.edge.own_hosts(Some(edge_address)));
 
         let (intakes, followers): (Vec<_>, Vec<_>) = doors.into_iter().unzip();
         let lanes = intakes
@@ -143,6 +143,7 @@ impl Node {
             .collect();
         let edge_parts = edge::Parts {
             config: config.edge.clone(),
+            ingress: config.ingress.clone(),
             privacy: config.privacy.ip,
             secret: fingerprint_secret.expose().as_bytes().into(),
             links: Arc::clone(&links),

@@ -12,7 +12,22 @@ use crate::BoxFuture;
 use crate::click::{Campaign, Misfit, OwnHosts};
 use crate::clock::Clock;
 
-type All = BTreeMap<Box<str>, Arc<Campaign>>;
+type ByName = BTreeMap<Box<str>, Arc<Campaign>>;
+
+/// One snapshot.
+#[derive(Debug, Default)]
+struct All {
+    by_name: ByName,
+    /// Those with a `when`, in the order of their names: `/in` asks them.
+    conditional: Vec<Arc<Campaign>>,
+}
+
+impl All {
+    fn new(by_name: ByName) -> Self {
+        let conditional = by_name.values().filter(|campaign| campaign.when.is_some()).map(Arc::clone).collect();
+        Self { by_name, conditional }
+    }
+}
 
 /// What can go wrong with an edit.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -72,8 +87,8 @@ impl Campaigns {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, CatalogError> {
         let all = store.load_campaigns().await?;
-        let all: All = all.into_iter().map(|one| (one.id.as_str().into(), Arc::new(one))).collect();
-        let (all, own) = (ArcSwap::from_pointee(all), ArcSwap::from_pointee(own));
+        let all = all.into_iter().map(|one| (one.id.as_str().into(), Arc::new(one))).collect();
+        let (all, own) = (ArcSwap::from_pointee(All::new(all)), ArcSwap::from_pointee(own));
         Ok(Self { all, campaigns_max, own, clock, store, edits: Mutex::new(()) })
     }
 
@@ -83,13 +98,18 @@ impl Campaigns {
         if id.is_empty() {
             return f(None);
         }
-        f(self.all.load().get(id).map(Arc::as_ref))
+        f(self.all.load().by_name.get(id).map(Arc::as_ref))
+    }
+
+    /// Calls `f` with the campaigns that have a `when`, in the order of their names. No lock, no copy, no list made.
+    pub fn with_conditional<R>(&self, f: impl FnOnce(&[Arc<Campaign>]) -> R) -> R {
+        f(&self.all.load().conditional)
     }
 
     /// The campaign of this name, shared.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Arc<Campaign>> {
-        self.all.load().get(id).cloned()
+        self.all.load().by_name.get(id).cloned()
     }
 
     /// Campaigns behind `after` in the order of their names, at most `limit`.
@@ -97,7 +117,11 @@ impl Campaigns {
     pub fn list(&self, after: Option<&str>, limit: usize) -> Vec<Arc<Campaign>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let all = self.all.load();
-        all.range::<str, _>((from, Bound::Unbounded)).take(limit).map(|(_, campaign)| Arc::clone(campaign)).collect()
+        all.by_name
+            .range::<str, _>((from, Bound::Unbounded))
+            .take(limit)
+            .map(|(_, campaign)| Arc::clone(campaign))
+            .collect()
     }
 
     /// Checks a campaign as [`Campaigns::put`] would, and keeps nothing.
@@ -131,7 +155,7 @@ impl Campaigns {
         if let Some(was) = over.filter(|was| *was != is) {
             return Err(CampaignError::Changed { was, is });
         }
-        if earlier.is_none() && self.all.load().len() >= self.campaigns_max {
+        if earlier.is_none() && self.all.load().by_name.len() >= self.campaigns_max {
             return Err(CampaignError::Full(self.campaigns_max));
         }
         let now_ms = self.clock.wall_ms();
@@ -162,17 +186,17 @@ impl Campaigns {
         Ok(())
     }
 
-    fn edit(&self, change: impl Fn(&mut All)) {
+    fn edit(&self, change: impl Fn(&mut ByName)) {
         self.all.rcu(|all| {
-            let mut copy = All::clone(all);
+            let mut copy = all.by_name.clone();
             change(&mut copy);
-            copy
+            All::new(copy)
         });
     }
 }
 
 impl std::fmt::Debug for Campaigns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Campaigns").field("count", &self.all.load().len()).finish_non_exhaustive()
+        f.debug_struct("Campaigns").field("count", &self.all.load().by_name.len()).finish_non_exhaustive()
     }
 }

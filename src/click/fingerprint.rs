@@ -114,4 +114,18 @@ mod tests {
         assert_eq!(key.fingerprint("a", b"x", &one), key.fingerprint("a", b"x", &other));
         assert_ne!(key.fingerprint("a", b"bc", &one), key.fingerprint("ab", b"c", &one));
     }
+
+    #[test]
+    fn no_link_is_a_name_like_any_other() {
+        let key = DayKey::new(b"s", 1_000);
+        let (one, other) = (visit("192.0.2.1", b"ua"), visit("192.0.2.2", b"ub"));
+        assert_eq!(key.fingerprint("", b"x", &one), key.fingerprint("", b"x", &other));
+        assert_eq!(key.fingerprint("", b"", &one), key.fingerprint("", b"", &one));
+        assert_ne!(key.fingerprint("", b"", &one), key.fingerprint("", b"", &other));
+        assert_ne!(key.fingerprint("", b"x", &one), key.fingerprint("x", b"x", &one));
+        assert_ne!(key.fingerprint("", b"ax", &one), key.fingerprint("a", b"x", &one));
+        // Nor is it the visitor, by which campaigns keep their destinations.
+        let Fingerprint(hash) = key.fingerprint("", b"", &one);
+        assert_ne!(key.visitor(&one).to_le_bytes()[..], hash[..8]);
+    }
 }

@@ -50,7 +50,7 @@ pub struct Click<'a> {
     pub prefetch: bool,
     /// Status of the answer.
     pub status: u16,
-    /// Version of the link that decided.
+    /// Version of the link or the campaign that decided; 0 for the fallback of `/in`.
     pub route_version: u64,
     /// What privacy leaves of the address.
     pub address: Option<IpAddr>,
@@ -58,9 +58,9 @@ pub struct Click<'a> {
     pub country: Option<[u8; 2]>,
     /// Organisation.
     pub org: &'a str,
-    /// Campaign of the link; may be empty.
+    /// Campaign of the link, or the one that `/in` went by; may be empty.
     pub campaign: &'a str,
-    /// Slug.
+    /// Slug; empty for `/in`.
     pub link: &'a str,
     /// Rule of the campaign that decided; empty when none did.
     pub rule: &'a str,

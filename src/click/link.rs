@@ -233,7 +233,11 @@ pub fn check_slug(slug: &str) -> Result<(), String> {
     }
 }
 
-pub(super) fn check_url(url: &str, own: &OwnHosts) -> Result<Template, String> {
+/// Whether a link, or anything else, may send visitors there.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn check_url(url: &str, own: &OwnHosts) -> Result<Template, String> {
     if url.is_empty() {
         return Err("is missing; give an absolute http or https URL".into());
     }

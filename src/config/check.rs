@@ -59,7 +59,7 @@ pub(super) struct Keys {
 
 impl Keys {
     /// The value of a key; the default's when it cannot be parsed, which is noted.
-    fn get<T>(&mut self, key: &'static str, parse: impl Fn(&Value) -> Result<T, String>) -> T {
+    pub(super) fn get<T>(&mut self, key: &'static str, parse: impl Fn(&Value) -> Result<T, String>) -> T {
         self.read.push(key);
         let setting = self.layers.settings.get(key).expect("the key stands in default.toml: a test reads them all");
         let error = match parse(&setting.value) {
@@ -90,10 +90,12 @@ impl Keys {
     fn config(&mut self, machine: &Machine) -> Config {
         // "postgres" is planned; until then there is nothing to choose.
         self.get("catalog.source", word(&[("sqlite", ())], &["postgres"]));
+        let edge = self.edge(machine);
         let config = Config {
             data_dir: self.get("data_dir", text(folder)),
             node: self.node(machine),
-            edge: self.edge(machine),
+            ingress: self.ingress(&edge),
+            edge,
             control: self.control(),
             shutdown: Shutdown {
                 drain_delay: self.get("shutdown.drain_delay", time(ms(0)..=minutes(10))),

@@ -7,6 +7,7 @@
 
 mod association;
 mod check;
+mod ingress;
 mod layers;
 mod problem;
 mod relations;
@@ -19,11 +20,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use ingress::Ingress;
 pub use layers::Sources;
 pub use problem::{Origin, Problem, Problems};
 pub use retention::Retention;
 pub use units::Secret;
 
+use crate::click::OwnHosts;
 use crate::click::address::Network;
 
 /// The commented defaults, as shipped.
@@ -38,6 +41,8 @@ pub struct Config {
     pub node: String,
     /// The public side.
     pub edge: Edge,
+    /// Visits without a link.
+    pub ingress: Ingress,
     /// The operator side.
     pub control: Control,
     /// From the first signal to the exit.
@@ -97,6 +102,24 @@ pub struct Edge {
     pub apple_app_site_association: Option<Bytes>,
     /// The file by which Android apps do.
     pub assetlinks: Option<Bytes>,
+}
+
+impl Edge {
+    /// The names under which this service is reached: the configured ones on any port, and the address that it listens
+    /// on; `bound` is the one that was found for port 0.
+    #[must_use]
+    pub fn own_hosts(&self, bound: Option<SocketAddr>) -> OwnHosts {
+        let listen = bound.unwrap_or(self.listen);
+        let mut sockets = Vec::new();
+        if listen.port() != 0 {
+            let port = listen.port();
+            sockets.push(listen.to_string());
+            if listen.ip().is_unspecified() || listen.ip().is_loopback() {
+                sockets.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}")));
+            }
+        }
+        OwnHosts { hosts: self.public_hosts.clone(), sockets }
+    }
 }
 
 /// `[control]`

@@ -7,12 +7,13 @@
 //! ```
 //!
 //! It never waits for anything but its own journal, takes no lock, opens no span and writes no log line for a request.
-//! It cannot name a database, a cache server or a worker. `app` starts and stops it. Bounds: `edge.*`.
+//! It cannot name a database, a cache server or a worker. `app` starts and stops it. Bounds: `edge.*`, `ingress.campaigns_max`.
 
 mod accept;
 mod client;
 mod connection;
 mod core;
+mod ingress;
 mod resolve;
 mod respond;
 mod route;
@@ -47,6 +48,8 @@ pub enum Phase {
 pub struct Parts {
     /// Limits and time-outs.
     pub config: config::Edge,
+    /// `/in`.
+    pub ingress: config::Ingress,
     /// What is kept of an address.
     pub privacy: IpPrivacy,
     /// Key of the fingerprints.

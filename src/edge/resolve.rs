@@ -9,6 +9,7 @@ use hyper::{HeaderMap, Method, Request};
 
 use super::client;
 use super::core::Core;
+use super::ingress::{self, Refusal};
 use super::route::{self, Found, Seen};
 use crate::catalog::Entry;
 use crate::click::address::truncate;
@@ -43,8 +44,8 @@ pub(super) enum Resolved {
     Robots,
     /// A file by which an app claims links of this host.
     Association(Bytes),
-    /// `/in`, which is not built yet.
-    NotBuilt,
+    /// A visit of `/in` that goes nowhere.
+    Refused(Refusal),
 }
 
 /// Where a visitor is sent.
@@ -52,6 +53,50 @@ pub(super) struct Place {
     pub(super) location: HeaderValue,
     /// Where to when the journal does not take the click; without it, `location` with the id cut out.
     pub(super) without_id: Option<HeaderValue>,
+}
+
+/// What a visit came in by: a link, or `/in`, which has no name of its own.
+pub(super) struct Entrance<'e> {
+    pub(super) slug: &'e str,
+    pub(super) tags: &'e [String],
+    campaign: &'e str,
+    status: u16,
+    query: QueryMode,
+    /// Stored with the clicks that go to its own destination.
+    version: u64,
+    /// Where visits go for which no campaign has a destination.
+    own: Option<&'e Template>,
+    /// That one, when it is the same for every visit.
+    location: Option<&'e HeaderValue>,
+}
+
+impl<'e> Entrance<'e> {
+    fn link(Entry { link, location }: &'e Entry) -> Self {
+        Self {
+            slug: &link.slug,
+            tags: &link.tags,
+            campaign: &link.campaign,
+            status: link.status,
+            query: link.query,
+            version: link.version,
+            own: Some(&link.target),
+            location: location.as_ref(),
+        }
+    }
+
+    /// `fallback` is `ingress.fallback_url`.
+    pub(super) fn ingress(campaign: &'e str, fallback: Option<&'e Template>) -> Self {
+        Self {
+            slug: "",
+            tags: &[],
+            campaign,
+            status: 302,
+            query: QueryMode::Ignore,
+            version: 0,
+            own: fallback,
+            location: None,
+        }
+    }
 }
 
 pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: &Request<B>) -> Resolved {
@@ -68,7 +113,6 @@ pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: 
     let slug = path.strip_prefix('/').unwrap_or(path);
     match slug {
         "robots.txt" => return Resolved::Robots,
-        "in" => return Resolved::NotBuilt,
         ".well-known/apple-app-site-association" | "apple-app-site-association" => {
             return association(&core.parts.config.apple_app_site_association);
         }
@@ -87,6 +131,9 @@ pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: 
         referrer: text(&REFERER),
         language: text(&ACCEPT_LANGUAGE),
     };
+    if slug == "in" {
+        return ingress::follow(core, &visit, headers);
+    }
     core.parts.links.with(slug, |entry| match entry {
         Some(entry) if !entry.link.paused => follow(core, entry, &visit, headers),
         _ => Resolved::UnknownLink,
@@ -99,26 +146,24 @@ fn association(file: &Option<Bytes>) -> Resolved {
 
 /// By where the link stands in its life in this turn of the event loop.
 fn follow(core: &Rc<Core>, entry: &Entry, visit: &Visit<'_>, headers: &HeaderMap) -> Resolved {
-    // With a click in the intake, this turn has begun.
-    if core.intake.borrow().is_empty() {
-        begin_turn(core);
-    }
+    begin_turn_once(core);
+    let link = &Entrance::link(entry);
     match entry.link.stage(core.turn_ms.get()) {
         Stage::Alive => core
             .parts
             .campaigns
-            .with(&entry.link.campaign, |campaign| hand_over(core, entry, None, campaign, visit, headers)),
+            .with(&entry.link.campaign, |campaign| hand_over(core, link, None, campaign, visit, headers)),
         Stage::Early => Resolved::UnknownLink,
         Stage::Expired(None) => Resolved::ExpiredLink,
-        Stage::Expired(expired) => hand_over(core, entry, expired, None, visit, headers),
+        Stage::Expired(expired) => hand_over(core, link, expired, None, visit, headers),
     }
 }
 
 /// Decides where the visit goes, spells the destination, names the click and gives it to the journal. `expired`: where the
 /// visitors of a link that has expired go, whatever its campaign would say. The turn has begun.
-fn hand_over(
+pub(super) fn hand_over(
     core: &Rc<Core>,
-    entry: &Entry,
+    link: &Entrance<'_>,
     expired: Option<&Template>,
     campaign: Option<&Campaign>,
     visit: &Visit<'_>,
@@ -127,7 +172,6 @@ fn hand_over(
     let mut intake = core.intake.borrow_mut();
     let unix_ms = core.turn_ms.get();
     let id = core.ids.borrow_mut().next(unix_ms);
-    let link = &entry.link;
     let external_click_id = query::find(visit.query, "click_id").unwrap_or_default();
     let mut found = Found::new(core, visit, campaign, unix_ms);
     let mut turns = core.turns.borrow_mut();
@@ -138,6 +182,9 @@ fn hand_over(
         route::count(core, &decision);
         decision
     });
+    if decision.target().or(expired).or(link.own).is_none() {
+        return Resolved::Refused(Refusal::NoDestination);
+    }
     let (target, route_version) = match (decision.target(), campaign) {
         (Some(target), Some(campaign)) => (Some(target), campaign.version),
         _ => (expired, link.version),
@@ -153,19 +200,19 @@ fn hand_over(
     let values = Values {
         click_id: Some(id),
         external_click_id: &external_click_id,
-        campaign: &link.campaign,
-        link: &link.slug,
+        campaign: link.campaign,
+        link: link.slug,
         rule: decision.rule(),
         variant,
         unix_ms,
         address,
         ..Values::of(visit)
     };
-    let Some(place) = spell(core, entry, target, &mut found, &values) else {
+    let Some(place) = spell(core, link, target, &mut found, &values) else {
         // Templates yield ASCII without controls; a property test holds them to it.
         return Resolved::UnknownLink;
     };
-    let fingerprint = core.day_key.borrow().fingerprint(&link.slug, &external_click_id, visit);
+    let fingerprint = core.day_key.borrow().fingerprint(link.slug, &external_click_id, visit);
     let ticket = intake.push(&Click {
         id,
         fingerprint: Some(fingerprint),
@@ -176,8 +223,8 @@ fn hand_over(
         address,
         country: if address.is_none() { found.country } else { None },
         org: ORG,
-        campaign: &link.campaign,
-        link: &link.slug,
+        campaign: link.campaign,
+        link: link.slug,
         rule: decision.rule(),
         variant,
         destination: place.location.as_bytes(),
@@ -192,16 +239,16 @@ fn hand_over(
 /// Spells the destination: `target`, or the link's own; `None` when it may not stand in a header.
 fn spell(
     core: &Core,
-    entry: &Entry,
+    link: &Entrance<'_>,
     target: Option<&Template>,
     found: &mut Found<'_>,
     values: &Values<'_>,
 ) -> Option<Place> {
-    let forward = entry.link.query == QueryMode::Forward && !values.visit.query.is_empty();
-    if let (Some(location), None, false) = (&entry.location, target, forward) {
+    let forward = link.query == QueryMode::Forward && !values.visit.query.is_empty();
+    if let (Some(location), None, false) = (link.location, target, forward) {
         return Some(Place { location: location.clone(), without_id: None });
     }
-    let template = target.unwrap_or(&entry.link.target);
+    let template = target.or(link.own)?;
     found.find(template.needs());
     let values = Values {
         country: found.country,
@@ -223,6 +270,13 @@ fn spell(
         false => Some(splice(&Values { click_id: None, ..values })?),
     };
     Some(Place { location, without_id })
+}
+
+/// Begins this turn of the event loop, unless a click of it did: with one in the intake it has begun.
+pub(super) fn begin_turn_once(core: &Core) {
+    if core.intake.borrow().is_empty() {
+        begin_turn(core);
+    }
 }
 
 /// Reads the wall clock, once for all clicks of this turn of the event loop.

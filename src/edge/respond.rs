@@ -35,8 +35,6 @@ const METHOD_NOT_ALLOWED: &str = "{\"type\":\"about:blank\",\"title\":\"Links ar
     \"status\":405,\"code\":\"method_not_allowed\"}\n";
 const URI_TOO_LONG: &str = "{\"type\":\"about:blank\",\"title\":\"The request target is too long\",\"status\":414,\
     \"code\":\"uri_too_long\"}\n";
-const NOT_BUILT: &str = "{\"type\":\"about:blank\",\"title\":\"The ingress endpoint /in is not built yet\",\
-    \"status\":501,\"code\":\"not_built\"}\n";
 /// Nobody needs to index redirects; links are for people who were given them.
 const ROBOTS: &str = "User-agent: *\nDisallow: /\n";
 
@@ -60,7 +58,10 @@ pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration
             answer
         }
         Resolved::UriTooLong => problem(core, Outcome::Refused, StatusCode::URI_TOO_LONG, URI_TOO_LONG),
-        Resolved::NotBuilt => problem(core, Outcome::Refused, StatusCode::NOT_IMPLEMENTED, NOT_BUILT),
+        Resolved::Refused(why) => {
+            let (outcome, status, body) = why.problem();
+            problem(core, outcome, status, body)
+        }
         Resolved::Robots => {
             core.metrics.count(Outcome::Other);
             text(StatusCode::OK, "text/plain; charset=utf-8", "public, max-age=86400", ROBOTS)
@@ -124,12 +125,17 @@ fn text(status: StatusCode, kind: &'static str, cache: &'static str, body: impl 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::ingress::Refusal;
 
     #[test]
     fn the_fixed_answers_are_valid() {
-        for body in [UNKNOWN_LINK, EXPIRED_LINK, METHOD_NOT_ALLOWED, URI_TOO_LONG, NOT_BUILT] {
+        for body in [UNKNOWN_LINK, EXPIRED_LINK, METHOD_NOT_ALLOWED, URI_TOO_LONG] {
             let problem: serde_json::Value = serde_json::from_str(body).unwrap();
             assert!(problem["code"].is_string() && problem["status"].is_number());
+        }
+        for (_, status, body) in Refusal::ALL.map(Refusal::problem) {
+            let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert!(problem["code"].is_string() && problem["status"] == status.as_u16());
         }
         let (head, body) = OVERLOADED.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());

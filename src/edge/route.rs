@@ -9,11 +9,12 @@ use hyper::HeaderMap;
 use hyper::header::COOKIE;
 
 use super::core::Core;
+use super::resolve::Entrance;
 use crate::catalog::agents::Agent;
 use crate::catalog::geo;
 use crate::click::campaign::{Campaign, Decision, Local, Strategy, Turn, Turns, Zone};
 use crate::click::condition::{Facts, Map, Needs, Number, Text};
-use crate::click::{ClickId, Link, Visit, facts};
+use crate::click::{ClickId, Visit, facts};
 use crate::telemetry::metrics::Decided;
 
 /// Rules in whose turns a thread keeps its place; one more, and all begin anew.
@@ -78,13 +79,19 @@ impl<'v> Found<'v> {
         }
         self.known = self.known.and(asked);
     }
+
+    /// From here on for this campaign, whose zone may be another one.
+    pub(super) fn turn_to(&mut self, campaign: &'v Campaign) {
+        self.campaign = Some(campaign);
+        self.known = self.known.without(Needs::TIME);
+    }
 }
 
 /// What is known of one request when its campaign decides.
 pub(super) struct Seen<'v> {
     pub(super) found: &'v Found<'v>,
     pub(super) headers: &'v HeaderMap,
-    pub(super) link: &'v Link,
+    pub(super) link: &'v Entrance<'v>,
     pub(super) external_click_id: &'v [u8],
 }
 
@@ -136,7 +143,7 @@ impl Facts for Seen<'_> {
             Text::ExternalClickId => String::from_utf8_lossy(self.external_click_id),
             Text::Date => self.found.local.map_or_else(Cow::default, |local| local.to_string().into()),
             Text::Class => facts::class(self.visit(), self.crawler()).0.name().into(),
-            Text::Slug => self.link.slug.as_str().into(),
+            Text::Slug => self.link.slug.into(),
         }
     }
 

@@ -7,7 +7,7 @@ pub enum Outcome {
     Redirected,
     /// A redirect without one: the journal could not take the click.
     Untracked,
-    /// No such link, a paused one, or one that has not started: 404.
+    /// No such link, a paused one, or one that has not started; a visit of `/in` that goes nowhere: 404.
     UnknownLink,
     /// The link has expired and sends its visitors nowhere: 410.
     Expired,
@@ -36,7 +36,7 @@ pub enum Decided {
     Default,
     /// The campaign's fallback.
     Fallback,
-    /// The campaign had nothing: the link's own destination.
+    /// The campaign had nothing: the link's own destination; of `/in` its fallback, or nowhere.
     Link,
 }
 

@@ -77,12 +77,6 @@ fn robots_are_told_to_stay_away() {
 }
 
 #[test]
-fn ingress_is_refused_as_not_built() {
-    let answer = Trellis::start().get("/in?click_id=1");
-    assert_eq!((answer.status, answer.json()["code"].as_str()), (501, Some("not_built")));
-}
-
-#[test]
 fn macros_are_spliced_and_encoded() {
     let trellis = Trellis::start();
     trellis.link("m", "https://a.example/{slug}/{q:path}?id={click_id}&ext={external_click_id}&t={ts}");

@@ -13,6 +13,7 @@ mod delivery;
 mod edge;
 mod explain;
 mod harness;
+mod ingress;
 mod journal;
 mod ledger;
 mod life_cycle;
