@@ -11,6 +11,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use trellis::backend::clickhouse::{self, ClickHouseStore};
 use trellis::catalog::agents::Agents;
 use trellis::catalog::geo::Geo;
+use trellis::click::fingerprint::To;
 use trellis::click::template::Values;
 use trellis::click::{Class, Click, ClickId, DayKey, IdSource, Reasons, Template, Visit};
 use trellis::clock::SystemClock;
@@ -62,7 +63,7 @@ fn pure(c: &mut Criterion) {
     c.bench_function("click id", |b| b.iter(|| ids.next(black_box(1_700_000_000_000))));
     let key = DayKey::new(b"secret", 1_700_000_000_000);
     c.bench_function("fingerprint by address and agent", |b| {
-        b.iter(|| key.fingerprint(black_box("spring"), b"", black_box(&visit())));
+        b.iter(|| key.fingerprint(black_box(To::Link("spring")), b"", black_box(&visit())));
     });
     let (template, _) = Template::parse("https://shop.example/p?id={click_id}&ext={external_click_id}").expect("valid");
     let mut out = Vec::with_capacity(4096);

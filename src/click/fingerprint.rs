@@ -22,6 +22,15 @@ pub struct DayKey {
 
 const DAY_MS: u64 = 86_400_000;
 
+/// What a visit is to: clicks are duplicates of each other only within one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To<'a> {
+    /// A link, by its slug.
+    Link(&'a str),
+    /// A campaign, without a link; its name is empty where none was found.
+    Campaign(&'a str),
+}
+
 impl DayKey {
     /// The key for the day of this moment.
     #[must_use]
@@ -43,18 +52,22 @@ impl DayKey {
         unix_ms / DAY_MS == self.day
     }
 
-    /// The fingerprint of a visit to `link`: by its external click id when it has one, else by the full client address
+    /// The fingerprint of a visit to a link, or of one without a link in a campaign: by its external click id when it has one, else by the full client address
     /// and the user agent. HEAD and prefetch have fingerprints of their own, so that who only looks ahead does not make
     /// a duplicate of the click that follows.
     #[must_use]
-    pub fn fingerprint(&self, link: &str, external_click_id: &[u8], visit: &Visit<'_>) -> Fingerprint {
-        let ahead = if visit.head || visit.prefetch { 4 } else { 0 };
+    pub fn fingerprint(&self, to: To<'_>, external_click_id: &[u8], visit: &Visit<'_>) -> Fingerprint {
+        let (name, kind) = match to {
+            To::Link(slug) => (slug, 0),
+            To::Campaign(id) => (id, 16),
+        };
+        let kind = kind + if visit.head || visit.prefetch { 4 } else { 0 };
         if !external_click_id.is_empty() {
-            return self.finish(link, ahead + 1, &[external_click_id]);
+            return self.finish(name, kind + 1, &[external_click_id]);
         }
         match visit.address.to_canonical() {
-            IpAddr::V4(v4) => self.finish(link, ahead + 2, &[&v4.octets(), visit.ua]),
-            IpAddr::V6(v6) => self.finish(link, ahead + 3, &[&v6.octets(), visit.ua]),
+            IpAddr::V4(v4) => self.finish(name, kind + 2, &[&v4.octets(), visit.ua]),
+            IpAddr::V6(v6) => self.finish(name, kind + 3, &[&v6.octets(), visit.ua]),
         }
     }
 
@@ -69,11 +82,11 @@ impl DayKey {
     }
 
     /// Lengths go in with the parts, so that no two lists of parts give one input.
-    fn finish(&self, link: &str, kind: u8, parts: &[&[u8]]) -> Fingerprint {
+    fn finish(&self, name: &str, kind: u8, parts: &[&[u8]]) -> Fingerprint {
         let mut hasher = self.hasher;
         hasher.write_u8(kind);
-        hasher.write_usize(link.len());
-        hasher.write(link.as_bytes());
+        hasher.write_usize(name.len());
+        hasher.write(name.as_bytes());
         for part in parts {
             hasher.write_usize(part.len());
             hasher.write(part);
@@ -94,7 +107,7 @@ mod tests {
     #[test]
     fn a_fingerprint_depends_on_link_visitor_day_and_secret_alone() {
         let key = DayKey::new(b"s", 1_000);
-        let of = |key: &DayKey, link, visit: &Visit<'_>| key.fingerprint(link, b"", visit);
+        let of = |key: &DayKey, link, visit: &Visit<'_>| key.fingerprint(To::Link(link), b"", visit);
         let same = of(&key, "a", &visit("192.0.2.1", b"ua"));
         assert_eq!(same, of(&DayKey::new(b"s", DAY_MS - 1), "a", &visit("192.0.2.1", b"ua")));
         assert_eq!(same, of(&key, "a", &visit("::ffff:192.0.2.1", b"ua")));
@@ -111,21 +124,25 @@ mod tests {
     fn an_external_id_goes_before_the_visitor() {
         let key = DayKey::new(b"s", 1_000);
         let (one, other) = (visit("192.0.2.1", b"ua"), visit("192.0.2.2", b"ub"));
-        assert_eq!(key.fingerprint("a", b"x", &one), key.fingerprint("a", b"x", &other));
-        assert_ne!(key.fingerprint("a", b"bc", &one), key.fingerprint("ab", b"c", &one));
+        let (a, ab) = (To::Link("a"), To::Link("ab"));
+        assert_eq!(key.fingerprint(a, b"x", &one), key.fingerprint(a, b"x", &other));
+        assert_ne!(key.fingerprint(a, b"bc", &one), key.fingerprint(ab, b"c", &one));
     }
 
     #[test]
-    fn no_link_is_a_name_like_any_other() {
+    fn a_campaign_is_no_link_of_its_name_nor_a_visitor() {
         let key = DayKey::new(b"s", 1_000);
         let (one, other) = (visit("192.0.2.1", b"ua"), visit("192.0.2.2", b"ub"));
-        assert_eq!(key.fingerprint("", b"x", &one), key.fingerprint("", b"x", &other));
-        assert_eq!(key.fingerprint("", b"", &one), key.fingerprint("", b"", &one));
-        assert_ne!(key.fingerprint("", b"", &one), key.fingerprint("", b"", &other));
-        assert_ne!(key.fingerprint("", b"x", &one), key.fingerprint("x", b"x", &one));
-        assert_ne!(key.fingerprint("", b"ax", &one), key.fingerprint("a", b"x", &one));
-        // Nor is it the visitor, by which campaigns keep their destinations.
-        let Fingerprint(hash) = key.fingerprint("", b"", &one);
-        assert_ne!(key.visitor(&one).to_le_bytes()[..], hash[..8]);
+        for id in ["", "a"] {
+            let (campaign, link) = (To::Campaign(id), To::Link(id));
+            assert_eq!(key.fingerprint(campaign, b"x", &one), key.fingerprint(campaign, b"x", &other));
+            assert_ne!(key.fingerprint(campaign, b"", &one), key.fingerprint(campaign, b"", &other));
+            assert_ne!(key.fingerprint(campaign, b"x", &one), key.fingerprint(link, b"x", &one));
+            assert_ne!(key.fingerprint(campaign, b"", &one), key.fingerprint(link, b"", &one));
+            assert_ne!(key.fingerprint(campaign, b"x", &one), key.fingerprint(To::Campaign("b"), b"x", &one));
+            // By which campaigns keep the destinations of visitors.
+            let Fingerprint(hash) = key.fingerprint(campaign, b"", &one);
+            assert_ne!(key.visitor(&one).to_le_bytes()[..], hash[..8]);
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::catalog::Entry;
 use crate::click::address::truncate;
 use crate::click::campaign::{Campaign, Decision};
 use crate::click::condition::Needs;
+use crate::click::fingerprint::To;
 use crate::click::life::{EXPIRED, Stage};
 use crate::click::template::Values;
 use crate::click::{Click, ClickId, DayKey, QueryMode, Template, Visit, facts, query};
@@ -212,7 +213,8 @@ pub(super) fn hand_over(
         // Templates yield ASCII without controls; a property test holds them to it.
         return Resolved::UnknownLink;
     };
-    let fingerprint = core.day_key.borrow().fingerprint(link.slug, &external_click_id, visit);
+    let to = if link.slug.is_empty() { To::Campaign(link.campaign) } else { To::Link(link.slug) };
+    let fingerprint = core.day_key.borrow().fingerprint(to, &external_click_id, visit);
     let ticket = intake.push(&Click {
         id,
         fingerprint: Some(fingerprint),

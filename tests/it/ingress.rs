@@ -253,25 +253,31 @@ fn duplicates_are_labelled_and_a_restart_keeps_and_counts_every_click_once() {
     let mut trellis = Trellis::start_with(&[ON, ONE_THREAD]);
     save(&trellis, "c", &to("a", None));
     save(&trellis, "x", &to("x", Some("source == 'x'")));
-    trellis.link("l", "https://a.example/");
-    for path in ["/in?campaign=c&click_id=1", "/in?campaign=c&click_id=2", "/in?campaign=c&click_id=1", "/l?click_id=1"]
-    {
+    trellis.link("c", "https://a.example/");
+    for path in [
+        "/in?campaign=c&click_id=1",
+        "/in?campaign=c&click_id=2",
+        "/in?campaign=c&click_id=1",
+        "/in?campaign=x&source=x&click_id=1",
+        "/c?click_id=1",
+    ] {
         place(&trellis.get(path));
     }
-    trellis.wait_stored(4);
+    trellis.wait_stored(5);
+    assert_eq!(trellis.count("campaign=x")["unique"], 1, "another campaign is another click");
     let count = trellis.count("campaign=c");
     assert_eq!((&count["total"], &count["unique"], &count["duplicate"]), (&3.into(), &2.into(), &1.into()), "{count}");
-    assert_eq!(trellis.count("link=l")["unique"], 1, "another link is another click");
+    assert_eq!(trellis.count("link=c")["unique"], 1, "a link of the same name is another click");
     trellis.assert_rolled_up();
     let last = id(&trellis.get("/in?campaign=c&click_id=3"));
     trellis.kill();
     let trellis = Trellis::start_in(trellis.folder(), &[ON, ONE_THREAD]);
-    trellis.wait_stored(5);
+    trellis.wait_stored(6);
     assert_eq!(trellis.count("campaign=c")["total"], 4);
     assert_eq!(stored(&trellis, &last)["external_click_id"], "3");
     assert_eq!(place(&trellis.get("/in?campaign=c")), "https://a.example/", "the campaigns are still there");
     assert_eq!(place(&trellis.get("/in?source=x")), "https://x.example/");
-    trellis.wait_stored(7);
-    trellis.assert_ledger_balances(7);
+    trellis.wait_stored(8);
+    trellis.assert_ledger_balances(8);
     trellis.assert_rolled_up();
 }
