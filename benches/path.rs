@@ -13,7 +13,7 @@ use trellis::catalog::agents::Agents;
 use trellis::catalog::geo::Geo;
 use trellis::click::fingerprint::To;
 use trellis::click::template::Values;
-use trellis::click::{Class, Click, ClickId, DayKey, IdSource, Reasons, Template, Visit};
+use trellis::click::{Class, Click, ClickId, DayKey, IdSource, Marks, Reasons, Template, Visit};
 use trellis::clock::SystemClock;
 use trellis::config::{Config, Sources};
 use trellis::pipeline::{Batch, Label, Row, Store};
@@ -27,6 +27,7 @@ fn visit() -> Visit<'static> {
         query: "click_id=run-123456&source=load",
         head: false,
         prefetch: false,
+        marks: Default::default(),
         address: [203, 0, 114, 77].into(),
         ua: UA,
         referrer: b"https://news.example/page",
@@ -41,6 +42,7 @@ fn click(id: ClickId) -> Click<'static> {
         fingerprint: None,
         head: false,
         prefetch: false,
+        marks: Default::default(),
         status: 302,
         route_version: 1,
         address: Some(visit.address),
@@ -108,6 +110,11 @@ fn pure(c: &mut Criterion) {
 fn facts(c: &mut Criterion) {
     let (agents, geo) = (Agents::new().expect("agents"), Geo::new().expect("countries"));
     c.bench_function("agent without memo", |b| b.iter(|| agents.read(black_box(UA))));
+    let (marks, reasons) = (Marks::NO_ACCEPT, agents.read(UA).reasons);
+    let classifier = agents.classifier();
+    c.bench_function("classify", |b| {
+        b.iter(|| classifier.classify(false, false, black_box(marks), black_box(reasons)))
+    });
     let address = [81, 2, 69, 142].into();
     c.bench_function("country", |b| b.iter(|| geo.country(black_box(address))));
 }
@@ -148,6 +155,7 @@ fn store(c: &mut Criterion) {
             country: Some(*b"DE"),
             class: Class::Human,
             reasons: Reasons::default(),
+            fraud_score: 0,
             dedup: Label::Unique,
             agent: agents.read(UA),
         }

@@ -90,6 +90,7 @@ fn decide(c: &mut Criterion) {
         query: "utm_source=newsletter",
         head: false,
         prefetch: false,
+        marks: Default::default(),
         address: [203, 0, 114, 77].into(),
         ua: b"",
         referrer: b"",

@@ -18,8 +18,8 @@
 //!    not take is redirected without that header and counted as `untracked`: nothing was promised.
 //! 5. A **worker** thread follows the journal by a cursor, using the queue's copies where they continue it and reading
 //!    the journal where they do not. Overflow, outage and restart are the same path.
-//! 6. It **enriches** (country, browser, system, device, class) and asks the **deduper** for a label. Every click is
-//!    stored, with its label; none is dropped.
+//! 6. It **enriches** (country, browser, system, device, class with reasons and score) and asks the **deduper** for a
+//!    label. Every click is stored, with its label; none is dropped.
 //! 7. Clicks gather into **batches** of one month. A batch is frozen on disk by an **intent** (its range, its labels)
 //!    before it is sent, and goes to the **store** with its id as token, again and again, the same bytes, until the store
 //!    has it. Where an answer was lost or the process restarted, its rows are looked for before they are sent again.

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::parts::Backends;
 use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
+use crate::click::Classifier;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::handoff::{Follower, Orphan};
@@ -29,9 +30,10 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Reads what is shipped.
-    pub(super) fn load() -> anyhow::Result<Self> {
-        let agents = Agents::new().map_err(|e| anyhow::anyhow!("the shipped crawler list: {e}"))?;
+    /// Reads what is shipped, to be judged by this classifier.
+    pub(super) fn load(classifier: &Arc<Classifier>) -> anyhow::Result<Self> {
+        let agents =
+            Agents::with(Arc::clone(classifier)).map_err(|e| anyhow::anyhow!("the shipped crawler list: {e}"))?;
         let geo = Geo::new().map_err(|e| anyhow::anyhow!("the shipped country file: {e}"))?;
         Ok(Self { agents: Arc::new(agents), geo: Arc::new(geo) })
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::catalog::agents::Agent;
-use crate::click::{Class, Click, ClickId, Fingerprint, class};
+use crate::click::class::AgentReasons;
+use crate::click::{Class, Click, ClickId, Fingerprint, Reasons};
 use crate::config::Retention;
 use crate::pipeline::{Batch, Label, Row, StoredClick};
 
@@ -16,6 +17,7 @@ pub(super) fn click(query: &str) -> Click<'_> {
         fingerprint: Some(Fingerprint([3; 16])),
         head: false,
         prefetch: false,
+        marks: Default::default(),
         status: 302,
         route_version: 7,
         address: Some([203, 0, 113, 0].into()),
@@ -43,9 +45,17 @@ pub(super) fn retention() -> Retention {
 pub(super) fn row(click: &Click<'_>) -> Row {
     let mut frame = Vec::new();
     click.encode(&mut frame);
-    let (class, reasons) = class::classify(false, false, true, false);
-    let agent = Agent { browser: "curl", os: "Linux", device: "bot", crawler: true };
-    Row { frame: frame.into(), country: Some(*b"DE"), class, reasons, dedup: Label::Unique, agent }
+    let reasons = Reasons::AGENT_CRAWLER;
+    let found = AgentReasons { found: reasons, enforced: reasons, ..AgentReasons::default() };
+    Row {
+        frame: frame.into(),
+        country: Some(*b"DE"),
+        class: Class::Bot,
+        reasons,
+        fraud_score: 60,
+        dedup: Label::Unique,
+        agent: Agent { browser: "curl", os: "Linux", device: "bot", reasons: found },
+    }
 }
 
 /// What a store gives back for `row(click)` in `batch_of`; the click has the query `click_id=a%20b&source=mail&x=%22…`.
@@ -66,6 +76,7 @@ pub(super) fn stored(click: &Click<'_>) -> StoredClick {
         class: Class::Bot.name().into(),
         reasons: vec!["agent_crawler".into()],
         dedup: "unique".into(),
+        fraud_score: 60,
         country: "DE".into(),
         device: "bot".into(),
         os: "Linux".into(),

@@ -21,8 +21,8 @@ use crate::pipeline::{Batch, Row};
 const INSERT: &str = "INSERT INTO clicks (click_id, ts, org, campaign, link, rule, variant, destination, status,
      external_click_id, source, class, reasons, dedup, fraud_score, country, device, os, browser, language, referrer, ua,
      ip, query, route_version, node, batch_id, expires)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 0, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
-     ?24, ?25, ?26, ?27)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
+     ?25, ?26, ?27, ?28)
      ON CONFLICT (click_id) DO NOTHING";
 
 const ADD: &str = "INSERT INTO click_counts (minute, link, campaign, class, dedup, clicks)
@@ -111,6 +111,7 @@ impl<'b> Writing<'b> {
             row.class.name(),
             reasons_json(row),
             row.dedup.name(),
+            row.fraud_score,
             lossy(row.country.as_ref().map_or(&[], |country| country.as_slice())),
             row.agent.device,
             row.agent.os,

@@ -25,7 +25,7 @@ pub(super) const MINUTE_MS: u64 = 60_000;
 
 const SELECT: &str =
     "SELECT click_id, ts, org, campaign, link, rule, variant, destination, status, external_click_id, source, class,
-     reasons, dedup, country, device, os, browser, language, referrer, ua, ip, query, route_version, node, batch_id
+     reasons, dedup, fraud_score, country, device, os, browser, language, referrer, ua, ip, query, route_version, node, batch_id
      FROM clicks";
 
 /// The minutes from ?1 up to ?2 that have clicks, one look-up each: SQLite does not skip through an index by itself.
@@ -222,6 +222,7 @@ fn stored_click(row: &Row<'_>) -> rusqlite::Result<StoredClick> {
         class: row.get("class")?,
         reasons: reasons.unwrap_or_default(),
         dedup: row.get("dedup")?,
+        fraud_score: row.get("fraud_score")?,
         country: row.get("country")?,
         device: row.get("device")?,
         os: row.get("os")?,

@@ -1,15 +1,16 @@
-//! What a user agent says of itself: browser, system, device, and whether it is a crawler.
+//! What a user agent says of itself: browser, system, device, and why it is no person's.
 //!
 //! One pass over the text finds which of about a hundred words stand in it; the answer follows from that set. The names
 //! are closed sets, so nobody can fill the store's dictionaries from outside. About half a microsecond; callers keep an
-//! [`AgentMemo`].
+//! [`AgentMemo`](super::AgentMemo).
 
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
-use quick_cache::unsync::Cache;
 
-use super::crawlers::Crawlers;
+use super::agent_words::AgentWords;
+use crate::click::class::{AgentReasons, Classifier, Reasons};
+use crate::config;
 
 /// What a user agent says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +21,8 @@ pub struct Agent {
     pub os: &'static str,
     /// `desktop`, `mobile`, `tablet`, `tv`, `bot` or `other`.
     pub device: &'static str,
-    /// It matches the crawler list.
-    pub crawler: bool,
+    /// What speaks against a person.
+    pub reasons: AgentReasons,
 }
 
 /// What [`Agent::os`] may be.
@@ -174,31 +175,46 @@ const SIGNS: &[(&str, Sign)] = &[
 pub struct Agents {
     /// The words of `BROWSERS`, then those of `SIGNS`.
     words: AhoCorasick,
-    crawlers: Crawlers,
+    programs: AgentWords,
 }
 
 impl Agents {
-    /// Builds the automata from the words above and the shipped crawler list: some 20 ms, and 2 MB.
+    /// With the shipped rules; see [`Agents::with`].
+    ///
+    /// # Errors
+    /// See [`Agents::with`].
+    pub fn new() -> Result<Self, String> {
+        Self::with(config::shipped_classifier())
+    }
+
+    /// Builds the automata from the words above, those of these rules and the shipped crawler list: some 20 ms, and 2 MB.
     ///
     /// # Errors
     /// When the shipped list is not what it should be; a test sees that first.
-    pub fn new() -> Result<Self, String> {
+    pub fn with(classifier: Arc<Classifier>) -> Result<Self, String> {
         let words = BROWSERS.iter().map(|(word, _)| *word).chain(SIGNS.iter().map(|(word, _)| *word));
         let words = AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(words);
-        Ok(Self { words: words.map_err(|e| e.to_string())?, crawlers: Crawlers::new()? })
+        Ok(Self { words: words.map_err(|e| e.to_string())?, programs: AgentWords::new(classifier)? })
     }
 
-    /// Names the lists: their checksum.
+    /// Names the lists and the rules: other ones have another number.
     #[must_use]
     pub fn version(&self) -> u64 {
-        u64::from(super::crawlers::checksum())
+        u64::from(super::crawlers::checksum()) ^ self.classifier().version()
+    }
+
+    /// Says who made a request.
+    #[must_use]
+    pub fn classifier(&self) -> &Classifier {
+        self.programs.classifier()
     }
 
     /// What this user agent says. Any bytes will do.
     #[must_use]
     pub fn read(&self, ua: &[u8]) -> Agent {
-        if self.crawlers.matches(ua) {
-            return Agent { browser: "Other", os: "Other", device: "bot", crawler: true };
+        let reasons = self.programs.reasons(ua);
+        if reasons.found.has(Reasons::AGENT_CRAWLER) || reasons.enforced.has(Reasons::OF_WORDS) {
+            return Agent { browser: "Other", os: "Other", device: "bot", reasons };
         }
         let (mut signs, mut browser) = (Signs::default(), BROWSERS.len());
         for found in self.words.find_overlapping_iter(ua) {
@@ -211,46 +227,7 @@ impl Agents {
         let os = signs.os();
         let browser = BROWSERS.get(browser).map_or_else(|| signs.unnamed_browser(os), |(_, name)| *name);
         let device = signs.device(os, browser);
-        Agent { browser, os, device, crawler: false }
-    }
-}
-
-/// User agents remembered by a thread: at some 200 bytes an entry about 2 MB. Real traffic has a few thousand.
-const MEMO_ENTRIES: usize = 10_000;
-
-/// Remembers what user agents say; one for each thread, so that it needs no lock.
-pub struct AgentMemo {
-    agents: Arc<Agents>,
-    memo: Cache<Box<[u8]>, Agent>,
-}
-
-impl AgentMemo {
-    /// With shared words and nothing remembered.
-    #[must_use]
-    pub fn new(agents: Arc<Agents>) -> Self {
-        Self { agents, memo: Cache::new(MEMO_ENTRIES) }
-    }
-
-    /// What this user agent says.
-    pub fn read(&mut self, ua: &[u8]) -> Agent {
-        if let Some(agent) = self.memo.get(ua) {
-            return *agent;
-        }
-        let agent = self.agents.read(ua);
-        self.memo.insert(ua.into(), agent);
-        agent
-    }
-
-    /// The words.
-    #[must_use]
-    pub const fn agents(&self) -> &Arc<Agents> {
-        &self.agents
-    }
-}
-
-impl std::fmt::Debug for AgentMemo {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AgentMemo").field("memo", &self.memo.len()).finish_non_exhaustive()
+        Agent { browser, os, device, reasons }
     }
 }
 
@@ -385,18 +362,23 @@ mod tests {
                 "ChromeOS",
                 "desktop",
             ),
-            ("", "Other", "Other", "other"),
+            ("Some thing that nobody knows", "Other", "Other", "other"),
         ] {
-            assert_eq!(agents.read(ua.as_bytes()), Agent { browser, os, device, crawler: false }, "{ua}");
+            let told = agents.read(ua.as_bytes());
+            assert_eq!((told.browser, told.os, told.device), (browser, os, device), "{ua}");
+            assert_eq!((told.reasons.found, told.reasons.enforced), Default::default(), "{ua}");
             assert!(SYSTEMS.contains(&os) && DEVICES.contains(&device) && browsers().contains(&browser));
         }
+        let none = agents.read(b"");
+        assert_eq!((none.device, none.reasons.enforced), ("other", Reasons::AGENT_MISSING));
         for ua in [
             "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
             "curl/8.14.1",
             "facebookexternalhit/1.1",
         ] {
-            assert!(agents.read(ua.as_bytes()).crawler, "{ua}");
+            let told = agents.read(ua.as_bytes());
+            assert!(told.device == "bot" && told.reasons.enforced.has(Reasons::AGENT_CRAWLER), "{ua}");
         }
-        assert!(!agents.read(b"\xff\xfe\x00").crawler);
+        assert!(!agents.read(b"\xff\xfe\x00").reasons.found.has(Reasons::AGENT_CRAWLER));
     }
 }

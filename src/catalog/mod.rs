@@ -5,11 +5,14 @@
 //! what a user agent and an address stand for. Nothing in here does I/O on a look-up. Bounds: `catalog.links_max`,
 //! `catalog.campaigns_max`.
 
+mod agent_memo;
+mod agent_words;
 pub mod agents;
 pub mod campaigns;
 mod crawlers;
 pub mod geo;
 pub mod links;
 
+pub use agent_memo::AgentMemo;
 pub use campaigns::{CampaignError, CampaignStore, Campaigns};
 pub use links::{CatalogError, Entry, LinkError, LinkStore, Links};

@@ -3,26 +3,13 @@
 
 use std::borrow::Cow;
 
-use super::class::{Class, Reasons, classify};
-use super::{Visit, query};
+use super::query;
 
 /// Whether `Sec-Purpose` or `Purpose` says that the browser fetches ahead of a click.
 #[must_use]
 pub fn looks_ahead(purpose: &[u8]) -> bool {
     let holds = |word: &[u8]| purpose.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
     !purpose.is_empty() && (holds(b"prefetch") || holds(b"prerender"))
-}
-
-/// Who clicked, as far as it is known before the answer, and why. `crawler`: the user agent is on the list of crawlers.
-#[must_use]
-pub fn class(visit: &Visit<'_>, crawler: bool) -> (Class, Reasons) {
-    classify(visit.head, visit.prefetch, crawler, visit.ua.is_empty())
-}
-
-/// Whether a program made the request: a known crawler, or one without a user agent.
-#[must_use]
-pub const fn is_bot(visit: &Visit<'_>, crawler: bool) -> bool {
-    crawler || visit.ua.is_empty()
 }
 
 /// The decoded value of the first parameter of this name; `None` also when it is no UTF-8.

@@ -101,7 +101,8 @@ mod tests {
 
     fn visit<'a>(address: &str, ua: &'a [u8]) -> Visit<'a> {
         let address = address.parse().unwrap();
-        Visit { query: "", head: false, prefetch: false, address, ua, referrer: b"", language: b"" }
+        let marks = Default::default();
+        Visit { query: "", head: false, prefetch: false, marks, address, ua, referrer: b"", language: b"" }
     }
 
     #[test]

@@ -7,17 +7,18 @@
 //!      2     2  status of the answer
 //!      4     8  route_version
 //!     12    16  click_id
+//!     28     1  marks
 //!             16  fingerprint, if flag 4
 //!         4 or 16  address after privacy, if flag 8 or 16
 //!              2  country, if flag 32 (found on the edge because privacy leaves no address)
 //!    then 10 times: length u16, bytes: org, campaign, link, rule, variant, destination, referrer, ua, language, query
 //! ```
-//! Version 1 has neither rule nor variant; it is still read.
+//! Version 1 has neither marks nor rule nor variant; it is still read.
 //! All numbers are little-endian. What a reader can derive again (external click id, parameters, agent) is not in it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{ClickId, Fingerprint};
+use super::{ClickId, Fingerprint, Marks};
 
 /// Bytes kept of a user agent, and of an Accept-Language.
 pub const UA_BYTES_MAX: usize = 512;
@@ -27,7 +28,7 @@ pub const REFERRER_BYTES_MAX: usize = 1024;
 pub const FRAME_BYTES_MAX: usize = 64 + 10 * (2 + u16::MAX as usize);
 
 const VERSION: u8 = 2;
-/// Without rule and variant.
+/// Without marks, rule and variant.
 const VERSION_1: u8 = 1;
 const CLICK_ID_AT: usize = 12;
 const HEAD: u8 = 1;
@@ -48,6 +49,8 @@ pub struct Click<'a> {
     pub head: bool,
     /// Fetched ahead of a click.
     pub prefetch: bool,
+    /// What the edge saw in headers that are not kept.
+    pub marks: Marks,
     /// Status of the answer.
     pub status: u16,
     /// Version of the link or the campaign that decided; 0 for the fallback of `/in`.
@@ -93,6 +96,7 @@ impl<'a> Click<'a> {
         out.put_u16_le(self.status);
         out.put_u64_le(self.route_version);
         out.put_slice(self.id.as_bytes());
+        out.put_u8(self.marks.bits());
         if let Some(fingerprint) = &self.fingerprint {
             out.put_slice(&fingerprint.0);
         }
@@ -135,6 +139,7 @@ impl<'a> Click<'a> {
         let status = u16::from_le_bytes(take(&mut rest)?);
         let route_version = u64::from_le_bytes(take(&mut rest)?);
         let id = ClickId::from_bytes(take(&mut rest)?);
+        let [marks] = if version == VERSION_1 { [0] } else { take(&mut rest)? };
         let has = |bit: u8| flags & bit != 0;
         let fingerprint = if has(FINGERPRINT) { Some(Fingerprint(take(&mut rest)?)) } else { None };
         let address = if has(IPV4) {
@@ -150,6 +155,7 @@ impl<'a> Click<'a> {
             fingerprint,
             head: has(HEAD),
             prefetch: has(PREFETCH),
+            marks: Marks::from_bits(marks),
             status,
             route_version,
             address,
@@ -173,6 +179,12 @@ impl<'a> Click<'a> {
     pub fn external_click_id(&self) -> std::borrow::Cow<'a, [u8]> {
         super::query::find(self.query, "click_id").unwrap_or_default()
     }
+}
+
+/// What a click keeps of a user agent: the edge goes by no more than the worker will see.
+#[must_use]
+pub fn kept_ua(ua: &[u8]) -> &[u8] {
+    ua.get(..UA_BYTES_MAX).unwrap_or(ua)
 }
 
 /// The id of a frame's click, without decoding the rest; `None` when it is too short to have one.
@@ -229,6 +241,7 @@ mod tests {
             fingerprint: Some(Fingerprint([3; 16])),
             head: true,
             prefetch: false,
+            marks: Marks::NO_ACCEPT.with(Marks::TLS, true),
             status: 302,
             route_version: 4,
             address,
@@ -260,15 +273,29 @@ mod tests {
         assert_eq!(Click::decode(&frame), Err(BadFrame::Version(3)));
     }
 
+    #[test]
+    fn a_frame_of_the_first_version_is_still_read() {
+        let click = Click { rule: "", variant: "", ..click(b"ua", "a=1", None) };
+        let mut frame = Vec::new();
+        click.encode(&mut frame);
+        // Neither the byte of marks, nor the two empty texts behind fingerprint, org, campaign and link.
+        frame.remove(28);
+        let texts = 28 + 16 + (2 + 7) + 2 + (2 + 6);
+        assert_eq!(frame.drain(texts..texts + 4).collect::<Vec<_>>(), [0; 4]);
+        frame[0] = 1;
+        assert_eq!(Click::decode(&frame), Ok(Click { marks: Marks::default(), ..click }));
+    }
+
     proptest::proptest! {
         #[test]
-        fn what_was_encoded_decodes_to_itself(ua in proptest::collection::vec(0_u8.., 0..600), query in ".{0,80}", v4: bool, v6: bool) {
+        fn what_was_encoded_decodes_to_itself(ua in proptest::collection::vec(0_u8.., 0..600), query in ".{0,80}", v4: bool, v6: bool, marks: u8) {
             let address = match (v4, v6) {
                 (true, _) => Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 0))),
                 (_, true) => Some(IpAddr::V6(Ipv6Addr::LOCALHOST)),
                 _ => None,
             };
-            let click = Click { country: address.is_none().then_some(*b"DE"), ..click(&ua, &query, address) };
+            let marks = Marks::from_bits(marks);
+            let click = Click { marks, country: address.is_none().then_some(*b"DE"), ..click(&ua, &query, address) };
             let mut frame = Vec::new();
             click.encode(&mut frame);
             proptest::prop_assert_eq!(Click::decode(&frame).unwrap(), Click { ua: &ua[..ua.len().min(UA_BYTES_MAX)], ..click });

@@ -22,7 +22,7 @@ pub mod template;
 pub mod visit;
 
 pub use campaign::Campaign;
-pub use class::{Class, Reasons};
+pub use class::{Class, Classifier, Marks, Reasons};
 pub use condition::Condition;
 pub use document::Misfit;
 pub use fate::Fate;

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use super::Marks;
+
 /// One request for a link. Nothing in it is copied; it lives as long as the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit<'a> {
@@ -11,6 +13,8 @@ pub struct Visit<'a> {
     pub head: bool,
     /// The browser said that it fetches ahead of a click (`Sec-Purpose` or `Purpose`).
     pub prefetch: bool,
+    /// What else the headers show.
+    pub marks: Marks,
     /// The full client address; privacy takes its part away only when the click is encoded.
     pub address: IpAddr,
     /// `User-Agent`, as received; may be empty and need not be UTF-8.

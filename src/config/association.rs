@@ -3,13 +3,11 @@
 //! Read by `check` from `edge.apple_app_site_association` and `edge.assetlinks`; the edge answers with them from memory.
 //! Limits: [`BYTES_MAX`] each.
 
-use std::fs::{self, File};
-use std::io::Read as _;
-
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::units::{KIB, show_size};
+use super::file;
+use super::units::KIB;
 
 /// Apple's devices take no more of theirs.
 const BYTES_MAX: u64 = 128 * KIB;
@@ -28,22 +26,15 @@ fn read(path: &str, wanted: &str, fits: impl Fn(&Value) -> bool) -> Result<Optio
     if path.is_empty() {
         return Ok(None);
     }
-    let unreadable = |error: std::io::Error| format!("the file cannot be read: {error}");
-    // A pipe would be waited for.
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err("is not a file".into());
-    }
-    let mut content = Vec::new();
-    File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut content)).map_err(unreadable)?;
-    if content.len() as u64 > BYTES_MAX {
-        return Err(format!("the file has more than {}", show_size(BYTES_MAX)));
-    }
+    let content = file::content(path, BYTES_MAX)?;
     let value = serde_json::from_slice(&content).map_err(|error| format!("the file is no JSON: {error}"))?;
     if fits(&value) { Ok(Some(content.into())) } else { Err(format!("the file must be {wanted} as JSON")) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::check::tests::problems;
     use super::*;
 

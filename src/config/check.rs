@@ -52,16 +52,17 @@ pub(super) fn check(layers: Layers, machine: &Machine) -> Result<Config, Problem
 }
 
 pub(super) struct Keys {
-    layers: Layers,
+    pub(super) layers: Layers,
     /// For the test that every key is read, once.
-    read: Vec<&'static str>,
+    pub(super) read: Vec<String>,
 }
 
 impl Keys {
     /// The value of a key; the default's when it cannot be parsed, which is noted.
-    pub(super) fn get<T>(&mut self, key: &'static str, parse: impl Fn(&Value) -> Result<T, String>) -> T {
-        self.read.push(key);
-        let setting = self.layers.settings.get(key).expect("the key stands in default.toml: a test reads them all");
+    pub(super) fn get<T>(&mut self, key: &str, parse: impl Fn(&Value) -> Result<T, String>) -> T {
+        self.read.push(key.to_owned());
+        let setting =
+            self.layers.settings.get(key).expect("the key stands in the file that is built in: a test reads them all");
         let error = match parse(&setting.value) {
             Ok(value) => return value,
             Err(error) => error,
@@ -138,6 +139,7 @@ impl Keys {
                 links_max: self.get("catalog.links_max", number(1..=10_000_000)),
                 campaigns_max: self.get("catalog.campaigns_max", number(1..=100_000)),
             },
+            classify: self.classify(),
             privacy: Privacy {
                 ip: self.get(
                     "privacy.ip",
@@ -334,7 +336,7 @@ pub(super) mod tests {
             keys.read.sort_unstable();
             assert_eq!(
                 keys.read,
-                keys.layers.settings.keys().collect::<Vec<_>>(),
+                keys.layers.settings.keys().cloned().collect::<Vec<_>>(),
                 "read by check, and in default.toml"
             );
             assert_eq!((config.edge.threads, &*config.node), (cores.min(THREADS_FOUND_MAX), "host-1"));

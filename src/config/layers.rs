@@ -115,10 +115,24 @@ impl Layers {
     /// # Errors
     /// The text is no TOML.
     pub(super) fn new(sources: &Sources, text: &str) -> Result<Self, Problems> {
+        let mut layers = Self::of_file(DEFAULTS, sources.file.as_deref().unwrap_or(Path::new("config")), text)?;
+        for (variable, value) in sources.env.iter().filter(|(variable, _)| is_setting(variable)) {
+            layers.take_variable(variable, value, &sources.env);
+        }
+        for (key, value) in &sources.flags {
+            layers.take_text(key, value, Origin::Flag);
+        }
+        Ok(layers)
+    }
+
+    /// The keys of `defaults`, a file that is built in, with what the file at this path says of them.
+    ///
+    /// # Errors
+    /// The text is no TOML.
+    pub(super) fn of_file(defaults: &str, path: &Path, text: &str) -> Result<Self, Problems> {
         let mut layers = Self { settings: BTreeMap::new(), problems: Vec::new(), bad: BTreeSet::new() };
-        let defaults = DeTable::parse(DEFAULTS).expect("the file that is built in is TOML: a test loads it");
+        let defaults = DeTable::parse(defaults).expect("the file that is built in is TOML: a test loads it");
         layers.take_defaults("", defaults.get_ref());
-        let path = sources.file.as_deref().unwrap_or(Path::new("config"));
         let at = |start: usize| Origin::File {
             path: path.to_owned(),
             line: 1 + text.bytes().take(start).filter(|byte| *byte == b'\n').count(),
@@ -129,12 +143,6 @@ impl Layers {
             Problems(vec![Problem { key: String::new(), value: None, origin, message }])
         })?;
         layers.take_table("", file.get_ref(), &at);
-        for (variable, value) in sources.env.iter().filter(|(variable, _)| is_setting(variable)) {
-            layers.take_variable(variable, value, &sources.env);
-        }
-        for (key, value) in &sources.flags {
-            layers.take_text(key, value, Origin::Flag);
-        }
         Ok(layers)
     }
 

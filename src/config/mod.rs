@@ -7,6 +7,8 @@
 
 mod association;
 mod check;
+mod classify;
+mod file;
 mod ingress;
 mod layers;
 mod problem;
@@ -16,18 +18,20 @@ mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use classify::shipped_classifier;
 pub use ingress::Ingress;
 pub use layers::Sources;
 pub use problem::{Origin, Problem, Problems};
 pub use retention::Retention;
 pub use units::Secret;
 
-use crate::click::OwnHosts;
 use crate::click::address::Network;
+use crate::click::{Classifier, OwnHosts};
 
 /// The commented defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -69,6 +73,8 @@ pub struct Config {
     pub rollup: Rollup,
     /// Links.
     pub catalog: Catalog,
+    /// Who clicked: the rules of `classify.rules`.
+    pub classify: Arc<Classifier>,
     /// What is kept of a visitor.
     pub privacy: Privacy,
     /// Log lines.
@@ -94,7 +100,7 @@ pub struct Edge {
     pub head_timeout: Duration,
     /// Without a request.
     pub idle_timeout: Duration,
-    /// Peers whose X-Forwarded-For is believed.
+    /// Peers whose X-Forwarded-For and X-Forwarded-Proto are believed.
     pub trusted_proxies: Vec<Network>,
     /// Host names of this service, in lower case.
     pub public_hosts: Vec<String>,

@@ -1,7 +1,8 @@
 //! What one value may look like: text, numbers, sizes, times, words, lists, secrets.
 //!
 //! Never knows a key, never reads a file or the environment. Sizes and times are bounded by `u64` bytes and milliseconds;
-//! a text shown in a message is cut at [`SHOWN_CHARS_MAX`] characters.
+//! a text shown in a message is cut at [`SHOWN_CHARS_MAX`] characters, a
+//! list at [`SHOWN_ITEMS_MAX`] items.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,6 +16,8 @@ use super::JournalSync;
 
 /// Characters of a value in a message; the rest is cut.
 const SHOWN_CHARS_MAX: usize = 100;
+/// Items of a list in a message; the others are left out.
+const SHOWN_ITEMS_MAX: usize = 8;
 
 /// Bytes of a KiB, a MiB and a GiB.
 pub(super) const KIB: u64 = 1 << 10;
@@ -92,10 +95,10 @@ impl fmt::Display for Value {
             Self::Boolean(flag) => flag.fmt(f),
             Self::List(items) => {
                 f.write_str("[")?;
-                for (at, item) in items.iter().enumerate() {
+                for (at, item) in items.iter().take(SHOWN_ITEMS_MAX).enumerate() {
                     write!(f, "{}{item}", if at == 0 { "" } else { ", " })?;
                 }
-                f.write_str("]")
+                f.write_str(if items.len() > SHOWN_ITEMS_MAX { ", ...]" } else { "]" })
             }
             Self::Other(text) => f.write_str(text),
         }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::connection::Connections;
 use super::route::SharedTurns;
 use super::{Lane, Parts, Phase, accept};
-use crate::catalog::agents::AgentMemo;
+use crate::catalog::AgentMemo;
 use crate::click::{DayKey, IdSource};
 use crate::handoff::Intake;
 use crate::telemetry::metrics::EdgeShard;

@@ -14,6 +14,7 @@ mod client;
 mod connection;
 mod core;
 mod ingress;
+mod marks;
 mod resolve;
 mod respond;
 mod route;

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use hyper::header::{ACCEPT_LANGUAGE, HeaderName, HeaderValue, REFERER, USER_AGENT};
 use hyper::{HeaderMap, Method, Request};
 
-use super::client;
 use super::core::Core;
 use super::ingress::{self, Refusal};
 use super::route::{self, Found, Seen};
+use super::{client, marks};
 use crate::catalog::Entry;
 use crate::click::address::truncate;
 use crate::click::campaign::{Campaign, Decision};
@@ -127,6 +127,7 @@ pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: 
         query,
         head,
         prefetch: facts::looks_ahead(text(&SEC_PURPOSE)) || facts::looks_ahead(text(&PURPOSE)),
+        marks: marks::of(request, trusted),
         address,
         ua: text(&USER_AGENT),
         referrer: text(&REFERER),
@@ -220,6 +221,7 @@ pub(super) fn hand_over(
         fingerprint: Some(fingerprint),
         head: visit.head,
         prefetch: visit.prefetch,
+        marks: visit.marks,
         status: link.status,
         route_version,
         address,

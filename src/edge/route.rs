@@ -14,7 +14,7 @@ use crate::catalog::agents::Agent;
 use crate::catalog::geo;
 use crate::click::campaign::{Campaign, Decision, Local, Strategy, Turn, Turns, Zone};
 use crate::click::condition::{Facts, Map, Needs, Number, Text};
-use crate::click::{ClickId, Visit, facts};
+use crate::click::{Class, ClickId, Visit, facts, frame};
 use crate::telemetry::metrics::Decided;
 
 /// Rules in whose turns a thread keeps its place; one more, and all begin anew.
@@ -68,7 +68,7 @@ impl<'v> Found<'v> {
     pub(super) fn find(&mut self, asked: Needs) {
         let missing = |what| asked.has(what) && !self.known.has(what);
         if missing(Needs::AGENT) {
-            self.agent = Some(self.core.agents.borrow_mut().read(self.visit.ua));
+            self.agent = Some(self.core.agents.borrow_mut().read(frame::kept_ua(self.visit.ua)));
         }
         if missing(Needs::PLACE) {
             self.country = self.core.parts.geo.country(self.visit.address);
@@ -100,8 +100,11 @@ impl Seen<'_> {
         self.found.visit
     }
 
-    fn crawler(&self) -> bool {
-        self.found.agent.is_some_and(|agent| agent.crawler)
+    /// As the worker will find it: by the same function, from the same facts.
+    fn class(&self) -> Class {
+        let (visit, agent) = (self.visit(), self.found.agent.map(|agent| agent.reasons).unwrap_or_default());
+        let classifier = self.found.core.parts.agents.classifier();
+        classifier.classify(visit.head, visit.prefetch, visit.marks, agent).class
     }
 }
 
@@ -142,7 +145,7 @@ impl Facts for Seen<'_> {
             Text::Source => self.entry(Map::Query, "source").unwrap_or_default(),
             Text::ExternalClickId => String::from_utf8_lossy(self.external_click_id),
             Text::Date => self.found.local.map_or_else(Cow::default, |local| local.to_string().into()),
-            Text::Class => facts::class(self.visit(), self.crawler()).0.name().into(),
+            Text::Class => self.class().name().into(),
             Text::Slug => self.link.slug.into(),
         }
     }
@@ -163,7 +166,7 @@ impl Facts for Seen<'_> {
     }
 
     fn is_bot(&self) -> bool {
-        facts::is_bot(self.visit(), self.crawler())
+        self.class().is_bot()
     }
 
     fn address(&self) -> IpAddr {

@@ -25,6 +25,8 @@ pub struct Row {
     pub class: Class,
     /// Why.
     pub reasons: Reasons,
+    /// How much speaks against a person; at most 100.
+    pub fraud_score: u8,
     /// What the deduper said.
     pub dedup: Label,
     /// What the user agent says.

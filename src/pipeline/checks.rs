@@ -92,15 +92,7 @@ impl Checks {
                 claims.push(Claim { fingerprint, id: click.id });
                 claimants.push(rows.len());
             }
-            let found = enricher.enrich(&click);
-            let row = Row {
-                country: found.country,
-                class: found.class,
-                reasons: found.reasons,
-                dedup: Label::Unknown,
-                agent: found.agent,
-                frame,
-            };
+            let row = enricher.enrich(&click).row(frame, Label::Unknown);
             rows.push(Labelled { row: Some(row), unix_ms, end });
         }
         self.clicks += rows.len();

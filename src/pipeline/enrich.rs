@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::catalog::agents::{Agent, AgentMemo, Agents};
+use bytes::Bytes;
+
+use super::{Label, Row};
+use crate::catalog::AgentMemo;
+use crate::catalog::agents::{Agent, Agents};
 use crate::catalog::geo::Geo;
-use crate::click::{Class, Click, Reasons, class};
+use crate::click::class::Verdict;
+use crate::click::{Class, Click, Reasons};
 
 /// Enriches clicks; one for each worker, so that its memo needs no lock.
 pub struct Enricher {
@@ -28,6 +33,8 @@ pub struct Enriched {
     pub class: Class,
     /// Why.
     pub reasons: Reasons,
+    /// How much speaks against a person; at most 100.
+    pub fraud_score: u8,
     /// With what.
     pub agent: Agent,
 }
@@ -45,17 +52,43 @@ impl Enricher {
         self.geo.version() ^ self.agents.agents().version().rotate_left(32)
     }
 
-    /// What is known of this click. Derived from its frame and the shipped data alone.
+    /// What is known of this click. Derived from its frame and named data alone.
     pub fn enrich(&mut self, click: &Click<'_>) -> Enriched {
         let agent = self.agents.read(click.ua);
-        let (class, reasons) = class::classify(click.head, click.prefetch, agent.crawler, click.ua.is_empty());
+        let Verdict { class, reasons, fraud_score } =
+            self.agents.agents().classifier().classify(click.head, click.prefetch, click.marks, agent.reasons);
         let country = click.country.or_else(|| click.address.and_then(|address| self.geo.country(address)));
-        Enriched { country, class, reasons, agent }
+        Enriched { country, class, reasons, fraud_score, agent }
+    }
+}
+
+impl Enriched {
+    /// The row of the click in this frame, with this label.
+    pub(super) fn row(self, frame: Bytes, dedup: Label) -> Row {
+        let Self { country, class, reasons, fraud_score, agent } = self;
+        Row { frame, country, class, reasons, fraud_score, dedup, agent }
     }
 }
 
 impl std::fmt::Debug for Enricher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Enricher").field("agents", &self.agents).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::click::Classifier;
+    use crate::config::shipped_classifier;
+
+    #[test]
+    fn other_rules_are_other_facts() {
+        let geo = Arc::new(Geo::new().unwrap());
+        let facts = |classifier| Enricher::new(Arc::new(Agents::with(classifier).unwrap()), Arc::clone(&geo)).facts();
+        let mut rules = shipped_classifier().rules().clone();
+        assert_eq!(facts(shipped_classifier()), facts(Arc::new(Classifier::new(rules.clone()))));
+        rules.weights[0] += 1;
+        assert_ne!(facts(shipped_classifier()), facts(Arc::new(Classifier::new(rules))));
     }
 }

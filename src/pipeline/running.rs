@@ -344,6 +344,8 @@ impl Running {
         }
         failpoint::hit(Point::Intent);
         self.frozen_to = end;
+        // Here and not where they are enriched: what a cut leaves unfrozen is enriched again, and counted once.
+        rows.iter().for_each(|row| self.parts.metrics.fraud_score.observe(row.fraud_score.into()));
         let batch = Batch { id: intent.batch, part: 0, node: Arc::clone(&self.parts.node), rows };
         self.start(batch, intent, taken, false);
         true

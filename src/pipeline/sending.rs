@@ -91,8 +91,7 @@ impl Source {
             };
             let found = self.enricher.enrich(&click);
             let Some(label) = labels.next() else { return Err(not_the_same()) };
-            let (country, class, reasons, agent) = (found.country, found.class, found.reasons, found.agent);
-            rows.push(Row { frame, country, class, reasons, dedup: *label, agent });
+            rows.push(found.row(frame, *label));
         }
         if labels.next().is_some() {
             return Err(not_the_same());

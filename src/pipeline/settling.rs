@@ -22,7 +22,7 @@ impl Running {
         let Some(intent) = self.frozen.pop_front() else { return false };
         let loaded = self.source(Arc::new(intent.clone())).load();
         if intent.facts != self.enricher.facts() {
-            tracing::info!(batch = %intent.batch, "a batch was frozen with older data; its countries and agents are read anew");
+            tracing::info!(batch = %intent.batch, "a batch was frozen with older data; its countries, agents and classes are found anew");
         }
         // One that could not be written leaves a gap, whose clicks must not be skipped.
         let follows = intent.start == self.frozen_to;

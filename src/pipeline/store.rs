@@ -121,6 +121,8 @@ pub struct StoredClick {
     pub class: String,
     pub reasons: Vec<String>,
     pub dedup: String,
+    /// 0 to 100.
+    pub fraud_score: u8,
     pub country: String,
     pub device: String,
     pub os: String,

@@ -225,6 +225,7 @@ impl Shards {
             counter("trellis_handoff_total", "Clicks by the way they took", "via", &via),
             counter("trellis_dedup_checks_total", "Labels", "result", &labels),
             self.worker_histogram("trellis_dedup_duration_seconds", "One check of a chunk", 1e6, |w| &w.dedup_duration),
+            self.worker_histogram("trellis_fraud_score", "Of a click, 0 to 100", 1.0, |w| &w.fraud_score),
             gauge("trellis_work_in_flight", "Clicks at the deduper, batches at the store", "stage", &in_flight),
             gauge(
                 "trellis_batches_parked",

@@ -14,7 +14,7 @@ use super::books::LedgerShard;
 use super::exposition::{ShardCollector, Shards, describe};
 use super::minutes::MinuteRing;
 use super::pools::{PoolShard, Pooled};
-use super::shard::{Cell, Histogram, LATENCY_US, ROWS};
+use super::shard::{Cell, Histogram, LATENCY_US, ROWS, SCORES};
 
 pub use super::outcomes::{Decided, Found, Outcome};
 
@@ -100,6 +100,8 @@ pub struct WorkerShard {
     pub labels: [Cell; 3],
     /// One check of a chunk of clicks.
     pub dedup_duration: Histogram,
+    /// Of each click, counted when its batch is frozen.
+    pub fraud_score: Histogram,
     /// Clicks of a batch.
     pub batch_rows: Histogram,
     /// One batch, from the first try to stored.
@@ -138,6 +140,7 @@ impl WorkerShard {
             groups_received: Cell::default(),
             labels: Default::default(),
             dedup_duration: Histogram::new(LATENCY_US),
+            fraud_score: Histogram::new(SCORES),
             batch_rows: Histogram::new(ROWS),
             batch_duration: Histogram::new(LATENCY_US),
             batches_in_flight: Cell::default(),
@@ -338,6 +341,7 @@ mod tests {
         metrics.edge(1).count(Outcome::Redirected);
         metrics.edge(0).accepted.add(5);
         metrics.worker(1).claimed.add(2);
+        [0, 15, 100].into_iter().for_each(|score| metrics.worker(0).fraud_score.observe(score));
         metrics.edge(1).redirect_duration.observe(60);
         metrics.set_dependency("store", true);
         metrics.breaker(Guarded::Store).state.set(2);
@@ -352,6 +356,10 @@ mod tests {
             "trellis_redirect_duration_seconds_bucket{le=\"0.00005\"} 0",
             "trellis_redirect_duration_seconds_bucket{le=\"0.0001\"} 1",
             "trellis_redirect_duration_seconds_count 1",
+            "trellis_fraud_score_bucket{le=\"0\"} 1",
+            "trellis_fraud_score_bucket{le=\"20\"} 2",
+            "trellis_fraud_score_bucket{le=\"100\"} 3",
+            "trellis_fraud_score_sum 115",
             "trellis_dependency_up{dependency=\"store\"} 1",
             "trellis_breaker_state{dependency=\"dedup\"} 0",
             "trellis_breaker_state{dependency=\"store\"} 2",

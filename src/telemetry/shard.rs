@@ -50,6 +50,9 @@ pub const LATENCY_US: &[u64] = &[
 /// Upper bounds of buckets for numbers of rows.
 pub const ROWS: &[u64] = &[1, 10, 100, 1_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000];
 
+/// Upper bounds of buckets for scores of 0 to 100.
+pub const SCORES: &[u64] = &[0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100];
+
 /// A histogram with one writer.
 #[derive(Debug)]
 pub struct Histogram {
@@ -124,6 +127,6 @@ mod tests {
         b.merge_into(&mut total);
         assert_eq!((total.counts[0], total.counts[1], total.counts[LATENCY_US.len()]), (1, 1, 1));
         assert_eq!(total.sum, 101 + 61_000_000);
-        assert!(LATENCY_US.is_sorted() && ROWS.is_sorted());
+        assert!(LATENCY_US.is_sorted() && ROWS.is_sorted() && SCORES.is_sorted());
     }
 }

@@ -222,7 +222,7 @@ pub fn frame(input: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::click::{ClickId, Fingerprint};
+    use crate::click::{ClickId, Fingerprint, Marks};
 
     const SEED: u64 = 20_261_121;
 
@@ -257,6 +257,7 @@ mod tests {
                 fingerprint: random.bool().then_some(Fingerprint([3; 16])),
                 head: random.bool(),
                 prefetch: random.bool(),
+                marks: Marks::from_bits(random.u8(..)),
                 status: 302,
                 route_version: 4,
                 address: None,

@@ -158,6 +158,7 @@ pub(crate) fn click(id: ClickId) -> Click<'static> {
         fingerprint: Some(Fingerprint(*id.as_bytes())),
         head: false,
         prefetch: false,
+        marks: Default::default(),
         status: 302,
         route_version: 1,
         address: None,

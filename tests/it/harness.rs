@@ -386,13 +386,21 @@ pub(crate) fn read_head(stream: &mut TcpStream) -> Response {
 }
 
 /// Waits for a condition, looking at it every few milliseconds, and fails the test if it does not come true.
+pub(crate) fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    assert!(within(PATIENCE, condition), "not within {PATIENCE:?}: {what}");
+}
+
+/// Waits for a condition, likewise; false when it does not come true in this time.
 #[allow(clippy::disallowed_methods, reason = "the one place where tests look at a clock and wait")]
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let began = std::time::Instant::now();
     while !condition() {
-        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        if began.elapsed() >= limit {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
+    true
 }
 
 /// Where a test's random choices come from: `SEED`, or a fresh one; printed, so that a failed test can be repeated.

@@ -93,6 +93,7 @@ pub(crate) fn click<'a>(unix_ms: u64, link: &'a str, query: &'a str) -> Click<'a
         fingerprint: None,
         head: false,
         prefetch: false,
+        marks: Default::default(),
         status: 302,
         route_version: u64::MAX,
         address: Some("2001:db8:aaaa::".parse().unwrap()),
@@ -113,9 +114,9 @@ pub(crate) fn click<'a>(unix_ms: u64, link: &'a str, query: &'a str) -> Click<'a
 pub(crate) fn row(click: &Click<'_>, dedup: Label) -> Row {
     let mut frame = Vec::new();
     click.encode(&mut frame);
-    let agent = Agent { browser: "Other", os: "Other", device: "bot", crawler: true };
+    let agent = Agent { browser: "Other", os: "Other", device: "bot", reasons: Default::default() };
     let reasons = Reasons::AGENT_CRAWLER;
-    Row { frame: frame.into(), country: Some(*b"DE"), class: Class::Bot, reasons, dedup, agent }
+    Row { frame: frame.into(), country: Some(*b"DE"), class: Class::Bot, reasons, fraud_score: 60, dedup, agent }
 }
 
 pub(crate) fn batch(rows: Vec<Row>) -> Batch {
@@ -227,13 +228,13 @@ async fn a_click_comes_back_from_clickhouse_as_it_was() {
     assert_eq!(texts, ["m", "bot", "duplicate", "DE", "bot", "Other"]);
     let texts = [&stored.browser, &stored.language, &stored.referrer, &stored.ua, &stored.ip, &stored.node];
     assert_eq!(texts, ["Other", "de", "https://b.example/", "curl/8 \u{fffd}", "2001:db8:aaaa::", "node-1"]);
-    assert_eq!((stored.status, stored.route_version), (302, u64::MAX));
+    assert_eq!((stored.status, stored.route_version, stored.fraud_score), (302, u64::MAX, 60));
     assert_eq!((&stored.reasons[..], &stored.batch_id), (&["agent_crawler".to_owned()][..], &sealed.id.to_string()));
     let query: Vec<_> = stored.query.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(query, [("click_id", "x \"y"), ("k", "\u{fffd}\0"), ("source", "m")]);
     // In the table, the visitor's bytes are as they came, and a row goes seven years later.
     let raw = database.raw("SELECT hex(ua), hex(query['k']), expires, rule, fraud_score FROM {db}.clicks").await;
-    assert_eq!(raw, "6375726C2F3820FF\tFF00\t2033-02-03 04:06:00\t\t0");
+    assert_eq!(raw, "6375726C2F3820FF\tFF00\t2033-02-03 04:06:00\t\t60");
     database.drop().await;
 }
 

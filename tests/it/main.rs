@@ -5,6 +5,7 @@ mod alerts;
 mod api;
 mod backup;
 mod bench;
+mod classes;
 mod cli;
 mod clicks;
 mod config;

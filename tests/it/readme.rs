@@ -73,3 +73,12 @@ fn every_path_in_the_map_of_the_tree_exists() {
     let missing: Vec<_> = paths.iter().filter(|path| !root().join(path).exists()).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
+
+#[test]
+fn the_readme_names_every_class_and_every_reason() {
+    let readme = readme();
+    let classes = trellis::click::Class::ALL.into_iter().map(trellis::click::Class::name);
+    let reasons = trellis::click::Reasons::ALL.into_iter().map(|(_, name)| name);
+    let missing: Vec<_> = classes.chain(reasons).filter(|name| !readme.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

@@ -101,8 +101,7 @@ pub(super) fn append<'b>(
         put_text(reason.as_bytes(), out);
     }
     put_text(row.dedup.name().as_bytes(), out);
-    // fraud_score: nothing scores yet
-    out.push(0);
+    out.push(row.fraud_score);
     put_text(row.country.as_ref().map_or(&[], |country| country.as_slice()), out);
     put_text(row.agent.device.as_bytes(), out);
     put_text(row.agent.os.as_bytes(), out);
@@ -170,7 +169,7 @@ mod tests {
         expected
             .extend(b"\x09\x79\x7b\x68\xe5\xcf\x8b\x01\x09\x09\x09\x09\x09\x09\x09\x89\x7b\x68\xe5\xcf\x8b\x01\0\0");
         expected.extend(b"\x07default\x06spring\x06summer\x06phones\x01b\x16https://a.example/?x=1\x2e\x01");
-        expected.extend(b"\x03a b\x01m\x03bot\x01\x0dagent_crawler\x06unique\0\x02DE\x03bot\x05Linux\x04curl\x02de");
+        expected.extend(b"\x03a b\x01m\x03bot\x01\x0dagent_crawler\x06unique\x3c\x02DE\x03bot\x05Linux\x04curl\x02de");
         expected.extend(b"\x12https://b.example/\x06curl/8\x0b203.0.113.0\x02\x08click_id\x03a b\x06source\x01m");
         expected.extend(b"\x07\0\0\0\0\0\0\0\x06node-1\0\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0");
         // expires: the end of the minute, 1_700_000_040, and 30 days

@@ -13,12 +13,13 @@ use serde_json::Value;
 use super::Explainer;
 use crate::catalog::{agents, geo};
 use crate::click::campaign::{Local, Zone};
+use crate::click::class::{AgentReasons, Verdict};
 use crate::click::condition::{Facts, Map, Number, Text};
 use crate::click::document::{Object, kind};
 use crate::click::link::{NAME_BYTES_MAX, TAGS_MAX};
 use crate::click::query::{self, Parameters};
 use crate::click::template::Values;
-use crate::click::{Class, ClickId, Reasons, Visit, facts};
+use crate::click::{ClickId, Marks, Reasons, Visit, facts};
 use crate::control::extract::time;
 
 static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
@@ -118,6 +119,8 @@ impl Supposed {
             query: &self.query,
             head: self.head,
             prefetch: facts::looks_ahead(self.header(&SEC_PURPOSE)) || facts::looks_ahead(self.header(&PURPOSE)),
+            // Nobody writes down every header of a browser: what is missing here says nothing.
+            marks: Marks::default(),
             address: self.address,
             ua: self.header(&USER_AGENT),
             referrer: self.header(&REFERER),
@@ -228,8 +231,7 @@ pub(super) struct Seen<'v> {
     device: &'static str,
     os: &'static str,
     browser: &'static str,
-    class: (Class, Reasons),
-    is_bot: bool,
+    verdict: Verdict,
     country: Option<[u8; 2]>,
     local: Local,
 }
@@ -244,10 +246,17 @@ impl<'v> Seen<'v> {
         (zone, unix_ms): (&Zone, u64),
     ) -> Self {
         let agent = explainer.agents.read(visit.ua);
-        let crawler = supposed.device.map_or(agent.crawler, |device| device == "bot");
+        let listed = Reasons::AGENT_CRAWLER;
+        let crawler = AgentReasons { found: listed, enforced: listed, ..AgentReasons::default() };
         // Who says what the agent is need not write one: that is no visit without an agent.
         let is_described = supposed.device.or(supposed.os).or(supposed.browser).is_some();
-        let asked = Visit { ua: if visit.ua.is_empty() && is_described { b"described" } else { visit.ua }, ..*visit };
+        let reasons = match supposed.device {
+            Some("bot") => crawler,
+            Some(_) => AgentReasons::default(),
+            None if visit.ua.is_empty() && is_described => AgentReasons::default(),
+            None => agent.reasons,
+        };
+        let verdict = explainer.agents.classifier().classify(visit.head, visit.prefetch, visit.marks, reasons);
         let (slug, tags) = link.unwrap_or((&supposed.slug, &supposed.tags));
         Self {
             supposed,
@@ -258,8 +267,7 @@ impl<'v> Seen<'v> {
             device: supposed.device.unwrap_or(agent.device),
             os: supposed.os.unwrap_or(agent.os),
             browser: supposed.browser.unwrap_or(agent.browser),
-            class: facts::class(&asked, crawler),
-            is_bot: facts::is_bot(&asked, crawler),
+            verdict,
             country: supposed.country.unwrap_or_else(|| explainer.geo.country(visit.address)),
             local: zone.local(unix_ms),
         }
@@ -300,7 +308,7 @@ impl<'v> Seen<'v> {
             ("header".to_owned(), entries(Map::Header, headers)),
             ("cookie".to_owned(), entries(Map::Cookie, cookies)),
             ("tags".to_owned(), self.tags.into()),
-            ("reasons".to_owned(), self.class.1.names().collect()),
+            ("reasons".to_owned(), self.verdict.reasons.names().collect()),
         ]);
         shown.into()
     }
@@ -320,7 +328,7 @@ impl Facts for Seen<'_> {
             Text::Source => self.entry(Map::Query, "source").unwrap_or_default(),
             Text::ExternalClickId => String::from_utf8_lossy(self.external_click_id),
             Text::Date => self.local.to_string().into(),
-            Text::Class => self.class.0.name().into(),
+            Text::Class => self.verdict.class.name().into(),
             Text::Slug => self.slug.into(),
         }
     }
@@ -341,7 +349,7 @@ impl Facts for Seen<'_> {
     }
 
     fn is_bot(&self) -> bool {
-        self.is_bot
+        self.verdict.class.is_bot()
     }
 
     fn address(&self) -> IpAddr {

@@ -45,6 +45,7 @@ impl Bench {
             fingerprint: None,
             head: false,
             prefetch: false,
+            marks: Default::default(),
             status: 302,
             route_version: 1,
             address: Some([192, 0, 2, 0].into()),

@@ -313,15 +313,7 @@ impl DeadLetters {
             let click = Click::decode(&row.frame).map_err(|error| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("the click {}: {error}", row.click_id))
             })?;
-            let found = enricher.enrich(&click);
-            enriched.push(Row {
-                frame: row.frame.clone(),
-                country: found.country,
-                class: found.class,
-                reasons: found.reasons,
-                dedup: row.label,
-                agent: found.agent,
-            });
+            enriched.push(enricher.enrich(&click).row(row.frame.clone(), row.label));
         }
         Ok(enriched)
     }

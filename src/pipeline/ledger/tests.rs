@@ -295,6 +295,7 @@ async fn insert(store: &ScriptedStore, clicks: std::ops::Range<u8>) {
             fingerprint: None,
             head: false,
             prefetch: false,
+            marks: Default::default(),
             status: 302,
             route_version: 1,
             address: None,
@@ -316,8 +317,9 @@ async fn insert(store: &ScriptedStore, clicks: std::ops::Range<u8>) {
             country: None,
             class: crate::click::Class::Human,
             reasons: Default::default(),
+            fraud_score: 0,
             dedup: Label::Unique,
-            agent: Agent { browser: "Other", os: "Other", device: "other", crawler: false },
+            agent: Agent { browser: "Other", os: "Other", device: "other", reasons: Default::default() },
         }
     };
     let rows = clicks.map(row).collect();

@@ -35,6 +35,7 @@ pub(super) fn stored(batch: &Batch, row: &Row) -> (u64, StoredClick) {
         class: row.class.name().into(),
         reasons: row.reasons.names().map(str::to_owned).collect(),
         dedup: row.dedup.name().into(),
+        fraud_score: row.fraud_score,
         country: row.country.map_or_else(String::new, |country| text(&country)),
         device: row.agent.device.into(),
         os: row.agent.os.into(),

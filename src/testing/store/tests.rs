@@ -12,6 +12,7 @@ fn batch(ids: std::ops::Range<u64>) -> Batch {
             fingerprint: None,
             head: false,
             prefetch: false,
+            marks: Default::default(),
             status: 302,
             route_version: 1,
             address: None,
@@ -33,8 +34,9 @@ fn batch(ids: std::ops::Range<u64>) -> Batch {
             country: None,
             class: Class::Human,
             reasons: Reasons::default(),
+            fraud_score: 0,
             dedup: Label::Unique,
-            agent: Agent { browser: "Other", os: "Other", device: "other", crawler: false },
+            agent: Agent { browser: "Other", os: "Other", device: "other", reasons: Default::default() },
         }
     };
     Batch { id: Uuid::from_u128(1), part: 0, node: "n".into(), rows: ids.map(row).collect() }

@@ -1,0 +1,46 @@
+//! What user agents say, remembered.
+
+use std::sync::Arc;
+
+use quick_cache::unsync::Cache;
+
+use super::agents::{Agent, Agents};
+
+/// User agents remembered by a thread: at some 200 bytes an entry about 2 MB. Real traffic has a few thousand.
+const MEMO_ENTRIES: usize = 10_000;
+
+/// Remembers what user agents say; one for each thread, so that it needs no lock.
+pub struct AgentMemo {
+    agents: Arc<Agents>,
+    memo: Cache<Box<[u8]>, Agent>,
+}
+
+impl AgentMemo {
+    /// With shared words and nothing remembered.
+    #[must_use]
+    pub fn new(agents: Arc<Agents>) -> Self {
+        Self { agents, memo: Cache::new(MEMO_ENTRIES) }
+    }
+
+    /// What this user agent says.
+    pub fn read(&mut self, ua: &[u8]) -> Agent {
+        if let Some(agent) = self.memo.get(ua) {
+            return *agent;
+        }
+        let agent = self.agents.read(ua);
+        self.memo.insert(ua.into(), agent);
+        agent
+    }
+
+    /// The words.
+    #[must_use]
+    pub const fn agents(&self) -> &Arc<Agents> {
+        &self.agents
+    }
+}
+
+impl std::fmt::Debug for AgentMemo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgentMemo").field("memo", &self.memo.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,166 @@
+//! Who clicked: a class, the reasons for it, and a score. Everything is recorded and labelled; nothing is dropped.
+//!
+//! A [`Classifier`] holds the rules, which are data (`config/classify.toml`). It goes by one request alone: its method and
+//! purpose, the [`Marks`] that the edge found in its headers, and the [`AgentReasons`] that follow from its user agent.
+//! The edge asks it before the answer, for campaigns, and the worker after it, for the record: the same question gets the
+//! same answer. Pure; bounds: 16 reasons, and as many words as the configuration admits.
+
+mod classifier;
+mod marks;
+
+pub use classifier::{AgentReasons, AgentWord, Classifier, Rules, Verdict};
+pub use marks::Marks;
+
+/// What kind of client made the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Nothing speaks against a person.
+    Human,
+    /// The user agent names a crawler or a tool, or there is none.
+    Bot,
+    /// Fetched so that a message or a post can show what the link leads to.
+    Preview,
+    /// A browser fetched ahead of a click that may never come.
+    Prefetch,
+    /// A security scanner or a link checker.
+    Scanner,
+    /// A HEAD request: somebody looked at where the link goes.
+    Head,
+    /// Something that asks again and again whether the link still answers.
+    Monitor,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Human, Self::Bot, Self::Preview, Self::Prefetch, Self::Scanner, Self::Head, Self::Monitor];
+
+    /// The word in the store and in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Human => "human",
+            Self::Bot => "bot",
+            Self::Preview => "preview",
+            Self::Prefetch => "prefetch",
+            Self::Scanner => "scanner",
+            Self::Head => "head",
+            Self::Monitor => "monitor",
+        }
+    }
+
+    /// A program that follows links by itself. HEAD and prefetch say nothing of who asked.
+    #[must_use]
+    pub const fn is_bot(self) -> bool {
+        matches!(self, Self::Bot | Self::Preview | Self::Scanner | Self::Monitor)
+    }
+}
+
+/// Why a click has its class and its score: a set of reasons.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reasons(u16);
+
+impl Reasons {
+    /// The method was HEAD.
+    pub const METHOD_HEAD: Self = Self(1);
+    /// `Sec-Purpose` or `Purpose` named a prefetch or prerender.
+    pub const PURPOSE_PREFETCH: Self = Self(1 << 1);
+    /// The user agent holds a word of a monitor.
+    pub const AGENT_MONITOR: Self = Self(1 << 2);
+    /// The user agent holds a word of a scanner or link checker.
+    pub const AGENT_SCANNER: Self = Self(1 << 3);
+    /// The user agent holds a word of what fetches previews.
+    pub const AGENT_PREVIEW: Self = Self(1 << 4);
+    /// The user agent matches the crawler list.
+    pub const AGENT_CRAWLER: Self = Self(1 << 5);
+    /// No `User-Agent` at all.
+    pub const AGENT_MISSING: Self = Self(1 << 6);
+    /// A user agent that no browser sends: too short, or with the header's own name or a quote in front.
+    pub const AGENT_ODD: Self = Self(1 << 7);
+    /// No `Accept`.
+    pub const ACCEPT_MISSING: Self = Self(1 << 8);
+    /// No `Accept-Language`.
+    pub const ACCEPT_LANGUAGE_MISSING: Self = Self(1 << 9);
+    /// No `Accept-Encoding`.
+    pub const ACCEPT_ENCODING_MISSING: Self = Self(1 << 10);
+    /// HTTP/1.0, and no trusted proxy in between.
+    pub const HTTP_1_0: Self = Self(1 << 11);
+    /// `Sec-Fetch-*` headers of something else than a followed link, or none where the browser always sends them.
+    pub const FETCH_METADATA_ODD: Self = Self(1 << 12);
+
+    /// Each with its word in the store and in `classify.toml`; the one at place n is bit n.
+    pub const ALL: [(Self, &'static str); 13] = [
+        (Self::METHOD_HEAD, "method_head"),
+        (Self::PURPOSE_PREFETCH, "purpose_prefetch"),
+        (Self::AGENT_MONITOR, "agent_monitor"),
+        (Self::AGENT_SCANNER, "agent_scanner"),
+        (Self::AGENT_PREVIEW, "agent_preview"),
+        (Self::AGENT_CRAWLER, "agent_crawler"),
+        (Self::AGENT_MISSING, "agent_missing"),
+        (Self::AGENT_ODD, "agent_odd"),
+        (Self::ACCEPT_MISSING, "accept_missing"),
+        (Self::ACCEPT_LANGUAGE_MISSING, "accept_language_missing"),
+        (Self::ACCEPT_ENCODING_MISSING, "accept_encoding_missing"),
+        (Self::HTTP_1_0, "http_1_0"),
+        (Self::FETCH_METADATA_ODD, "fetch_metadata_odd"),
+    ];
+
+    /// Those that say who an agent is by its words; each word has its own tier.
+    pub const OF_WORDS: Self = Self::AGENT_MONITOR.and(Self::AGENT_SCANNER).and(Self::AGENT_PREVIEW);
+
+    /// Those that decide nothing by themselves; enforced, they make a bot when they add up to `bot_from`.
+    pub const ODDITIES: Self = Self::AGENT_ODD
+        .and(Self::ACCEPT_MISSING)
+        .and(Self::ACCEPT_LANGUAGE_MISSING)
+        .and(Self::ACCEPT_ENCODING_MISSING)
+        .and(Self::HTTP_1_0)
+        .and(Self::FETCH_METADATA_ODD);
+
+    /// Their words in the store, in a fixed order.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::ALL.into_iter().filter(move |(reason, _)| self.has(*reason)).map(|(_, name)| name)
+    }
+
+    /// Whether any of `other` is in it.
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub const fn within(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// With `reason`, if it holds.
+    #[must_use]
+    pub const fn with(self, reason: Self, holds: bool) -> Self {
+        if holds { self.and(reason) } else { self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_the_place_of_its_bit() {
+        for (place, (reason, name)) in Reasons::ALL.into_iter().enumerate() {
+            assert_eq!(reason, Reasons(1 << place), "{name}");
+            assert_eq!(reason.names().collect::<Vec<_>>(), [name]);
+        }
+    }
+
+    #[test]
+    fn programs_that_follow_links_are_bots_and_a_head_or_a_prefetch_is_none() {
+        let bots: Vec<_> = Class::ALL.into_iter().filter(|class| class.is_bot()).map(Class::name).collect();
+        assert_eq!(bots, ["bot", "preview", "scanner", "monitor"]);
+    }
+}
