@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use criterion::{Criterion, Throughput};
-use trellis::click::{Click, ClickId, Fingerprint, IdSource};
+use trellis::click::{Click, ClickId, Fingerprint, IdSource, Privacy};
 use trellis::clock::{Clock as _, SystemClock};
 use trellis::handoff::{Follower, Intake, Orphan, Step};
 use trellis::testing::{Outcome, ScriptedStore};
@@ -64,6 +64,7 @@ fn click(id: ClickId) -> Click<'static> {
         route_version: 1,
         address: Some([203, 0, 114, 77].into()),
         country: None,
+        privacy: Privacy::default(),
         org: "default",
         campaign: "sale",
         link: "spring",

@@ -1,5 +1,5 @@
-//! What single steps of a click's path cost, without sockets: look-up, splicing, fingerprint, frame, journal write, agent
-//! and country, encoding for the store. `cargo bench`.
+//! What single steps of a click's path cost, without sockets: look-up, splicing, fingerprint, frame, privacy, journal
+//! write, agent and country, encoding for the store. `cargo bench`.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
@@ -12,8 +12,9 @@ use trellis::backend::clickhouse::{self, ClickHouseStore};
 use trellis::catalog::agents::Agents;
 use trellis::catalog::geo::Geo;
 use trellis::click::fingerprint::To;
+use trellis::click::privacy::{Consent, Level, Signals};
 use trellis::click::template::Values;
-use trellis::click::{Class, Click, ClickId, DayKey, IdSource, Marks, Reasons, Template, Visit};
+use trellis::click::{Class, Click, ClickId, DayKey, IdSource, Marks, Privacy, Reasons, Template, Visit};
 use trellis::clock::SystemClock;
 use trellis::config::{Config, Sources};
 use trellis::pipeline::{Batch, Label, Row, Store};
@@ -47,6 +48,7 @@ fn click(id: ClickId) -> Click<'static> {
         route_version: 1,
         address: Some(visit.address),
         country: None,
+        privacy: Privacy::default(),
         org: "default",
         campaign: "sale",
         link: "spring",
@@ -105,6 +107,41 @@ fn pure(c: &mut Criterion) {
     });
     let frame = frame.freeze();
     c.bench_function("frame decode", |b| b.iter(|| Click::decode(black_box(&frame)).map(|c| c.status)));
+}
+
+/// The whole of what compliance costs: the decision, and, for the stricter levels, taking away.
+fn privacy(c: &mut Criterion) {
+    let sources = Sources::default();
+    let text = "privacy.consent_parameter = \"consent\"\nprivacy.regions = [\"EEA=limited\", \"GB=none\"]";
+    let policy = Config::from_text(&sources, text).expect("valid").privacy.policy;
+    let geo = Geo::new().expect("countries");
+    let said = |country| Signals { gpc: false, dnt: false, consent: Consent::Missing, country };
+    c.bench_function("privacy: decide", |b| b.iter(|| policy.decide(black_box(&said(Some(*b"DE"))))));
+    let mut visit = visit();
+    c.bench_function("privacy: decide, with the consent in the query and the country of the address", |b| {
+        b.iter(|| {
+            let visit = black_box(&visit);
+            let country = geo.country(visit.address);
+            policy.decide(&Signals { consent: policy.consent(visit.query), ..said(country) })
+        });
+    });
+    visit.query = "click_id=run-123456&uid=42&source=load";
+    c.bench_function("privacy: cut a visit to the limited level", |b| {
+        b.iter(|| {
+            let query = policy.query(Level::Limited, black_box(visit.query));
+            Level::Limited.cut(black_box(&visit), &query).query.len()
+        });
+    });
+    // What a memo of decisions would cost for each visit that it knows.
+    let mut memo = quick_cache::unsync::Cache::new(10_000);
+    (0..5_000_u64).for_each(|n| memo.insert((n, [b'D', b'E']), Level::Limited));
+    c.bench_function("privacy: a look-up in a memo instead", |b| {
+        let mut n = 0;
+        b.iter(|| {
+            n = (n + 1) % 5_000;
+            memo.get(black_box(&(n, [b'D', b'E']))).copied()
+        });
+    });
 }
 
 fn facts(c: &mut Criterion) {
@@ -168,5 +205,5 @@ fn store(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(path, pure, facts, journal, store);
+criterion_group!(path, pure, privacy, facts, journal, store);
 criterion_main!(path);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use trellis::click::{Click, Fingerprint, IdSource};
+use trellis::click::{Click, Fingerprint, IdSource, Privacy};
 use trellis::clock::{Clock, SystemClock};
 use trellis::config::{Config, Sources};
 use trellis::handoff::Run;
@@ -77,6 +77,7 @@ fn main() -> Result<()> {
                     route_version: 1,
                     address: Some([203, 0, 114, 77].into()),
                     country: None,
+                    privacy: Privacy::default(),
                     org: "default",
                     campaign: "",
                     link: slugs[n % slugs.len()],

@@ -12,7 +12,8 @@
 //!
 //! 1. An **edge** thread accepts a connection and reads a request head within its limits.
 //! 2. It **resolves** the slug in the [`catalog`]: one look-up in memory, no lock, no I/O.
-//! 3. **Handoff**: the click is encoded once into a [frame](click::frame). All clicks of one turn of the event loop are
+//! 3. **Handoff**: what [privacy](click::privacy) does not leave to the click is taken away, from the destination too, and
+//!    the click is encoded once into a [frame](click::frame). All clicks of one turn of the event loop are
 //!    one *group*: one `write` to this thread's journal, one entry in its bounded queue.
 //! 4. When the group is written, and not before, the edge **responds** with `X-Click-Id`. A click that the journal could
 //!    not take is redirected without that header and counted as `untracked`: nothing was promised.

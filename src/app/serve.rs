@@ -144,7 +144,7 @@ impl Node {
         let edge_parts = edge::Parts {
             config: config.edge.clone(),
             ingress: config.ingress.clone(),
-            privacy: config.privacy.ip,
+            privacy: config.privacy.clone(),
             secret: fingerprint_secret.expose().as_bytes().into(),
             links: Arc::clone(&links),
             campaigns: Arc::clone(&campaigns),
@@ -156,7 +156,7 @@ impl Node {
         let explainer = control::Explainer {
             agents: edge_parts.agents,
             geo: edge_parts.geo,
-            privacy: edge_parts.privacy,
+            privacy: edge_parts.privacy.ip,
             secret: edge_parts.secret,
             clock: edge_parts.clock,
         };

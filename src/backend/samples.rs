@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::catalog::agents::Agent;
 use crate::click::class::AgentReasons;
-use crate::click::{Class, Click, ClickId, Fingerprint, Reasons};
+use crate::click::{Class, Click, ClickId, Fingerprint, Privacy, Reasons};
 use crate::config::Retention;
 use crate::pipeline::{Batch, Label, Row, StoredClick};
 
@@ -22,6 +22,7 @@ pub(super) fn click(query: &str) -> Click<'_> {
         route_version: 7,
         address: Some([203, 0, 113, 0].into()),
         country: None,
+        privacy: Privacy::default(),
         org: "default",
         campaign: "spring",
         link: "summer",
@@ -85,6 +86,7 @@ pub(super) fn stored(click: &Click<'_>) -> StoredClick {
         referrer: text(click.referrer),
         ua: text(click.ua),
         ip: "203.0.113.0".into(),
+        privacy: "full".into(),
         query: [("click_id", "a b"), ("source", "mail"), ("x", "\"")].map(|(k, v)| (k.into(), v.into())).into(),
         route_version: 7,
         node: "node-1".into(),

@@ -25,9 +25,10 @@ use crate::config::Retention;
 use crate::pipeline::store::{ClickCursor, DIFFERENCES_MAX, Difference, Expired};
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration { name: "001_clicks", sql: include_str!("../../schema/sqlite/clicks/001_clicks.sql") },
     Migration { name: "002_expiry", sql: include_str!("../../schema/sqlite/clicks/002_expiry.sql") },
+    Migration { name: "003_privacy", sql: include_str!("../../schema/sqlite/clicks/003_privacy.sql") },
 ];
 
 /// Minutes.
@@ -284,7 +285,7 @@ mod tests {
                 "{error}"
             );
         }
-        assert_eq!(store.migrate().await.unwrap(), ["001_clicks", "002_expiry"]);
+        assert_eq!(store.migrate().await.unwrap(), ["001_clicks", "002_expiry", "003_privacy"]);
         assert!(store.migrate().await.unwrap().is_empty());
         store.insert(&sealed).await.unwrap();
         store.ping().await.unwrap();

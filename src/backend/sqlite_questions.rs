@@ -25,7 +25,8 @@ pub(super) const MINUTE_MS: u64 = 60_000;
 
 const SELECT: &str =
     "SELECT click_id, ts, org, campaign, link, rule, variant, destination, status, external_click_id, source, class,
-     reasons, dedup, fraud_score, country, device, os, browser, language, referrer, ua, ip, query, route_version, node, batch_id
+     reasons, dedup, fraud_score, country, device, os, browser, language, referrer, ua, ip, privacy, query, route_version, node,
+     batch_id
      FROM clicks";
 
 /// The minutes from ?1 up to ?2 that have clicks, one look-up each: SQLite does not skip through an index by itself.
@@ -231,6 +232,7 @@ fn stored_click(row: &Row<'_>) -> rusqlite::Result<StoredClick> {
         referrer: row.get("referrer")?,
         ua: row.get("ua")?,
         ip: row.get("ip")?,
+        privacy: row.get("privacy")?,
         query: query.unwrap_or_default(),
         route_version: u64::try_from(row.get::<_, i64>("route_version")?).unwrap_or_default(),
         node: row.get("node")?,

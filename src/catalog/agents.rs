@@ -42,7 +42,7 @@ pub fn browsers() -> Vec<&'static str> {
 
 /// Words that name a browser or an app. The first of this list that stands in the text wins, so apps come before the
 /// browser that they embed, and browsers before the engine that they are built on.
-const BROWSERS: &[(&str, &str)] = &[
+pub(super) const BROWSERS: &[(&str, &str)] = &[
     ("FBAN/", "Facebook"),
     ("FBAV/", "Facebook"),
     ("FB_IAB/", "Facebook"),
@@ -102,7 +102,7 @@ const BROWSERS: &[(&str, &str)] = &[
 
 /// Words that say what the machine is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sign {
+pub(super) enum Sign {
     Tv,
     Console,
     HarmonyOs,
@@ -123,7 +123,7 @@ enum Sign {
     WebKit,
 }
 
-const SIGNS: &[(&str, Sign)] = &[
+pub(super) const SIGNS: &[(&str, Sign)] = &[
     ("SMART-TV", Sign::Tv),
     ("SmartTV", Sign::Tv),
     ("Smart TV", Sign::Tv),

@@ -12,6 +12,7 @@ pub mod campaigns;
 mod crawlers;
 pub mod geo;
 pub mod links;
+mod told_agent;
 
 pub use agent_memo::AgentMemo;
 pub use campaigns::{CampaignError, CampaignStore, Campaigns};

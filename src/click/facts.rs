@@ -5,6 +5,9 @@ use std::borrow::Cow;
 
 use super::query;
 
+/// The longest language tag that BCP 47 asks programs to have room for.
+const TAG_BYTES_MAX: usize = 35;
+
 /// Whether `Sec-Purpose` or `Purpose` says that the browser fetches ahead of a click.
 #[must_use]
 pub fn looks_ahead(purpose: &[u8]) -> bool {
@@ -39,6 +42,28 @@ pub fn first_language(accepted: &[u8]) -> Cow<'_, str> {
     lower(accepted.split(|byte| !byte.is_ascii_alphabetic()).next().unwrap_or_default())
 }
 
+/// The first tag of an `Accept-Language`, as it was sent: `de-AT` of `de-AT, en;q=0.8`. Empty when it is longer than any
+/// tag in use (35 bytes): it would tell a visitor from others.
+#[must_use]
+pub fn first_tag(accepted: &[u8]) -> &[u8] {
+    let end = accepted.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-').unwrap_or(accepted.len());
+    if end <= TAG_BYTES_MAX { &accepted[..end] } else { b"" }
+}
+
+/// The origin of a URL, scheme, host and port as they were sent: `https://news.example:8443` of
+/// `https://news.example:8443/a?b`. Empty when there is none, or a name or password in it.
+#[must_use]
+pub fn origin(url: &[u8]) -> &[u8] {
+    let of_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    let scheme = url.iter().position(|byte| !of_scheme(byte)).unwrap_or(url.len());
+    if scheme == 0 || !url[scheme..].starts_with(b"://") {
+        return b"";
+    }
+    let host = scheme + 3;
+    let end = url[host..].iter().position(|byte| b"/?#\\".contains(byte)).map_or(url.len(), |at| host + at);
+    if end == host || url[host..end].contains(&b'@') { b"" } else { &url[..end] }
+}
+
 /// The host of a URL, in lower case and without port; empty when there is none.
 #[must_use]
 pub fn domain(url: &[u8]) -> Cow<'_, str> {
@@ -62,6 +87,31 @@ fn lower(text: &[u8]) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_origin_has_no_path_and_a_first_tag_no_followers() {
+        for (url, expected) in [
+            ("https://News.Example:8443/a?b#c", "https://News.Example:8443"),
+            ("https://a.example?user=7", "https://a.example"),
+            ("https://a.example\\user", "https://a.example"),
+            ("android-app://com.example/x", "android-app://com.example"),
+            ("https://a.example", "https://a.example"),
+            ("https://user:pw@a.example/", ""),
+            ("/go?to=https://a.example/", ""),
+            ("https:///x", ""),
+            ("://a", ""),
+            ("user 7", ""),
+            ("", ""),
+        ] {
+            assert_eq!(String::from_utf8_lossy(origin(url.as_bytes())), expected, "{url}");
+        }
+        let long = "x".repeat(36);
+        for (accepted, expected) in
+            [("de-AT, en;q=0.8", "de-AT"), ("EN", "EN"), ("fr;q=0.1,de", "fr"), ("*", ""), ("", ""), (&long, "")]
+        {
+            assert_eq!(String::from_utf8_lossy(first_tag(accepted.as_bytes())), expected, "{accepted}");
+        }
+    }
 
     #[test]
     fn the_first_language_and_the_domain_of_a_referrer_are_found() {

@@ -11,24 +11,29 @@
 //!             16  fingerprint, if flag 4
 //!         4 or 16  address after privacy, if flag 8 or 16
 //!              2  country, if flag 32 (found on the edge because privacy leaves no address)
+//!              1  privacy: 0 full, 1 limited, 2 none; 4 agent (likewise, because it leaves no ua), 8 sends fetch metadata
+//!              4  if privacy has 4: two sets of reasons, u16 each: found, enforced
+//!                 3 times, if privacy has 4: length u8, bytes: device, os, browser
 //!    then 10 times: length u16, bytes: org, campaign, link, rule, variant, destination, referrer, ua, language, query
 //! ```
-//! Version 1 has neither marks nor rule nor variant; it is still read.
+//! Version 1 has neither marks nor privacy nor rule nor variant; it is still read.
 //! All numbers are little-endian. What a reader can derive again (external click id, parameters, agent) is not in it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{ClickId, Fingerprint, Marks};
+use super::class::AgentReasons;
+use super::privacy::{Agent, Level, Privacy};
+use super::{ClickId, Fingerprint, Marks, Reasons};
 
 /// Bytes kept of a user agent, and of an Accept-Language.
 pub const UA_BYTES_MAX: usize = 512;
 /// Bytes kept of a Referer.
 pub const REFERRER_BYTES_MAX: usize = 1024;
-/// The longest frame: the fixed part and ten texts of 65,535 bytes.
-pub const FRAME_BYTES_MAX: usize = 64 + 10 * (2 + u16::MAX as usize);
+/// The longest frame: the fixed part, three names of 255 bytes and ten texts of 65,535.
+pub const FRAME_BYTES_MAX: usize = 68 + 3 * (1 + u8::MAX as usize) + 10 * (2 + u16::MAX as usize);
 
 const VERSION: u8 = 2;
-/// Without marks, rule and variant.
+/// Without marks, privacy, rule and variant.
 const VERSION_1: u8 = 1;
 const CLICK_ID_AT: usize = 12;
 const HEAD: u8 = 1;
@@ -37,6 +42,9 @@ const FINGERPRINT: u8 = 4;
 const IPV4: u8 = 8;
 const IPV6: u8 = 16;
 const COUNTRY: u8 = 32;
+/// Of the byte for privacy, above the level.
+const AGENT: u8 = 4;
+const SENDS_FETCH_METADATA: u8 = 8;
 
 /// One recorded visit to a link, borrowed: on the edge from the request, in the worker from the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +67,8 @@ pub struct Click<'a> {
     pub address: Option<IpAddr>,
     /// ISO 3166-1 alpha-2, only where privacy leaves no address to look it up by.
     pub country: Option<[u8; 2]>,
+    /// What privacy took away.
+    pub privacy: Privacy<'a>,
     /// Organisation.
     pub org: &'a str,
     /// Campaign of the link, or the one that `/in` went by; may be empty.
@@ -108,6 +118,7 @@ impl<'a> Click<'a> {
         if let Some(country) = &self.country {
             out.put_slice(country);
         }
+        put_privacy(&self.privacy, out);
         for (text, most) in [
             (self.org.as_bytes(), usize::MAX),
             (self.campaign.as_bytes(), usize::MAX),
@@ -150,6 +161,7 @@ impl<'a> Click<'a> {
             None
         };
         let country = if has(COUNTRY) { Some(take(&mut rest)?) } else { None };
+        let privacy = if version == VERSION_1 { Privacy::default() } else { take_privacy(&mut rest)? };
         let click = Self {
             id,
             fingerprint,
@@ -160,6 +172,7 @@ impl<'a> Click<'a> {
             route_version,
             address,
             country,
+            privacy,
             org: name(&mut rest)?,
             campaign: name(&mut rest)?,
             link: name(&mut rest)?,
@@ -206,12 +219,57 @@ pub enum BadFrame {
     /// A version that this program does not know.
     #[error("frame version {0} is unknown")]
     Version(u8),
+    /// A level that this program does not know.
+    #[error("frame has the privacy {0}, which is unknown")]
+    Privacy(u8),
     /// It ends before or behind its last field.
     #[error("frame has the wrong length")]
     Length,
     /// A name is not UTF-8.
     #[error("frame holds a name that is not UTF-8")]
     Text,
+}
+
+/// Names over 255 bytes are cut there; ours have twenty at most.
+fn put_privacy(privacy: &Privacy<'_>, out: &mut impl bytes::BufMut) {
+    let level = privacy.level as u8;
+    let Some(agent) = &privacy.agent else { return out.put_u8(level) };
+    let AgentReasons { found, enforced, sends_fetch_metadata } = agent.reasons;
+    out.put_u8(level | AGENT | if sends_fetch_metadata { SENDS_FETCH_METADATA } else { 0 });
+    out.put_u16_le(found.bits());
+    out.put_u16_le(enforced.bits());
+    for name in [agent.device, agent.os, agent.browser] {
+        let length = u8::try_from(name.len()).unwrap_or(u8::MAX);
+        out.put_u8(length);
+        out.put_slice(&name.as_bytes()[..usize::from(length)]);
+    }
+}
+
+fn take_privacy<'a>(rest: &mut &'a [u8]) -> Result<Privacy<'a>, BadFrame> {
+    let [bits] = take(rest)?;
+    let level = Level::ALL.get(usize::from(bits & (AGENT - 1))).ok_or(BadFrame::Privacy(bits))?;
+    let agent = match bits & !(AGENT - 1) {
+        0 => None,
+        flags if flags & !SENDS_FETCH_METADATA == AGENT => Some(Agent {
+            reasons: AgentReasons {
+                found: Reasons::from_bits(u16::from_le_bytes(take(rest)?)),
+                enforced: Reasons::from_bits(u16::from_le_bytes(take(rest)?)),
+                sends_fetch_metadata: flags & SENDS_FETCH_METADATA != 0,
+            },
+            device: short_name(rest)?,
+            os: short_name(rest)?,
+            browser: short_name(rest)?,
+        }),
+        _ => return Err(BadFrame::Privacy(bits)),
+    };
+    Ok(Privacy { level: *level, agent })
+}
+
+fn short_name<'a>(rest: &mut &'a [u8]) -> Result<&'a str, BadFrame> {
+    let [length] = take(rest)?;
+    let (head, tail) = rest.split_at_checked(usize::from(length)).ok_or(BadFrame::Length)?;
+    *rest = tail;
+    std::str::from_utf8(head).map_err(|_| BadFrame::Text)
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BadFrame> {
@@ -235,6 +293,10 @@ fn name<'a>(rest: &mut &'a [u8]) -> Result<&'a str, BadFrame> {
 mod tests {
     use super::*;
 
+    const MARKS_AT: usize = CLICK_ID_AT + 16;
+    /// Of a click with a fingerprint and without address and country.
+    const PRIVACY_AT: usize = MARKS_AT + 1 + 16;
+
     fn click<'a>(ua: &'a [u8], query: &'a str, address: Option<IpAddr>) -> Click<'a> {
         Click {
             id: ClickId::new(1_700_000_000_000, &[9; 10]),
@@ -246,6 +308,7 @@ mod tests {
             route_version: 4,
             address,
             country: None,
+            privacy: Privacy::default(),
             org: "default",
             campaign: "",
             link: "spring",
@@ -274,15 +337,63 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_of_the_first_version_is_still_read() {
-        let click = Click { rule: "", variant: "", ..click(b"ua", "a=1", None) };
+    fn a_frame_says_what_privacy_took_away_and_an_unknown_level_is_refused() {
+        let (found, enforced) = (Reasons::AGENT_CRAWLER.and(Reasons::AGENT_ODD), Reasons::AGENT_CRAWLER);
+        let reasons = AgentReasons { found, enforced, sends_fetch_metadata: true };
+        let agent = Agent { device: "mobile", os: "iOS", browser: "", reasons };
+        let plain = click(b"", "", None);
+        for level in Level::ALL {
+            for agent in [None, Some(agent), Some(Agent::default())] {
+                let click = Click { privacy: Privacy { level, agent }, ..plain };
+                let mut frame = Vec::new();
+                click.encode(&mut frame);
+                assert_eq!(Click::decode(&frame), Ok(click));
+            }
+        }
+        let mut frame = Vec::new();
+        plain.encode(&mut frame);
+        assert_eq!(frame[PRIVACY_AT], 0);
+        for bad in [3, 7, 8, 16, 20, 32, 36, 128] {
+            frame[PRIVACY_AT] = bad;
+            assert_eq!(Click::decode(&frame), Err(BadFrame::Privacy(bad)));
+        }
+    }
+
+    #[test]
+    fn the_longest_frame_fits() {
+        let long = "x".repeat(usize::from(u16::MAX));
+        let (text, name) = (long.as_bytes(), &long[..usize::from(u8::MAX)]);
+        let agent = Agent { device: name, os: name, browser: name, reasons: AgentReasons::default() };
+        let click = Click {
+            country: Some(*b"DE"),
+            privacy: Privacy { level: Level::Limited, agent: Some(agent) },
+            org: &long,
+            campaign: &long,
+            link: &long,
+            rule: &long,
+            variant: &long,
+            destination: text,
+            referrer: text,
+            language: text,
+            ..click(text, &long, Some(Ipv6Addr::LOCALHOST.into()))
+        };
         let mut frame = Vec::new();
         click.encode(&mut frame);
-        // Neither the byte of marks, nor the two empty texts behind fingerprint, org, campaign and link.
-        frame.remove(28);
-        let texts = 28 + 16 + (2 + 7) + 2 + (2 + 6);
-        assert_eq!(frame.drain(texts..texts + 4).collect::<Vec<_>>(), [0; 4]);
-        frame[0] = 1;
+        let cut_before = 3 * usize::from(u16::MAX) - REFERRER_BYTES_MAX - 2 * UA_BYTES_MAX;
+        assert_eq!(frame.len() + cut_before, FRAME_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_frame_of_version_1_is_a_click_of_which_all_was_kept() {
+        let mut frame = Vec::new();
+        let click = Click { rule: "", variant: "", ..click(b"ua", "a=1", None) };
+        click.encode(&mut frame);
+        // Neither the byte for privacy, nor that of marks, nor the two empty texts behind org, campaign and link.
+        frame.remove(PRIVACY_AT);
+        frame.remove(MARKS_AT);
+        let behind_link = MARKS_AT + 16 + (2 + "default".len()) + 2 + (2 + "spring".len());
+        assert_eq!(frame.drain(behind_link..behind_link + 4).collect::<Vec<_>>(), [0; 4]);
+        frame[0] = VERSION_1;
         assert_eq!(Click::decode(&frame), Ok(Click { marks: Marks::default(), ..click }));
     }
 

@@ -1,9 +1,9 @@
 //! L0: what a click *is*. Pure: no async, no I/O, no clock, no metrics, no log.
 //!
 //! [`Visit`] is the request as links may see it; [`Link`] says where it goes ([`Template`] spells the destination), and
-//! [`Campaign`] where else, by [`Condition`]s;
-//! [`Click`] is what is kept of it, and [`frame`] is its one encoding, from the edge to the store. [`Class`] says who
-//! clicked; [`Fate`] is the one end of a click. Everything above calls in here; nothing in here calls out.
+//! [`Campaign`] where else, by [`Condition`]s; [`privacy`] says what may be kept, [`Click`] is what is kept of it, and
+//! [`frame`] is its one encoding, from the edge to the store. [`Class`] says who clicked; [`Fate`] is the one end of a
+//! click. Everything above calls in here; nothing in here calls out.
 
 pub mod address;
 pub mod campaign;
@@ -17,6 +17,7 @@ pub mod frame;
 pub mod id;
 pub mod life;
 pub mod link;
+pub mod privacy;
 pub mod query;
 pub mod template;
 pub mod visit;
@@ -31,5 +32,6 @@ pub use frame::Click;
 pub use id::{ClickId, IdSource};
 pub use life::{Life, Stage};
 pub use link::{FieldError, Link, OwnHosts, QueryMode, RawLink};
+pub use privacy::Privacy;
 pub use template::Template;
 pub use visit::Visit;

@@ -14,9 +14,8 @@ use super::units::{
     node_name, number, redis_url, size, socket, text, time, token, word,
 };
 use super::{
-    Batch, Catalog, ClickHouse, Config, Control, DeadLetter, Dedup, DedupBackend, Edge, IpPrivacy, Journal, Ledger,
-    Log, LogFormat, LogLevel, Origin, Policy, Privacy, Problems, Queue, Redis, Retry, Rollup, Shutdown, Store,
-    StoreBackend,
+    Batch, Catalog, ClickHouse, Config, Control, DeadLetter, Dedup, DedupBackend, Edge, Journal, Ledger, Log,
+    LogFormat, LogLevel, Origin, Policy, Problems, Queue, Redis, Retry, Rollup, Shutdown, Store, StoreBackend,
 };
 
 /// Threads on a machine with more cores, unless a number is set: each has a worker beside it, and the default queues and
@@ -140,12 +139,7 @@ impl Keys {
                 campaigns_max: self.get("catalog.campaigns_max", number(1..=100_000)),
             },
             classify: self.classify(),
-            privacy: Privacy {
-                ip: self.get(
-                    "privacy.ip",
-                    word(&[("truncate", IpPrivacy::Truncate), ("none", IpPrivacy::None)], &["hmac"]),
-                ),
-            },
+            privacy: self.privacy(),
             log: self.log(),
         };
         self.relations(&config);

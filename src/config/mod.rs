@@ -11,6 +11,7 @@ mod classify;
 mod file;
 mod ingress;
 mod layers;
+mod privacy;
 mod problem;
 mod relations;
 mod retention;
@@ -31,6 +32,7 @@ pub use retention::Retention;
 pub use units::Secret;
 
 use crate::click::address::Network;
+use crate::click::privacy::Policy as PrivacyPolicy;
 use crate::click::{Classifier, OwnHosts};
 
 /// The commented defaults, as shipped.
@@ -343,10 +345,12 @@ pub struct Catalog {
 }
 
 /// `[privacy]`
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Privacy {
-    /// What is kept of an address.
+    /// What is kept of an address, by a click that may keep it.
     pub ip: IpPrivacy,
+    /// Which click may keep what.
+    pub policy: Arc<PrivacyPolicy>,
 }
 
 /// `privacy.ip`

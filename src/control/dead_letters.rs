@@ -147,6 +147,7 @@ fn row(row: &RefusedRow) -> Value {
             shown["ua"] = text(click.ua);
             shown["language"] = text(click.language);
             shown["query"] = json!(click.query);
+            shown["privacy"] = json!(click.privacy.level.name());
             shown["ip"] = json!(click.address.map(|address| address.to_string()));
         }
         Err(error) if row.state == RowState::Waiting => shown["unreadable"] = json!(error.to_string()),

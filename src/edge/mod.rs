@@ -15,6 +15,7 @@ mod connection;
 mod core;
 mod ingress;
 mod marks;
+mod privacy;
 mod resolve;
 mod respond;
 mod route;
@@ -29,7 +30,7 @@ use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
 use crate::catalog::{Campaigns, Links};
 use crate::clock::Clock;
-use crate::config::{self, IpPrivacy};
+use crate::config;
 use crate::handoff::Intake;
 use crate::telemetry::metrics::EdgeShard;
 
@@ -51,8 +52,8 @@ pub struct Parts {
     pub config: config::Edge,
     /// `/in`.
     pub ingress: config::Ingress,
-    /// What is kept of an address.
-    pub privacy: IpPrivacy,
+    /// What clicks may keep of their visitors.
+    pub privacy: config::Privacy,
     /// Key of the fingerprints.
     pub secret: Arc<[u8]>,
     /// Links in memory.

@@ -9,17 +9,16 @@ use hyper::{HeaderMap, Method, Request};
 
 use super::core::Core;
 use super::ingress::{self, Refusal};
+use super::privacy;
 use super::route::{self, Found, Seen};
 use super::{client, marks};
 use crate::catalog::Entry;
-use crate::click::address::truncate;
 use crate::click::campaign::{Campaign, Decision};
-use crate::click::condition::Needs;
 use crate::click::fingerprint::To;
 use crate::click::life::{EXPIRED, Stage};
+use crate::click::privacy::{Keeps, Level};
 use crate::click::template::Values;
 use crate::click::{Click, ClickId, DayKey, QueryMode, Template, Visit, facts, query};
-use crate::config::IpPrivacy;
 use crate::handoff::Ticket;
 
 static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
@@ -176,29 +175,36 @@ pub(super) fn hand_over(
     let id = core.ids.borrow_mut().next(unix_ms);
     let external_click_id = query::find(visit.query, "click_id").unwrap_or_default();
     let mut found = Found::new(core, visit, campaign, unix_ms);
+    let policy = &core.parts.privacy.policy;
+    let level = privacy::level(policy, headers, visit, &mut found);
+    let keeps = level.keeps();
     let mut turns = core.turns.borrow_mut();
     let decision = campaign.map_or(Decision::Link, |campaign| {
         found.find(campaign.needs);
         let seen = Seen { found: &found, headers, link, external_click_id: &external_click_id };
-        let decision = campaign.decide(&seen, route::key(core, campaign, visit, id), &mut *turns);
+        let decision = campaign.decide(&seen, route::key(core, campaign, visit, id, keeps.address), &mut *turns);
         route::count(core, &decision);
         decision
     });
     if decision.target().or(expired).or(link.own).is_none() {
         return Resolved::Refused(Refusal::NoDestination);
     }
+    core.metrics.keep(level);
     let (target, route_version) = match (decision.target(), campaign) {
         (Some(target), Some(campaign)) => (Some(target), campaign.version),
         _ => (expired, link.version),
     };
     let variant = if expired.is_some() { EXPIRED } else { decision.variant() };
-    let address = match core.parts.privacy {
-        IpPrivacy::Truncate => Some(truncate(visit.address)),
-        IpPrivacy::None => {
-            found.find(Needs::PLACE);
-            None
-        }
-    };
+    let address = privacy::address(core.parts.privacy.ip, keeps, visit, &mut found);
+    let to = if link.slug.is_empty() { To::Campaign(link.campaign) } else { To::Link(link.slug) };
+    let fingerprint = || core.day_key.borrow().fingerprint(to, &external_click_id, visit);
+    let fingerprint = keeps.address.then(fingerprint);
+    // From here on there is only what the click keeps.
+    let told = privacy::told(level, &mut found);
+    let query = policy.query(level, visit.query);
+    let visit = &level.cut(visit, &query);
+    let external_click_id =
+        if level == Level::Full { external_click_id } else { query::find(visit.query, "click_id").unwrap_or_default() };
     let values = Values {
         click_id: Some(id),
         external_click_id: &external_click_id,
@@ -210,22 +216,21 @@ pub(super) fn hand_over(
         address,
         ..Values::of(visit)
     };
-    let Some(place) = spell(core, link, target, &mut found, &values) else {
+    let Some(place) = spell(core, link, target, keeps, &mut found, &values) else {
         // Templates yield ASCII without controls; a property test holds them to it.
         return Resolved::UnknownLink;
     };
-    let to = if link.slug.is_empty() { To::Campaign(link.campaign) } else { To::Link(link.slug) };
-    let fingerprint = core.day_key.borrow().fingerprint(to, &external_click_id, visit);
     let ticket = intake.push(&Click {
         id,
-        fingerprint: Some(fingerprint),
+        fingerprint,
         head: visit.head,
         prefetch: visit.prefetch,
         marks: visit.marks,
         status: link.status,
         route_version,
         address,
-        country: if address.is_none() { found.country } else { None },
+        country: if keeps.facts && address.is_none() { found.country } else { None },
+        privacy: told,
         org: ORG,
         campaign: link.campaign,
         link: link.slug,
@@ -245,6 +250,7 @@ fn spell(
     core: &Core,
     link: &Entrance<'_>,
     target: Option<&Template>,
+    keeps: Keeps,
     found: &mut Found<'_>,
     values: &Values<'_>,
 ) -> Option<Place> {
@@ -254,11 +260,12 @@ fn spell(
     }
     let template = target.or(link.own)?;
     found.find(template.needs());
+    let agent = found.agent.filter(|_| keeps.facts);
     let values = Values {
-        country: found.country,
-        device: found.agent.map_or("", |agent| agent.device),
-        os: found.agent.map_or("", |agent| agent.os),
-        browser: found.agent.map_or("", |agent| agent.browser),
+        country: found.country.filter(|_| keeps.facts),
+        device: agent.map_or("", |agent| agent.device),
+        os: agent.map_or("", |agent| agent.os),
+        browser: agent.map_or("", |agent| agent.browser),
         local: found.local,
         ..*values
     };

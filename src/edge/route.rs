@@ -108,9 +108,9 @@ impl Seen<'_> {
     }
 }
 
-/// What a campaign goes by: the visitor of this day, or the click.
-pub(super) fn key(core: &Core, campaign: &Campaign, visit: &Visit<'_>, id: ClickId) -> u64 {
-    campaign.key(id, || core.day_key.borrow().visitor(visit))
+/// What a campaign goes by: the visitor of this day, or the click, also where a visitor may not be `recognised`.
+pub(super) fn key(core: &Core, campaign: &Campaign, visit: &Visit<'_>, id: ClickId, recognised: bool) -> u64 {
+    campaign.key(id, || if recognised { core.day_key.borrow().visitor(visit) } else { id.as_u64_pair().1 })
 }
 
 /// Counts what decided.

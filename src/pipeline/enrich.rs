@@ -54,7 +54,10 @@ impl Enricher {
 
     /// What is known of this click. Derived from its frame and named data alone.
     pub fn enrich(&mut self, click: &Click<'_>) -> Enriched {
-        let agent = self.agents.read(click.ua);
+        let agent = match &click.privacy.agent {
+            Some(told) => Agent::told(told),
+            None => self.agents.read(click.ua),
+        };
         let Verdict { class, reasons, fraud_score } =
             self.agents.agents().classifier().classify(click.head, click.prefetch, click.marks, agent.reasons);
         let country = click.country.or_else(|| click.address.and_then(|address| self.geo.country(address)));

@@ -104,7 +104,7 @@ pub struct Counts {
 
 /// A click as the store gives it back. Same names as the columns.
 #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
-#[allow(missing_docs, reason = "the columns of schema/clickhouse/001_clicks.sql, described there")]
+#[allow(missing_docs, reason = "the columns of schema/clickhouse, described there")]
 pub struct StoredClick {
     pub click_id: String,
     /// RFC 3339, milliseconds, UTC.
@@ -131,6 +131,7 @@ pub struct StoredClick {
     pub referrer: String,
     pub ua: String,
     pub ip: String,
+    pub privacy: String,
     pub query: BTreeMap<String, String>,
     pub route_version: u64,
     pub node: String,

@@ -12,6 +12,7 @@ use super::metrics::{
 };
 use super::pools::{PoolShard, Pooled};
 use super::shard::{Histogram, Snapshot};
+use crate::click::privacy::Level;
 
 /// Everything that a scrape adds up.
 pub(super) struct Shards {
@@ -162,6 +163,10 @@ impl Shards {
             .enumerate()
             .map(|(i, name)| (name, self.sum_edges(|e| e.outcomes[i].get())))
             .collect();
+        let levels: Vec<_> = Level::ALL
+            .iter()
+            .map(|level| (level.name(), self.sum_edges(|e| e.privacy[*level as usize].get())))
+            .collect();
         let queued =
             self.sum_edges(|e| e.groups_sent.get()).saturating_sub(self.sum_workers(|w| w.groups_received.get()));
         let connections = [
@@ -172,6 +177,7 @@ impl Shards {
         vec![
             counter("trellis_redirects_total", "Answers of the edge", "outcome", &outcomes),
             counter("trellis_decisions_total", "Visits of campaigns, by what decided", "strategy", &decisions),
+            counter("trellis_privacy_total", "Visits, by what their clicks keep", "level", &levels),
             self.edge_histogram("trellis_redirect_duration_seconds", "Request head to written journal", |e| {
                 &e.redirect_duration
             }),

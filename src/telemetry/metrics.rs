@@ -15,6 +15,7 @@ use super::exposition::{ShardCollector, Shards, describe};
 use super::minutes::MinuteRing;
 use super::pools::{PoolShard, Pooled};
 use super::shard::{Cell, Histogram, LATENCY_US, ROWS, SCORES};
+use crate::click::privacy::Level;
 
 pub use super::outcomes::{Decided, Found, Outcome};
 
@@ -23,6 +24,7 @@ pub use super::outcomes::{Decided, Found, Outcome};
 pub struct EdgeShard {
     pub(super) outcomes: [Cell; Outcome::NAMES.len()],
     pub(super) decisions: [Cell; Decided::NAMES.len()],
+    pub(super) privacy: [Cell; Level::NAMES.len()],
     /// From the request head to the written journal, for redirects.
     pub redirect_duration: Histogram,
     /// One journal write.
@@ -56,6 +58,7 @@ impl EdgeShard {
         Self {
             outcomes: Default::default(),
             decisions: Default::default(),
+            privacy: Default::default(),
             redirect_duration: Histogram::new(LATENCY_US),
             append_duration: Histogram::new(LATENCY_US),
             accepted: Cell::default(),
@@ -80,6 +83,11 @@ impl EdgeShard {
     /// Counts a visit of a campaign.
     pub fn decide(&self, decided: Decided) {
         self.decisions[decided as usize].add(1);
+    }
+
+    /// Counts a visit by what its click may keep.
+    pub fn keep(&self, level: Level) {
+        self.privacy[level as usize].add(1);
     }
 }
 

@@ -222,7 +222,7 @@ pub fn frame(input: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::click::{ClickId, Fingerprint, Marks};
+    use crate::click::{ClickId, Fingerprint, Marks, Privacy, privacy};
 
     const SEED: u64 = 20_261_121;
 
@@ -262,6 +262,10 @@ mod tests {
                 route_version: 4,
                 address: None,
                 country: random.bool().then_some(*b"DE"),
+                privacy: Privacy {
+                    level: privacy::Level::ALL[random.usize(..3)],
+                    agent: random.bool().then_some(privacy::Agent { os: "iOS", ..privacy::Agent::default() }),
+                },
                 org: "default",
                 campaign: "",
                 link: "spring",

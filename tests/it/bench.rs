@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use trellis::catalog::agents::Agents;
 use trellis::catalog::geo::Geo;
-use trellis::click::{Click, ClickId, Fingerprint};
+use trellis::click::{Click, ClickId, Fingerprint, Privacy};
 use trellis::clock::{Clock, SystemClock};
 use trellis::config::{Config, Sources};
 use trellis::handoff::{Doors, Follower, IntakeMaker, Orphan, Run};
@@ -163,6 +163,7 @@ pub(crate) fn click(id: ClickId) -> Click<'static> {
         route_version: 1,
         address: None,
         country: None,
+        privacy: Privacy::default(),
         org: "default",
         campaign: "",
         link: "a",

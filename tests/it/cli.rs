@@ -259,7 +259,10 @@ fn healthcheck_says_0_while_a_node_is_ready_and_1_otherwise() {
 #[test]
 fn migrate_makes_the_tables_once() {
     let folder = tempfile::tempdir().expect("a folder");
-    assert_eq!(good(&run(folder.path(), &["migrate"])), "applied 001_clicks\napplied 002_expiry\n");
+    assert_eq!(
+        good(&run(folder.path(), &["migrate"])),
+        "applied 001_clicks\napplied 002_expiry\napplied 003_privacy\n"
+    );
     assert_eq!(good(&run(folder.path(), &["migrate"])), "nothing to do: the tables are up to date\n");
 }
 

@@ -6,7 +6,7 @@ use std::process::Output;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trellis::click::{Click, ClickId};
+use trellis::click::{Click, ClickId, Privacy};
 use trellis::clock::{Clock as _, SystemClock};
 use trellis::config;
 use trellis::pipeline::Label;
@@ -38,6 +38,7 @@ fn plant(data_dir: &Path, n: u128, links: &[&str]) {
             route_version: 1,
             address: Some([8, 8, 8, 0].into()),
             country: None,
+            privacy: Privacy::default(),
             org: "default",
             campaign: "",
             link,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use trellis::click::{Click, ClickId};
+use trellis::click::{Click, ClickId, Privacy};
 use trellis::clock::Clock;
 use trellis::config::{Config, Sources};
 use trellis::handoff::{Follower, Intake, Orphan, Run, Step, Ticket, Upkeep, read_range};
@@ -104,6 +104,7 @@ fn click(n: u64, query: &str) -> Click<'_> {
         route_version: 1,
         address: None,
         country: None,
+        privacy: Privacy::default(),
         org: "default",
         campaign: "",
         link: "a",

@@ -12,7 +12,7 @@ use std::time::Duration;
 use trellis::backend::clickhouse::{self as backend, ClickHouseStore};
 use trellis::backend::redis::{Parts, RedisDeduper};
 use trellis::catalog::agents::Agent;
-use trellis::click::{Class, Click, ClickId, Fingerprint, Reasons};
+use trellis::click::{Class, Click, ClickId, Fingerprint, Privacy, Reasons};
 use trellis::clock::{Clock, SystemClock};
 use trellis::config::{self, Retention};
 use trellis::pipeline::breaker::Breaker;
@@ -98,6 +98,7 @@ pub(crate) fn click<'a>(unix_ms: u64, link: &'a str, query: &'a str) -> Click<'a
         route_version: u64::MAX,
         address: Some("2001:db8:aaaa::".parse().unwrap()),
         country: None,
+        privacy: Privacy::default(),
         org: "default",
         campaign: if link.len().is_multiple_of(2) { "spring" } else { "" },
         link,
@@ -133,7 +134,7 @@ async fn clickhouse_migrations_make_database_and_table_once() {
     let sealed = database.store.seal(batch(vec![row(&click(T0, "a", ""), Label::Unique)]));
     let error = database.store.insert(&sealed).await.unwrap_err();
     assert!(matches!(&error, StoreError::Operator { code: 81, .. }), "{error}");
-    assert_eq!(database.store.migrate().await.unwrap(), ["001_clicks", "002_rollups", "003_expires"]);
+    assert_eq!(database.store.migrate().await.unwrap(), ["001_clicks", "002_rollups", "003_expires", "004_privacy"]);
     assert!(database.store.migrate().await.unwrap().is_empty());
     database.store.ping().await.unwrap();
     database.raw("DROP TABLE {db}.clicks").await;

@@ -36,6 +36,7 @@ mod live_store;
 mod load;
 mod macros;
 mod pipeline;
+mod privacy;
 mod proxy;
 mod readme;
 mod routing;

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use trellis::click::{Click, ClickId, Fingerprint};
+use trellis::click::{Click, ClickId, Fingerprint, Privacy};
 use trellis::clock::Clock;
 use trellis::handoff::Ticket;
 
@@ -65,6 +65,7 @@ fn click<'a>(pushed: &Pushed, ua: &'a [u8], query: &'a str) -> Click<'a> {
         route_version: 1,
         address: None,
         country: None,
+        privacy: Privacy::default(),
         org: "default",
         campaign: "",
         link: pushed.link,

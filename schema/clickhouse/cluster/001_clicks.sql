@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS clicks_local ON CLUSTER '{cluster}'
     referrer          String CODEC(ZSTD(1)),
     ua                String CODEC(ZSTD(1)),
     ip                String CODEC(ZSTD(1)),
+    privacy           LowCardinality(String) DEFAULT 'full',
     query             Map(String, String) CODEC(ZSTD(1)),
     route_version     UInt64,
     node              LowCardinality(String),

@@ -17,7 +17,7 @@ use crate::pipeline::store::ClickCursor;
 use crate::pipeline::{ClickFilter, Counts, StoreError, StoredClick};
 
 const SELECT: &str = "SELECT click_id, ts, org, campaign, link, rule, variant, destination, status, external_click_id,
-    source, class, reasons, dedup, fraud_score, country, device, os, browser, language, referrer, ua, ip, query,
+    source, class, reasons, dedup, fraud_score, country, device, os, browser, language, referrer, ua, ip, privacy, query,
     route_version, node, batch_id
     FROM clicks FINAL";
 /// The id is compared as text, because a UUID of ClickHouse sorts by its lower half first.

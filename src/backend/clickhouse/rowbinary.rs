@@ -22,7 +22,7 @@ use crate::config::Retention;
 use crate::pipeline::Row;
 
 /// Names and types of the columns in the order in which [`append`] writes them: the table's, without `ingested_at`, which has a default.
-pub(super) const COLUMNS: [(&str, &str); 28] = [
+pub(super) const COLUMNS: [(&str, &str); 29] = [
     ("click_id", "UUID"),
     ("ts", "DateTime64(3, 'UTC')"),
     ("org", "LowCardinality(String)"),
@@ -46,6 +46,7 @@ pub(super) const COLUMNS: [(&str, &str); 28] = [
     ("referrer", "String"),
     ("ua", "String"),
     ("ip", "String"),
+    ("privacy", "LowCardinality(String)"),
     ("query", "Map(String, String)"),
     ("route_version", "UInt64"),
     ("node", "LowCardinality(String)"),
@@ -110,6 +111,7 @@ pub(super) fn append<'b>(
     put_text(click.referrer, out);
     put_text(click.ua, out);
     put_address(&click, out);
+    put_text(click.privacy.level.name().as_bytes(), out);
     put_length(parameters.len(), out);
     for (key, value) in parameters.iter() {
         put_text(key, out);
@@ -170,7 +172,8 @@ mod tests {
             .extend(b"\x09\x79\x7b\x68\xe5\xcf\x8b\x01\x09\x09\x09\x09\x09\x09\x09\x89\x7b\x68\xe5\xcf\x8b\x01\0\0");
         expected.extend(b"\x07default\x06spring\x06summer\x06phones\x01b\x16https://a.example/?x=1\x2e\x01");
         expected.extend(b"\x03a b\x01m\x03bot\x01\x0dagent_crawler\x06unique\x3c\x02DE\x03bot\x05Linux\x04curl\x02de");
-        expected.extend(b"\x12https://b.example/\x06curl/8\x0b203.0.113.0\x02\x08click_id\x03a b\x06source\x01m");
+        expected
+            .extend(b"\x12https://b.example/\x06curl/8\x0b203.0.113.0\x04full\x02\x08click_id\x03a b\x06source\x01m");
         expected.extend(b"\x07\0\0\0\0\0\0\0\x06node-1\0\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0");
         // expires: the end of the minute, 1_700_000_040, and 30 days
         expected.extend(1_702_592_040_u32.to_le_bytes());
@@ -210,6 +213,10 @@ mod tests {
         let mut columns: Vec<_> = body.lines().filter_map(column).collect();
         let changed = column(changed).unwrap();
         columns.iter_mut().find(|(name, _)| *name == changed.0).unwrap().1 = changed.1;
+        let added = include_str!("../../../schema/clickhouse/004_privacy.sql").split_once("IF NOT EXISTS ").unwrap().1;
+        let (added, before) = added.trim().trim_end_matches(';').split_once(" AFTER ").unwrap();
+        let at = columns.iter().position(|(name, _)| name == before).unwrap();
+        columns.insert(at + 1, column(added).unwrap());
         assert_eq!(columns.pop().unwrap().0, "ingested_at");
         assert_eq!(columns, COLUMNS.map(|(name, of_type)| (name.to_owned(), of_type.to_owned())));
     }
@@ -218,7 +225,7 @@ mod tests {
     fn the_head_names_each_column_and_its_type() {
         let mut head = Vec::new();
         append_head(&mut head);
-        assert!(head.starts_with(b"\x1c\x08click_id\x02ts\x03org"), "{}", head.escape_ascii());
+        assert!(head.starts_with(b"\x1d\x08click_id\x02ts\x03org"), "{}", head.escape_ascii());
         assert!(head.ends_with(b"\x04UUID\x0fDateTime('UTC')"), "{}", head.escape_ascii());
     }
 }

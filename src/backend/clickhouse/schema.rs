@@ -10,10 +10,11 @@ use super::{ClickHouseStore, queries};
 use crate::pipeline::StoreError;
 
 /// Number, name and statements of every step.
-const MIGRATIONS: [(u32, &str, &str); 3] = [
+const MIGRATIONS: [(u32, &str, &str); 4] = [
     (1, "001_clicks", include_str!("../../../schema/clickhouse/001_clicks.sql")),
     (2, "002_rollups", include_str!("../../../schema/clickhouse/002_rollups.sql")),
     (3, "003_expires", include_str!("../../../schema/clickhouse/003_expires.sql")),
+    (4, "004_privacy", include_str!("../../../schema/clickhouse/004_privacy.sql")),
 ];
 
 /// How a statement that makes a table begins.
@@ -118,7 +119,8 @@ mod tests {
         assert_eq!(statements("-- a;\nA (\n  -- b;\n  'c;d'\n);\n\nB;\n--\n"), ["A (\n  'c;d'\n)\n", "\nB\n"]);
         assert_eq!(statements("A"), ["A\n"]);
         for (_, name, sql) in MIGRATIONS {
-            let repeatable = [CREATE, "ALTER TABLE clicks MODIFY COLUMN"];
+            let repeatable =
+                [CREATE, "ALTER TABLE clicks MODIFY COLUMN", "ALTER TABLE clicks ADD COLUMN IF NOT EXISTS"];
             let safe = |s: &String| repeatable.iter().any(|begin| s.trim_start().starts_with(begin));
             assert!(statements(sql).iter().all(safe), "{name}");
         }
@@ -137,6 +139,12 @@ mod tests {
                 let at = body.find(&format!(" {column} ")).unwrap() + 1;
                 let old = body[at..].split(", ").next().unwrap().to_owned();
                 *body = body.replace(&old, &format!("{column} {}", words(rest)));
+            } else if let Some(added) = statement.trim().strip_prefix("ALTER TABLE clicks ADD COLUMN IF NOT EXISTS ") {
+                let (column, before) = added.split_once(" AFTER ").unwrap();
+                let (_, body, _): &mut (String, String, String) = &mut shapes[0];
+                let at = body.find(&format!(" {} ", before.trim())).unwrap();
+                let end = at + body[at..].find(", ").unwrap() + 2;
+                body.insert_str(end, &format!("{}, ", words(column)));
             } else if let Some((body, behind)) = statement.split_once("\n)\nENGINE = ") {
                 let (head, body) = body.split_once("\n(\n").unwrap();
                 let name = head.trim().strip_prefix(CREATE).unwrap().split(' ').next().unwrap();

@@ -139,6 +139,18 @@ impl Reasons {
         Self(self.0 & other.0)
     }
 
+    /// Bit n is the reason at place n of [`Reasons::ALL`]; frames carry them, so a bit never changes its meaning.
+    #[must_use]
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// Likewise. Bits that this program does not know have no name and no weight.
+    #[must_use]
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
     /// With `reason`, if it holds.
     #[must_use]
     pub const fn with(self, reason: Self, holds: bool) -> Self {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::*;
 use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
-use crate::click::{Click, ClickId};
+use crate::click::{Click, ClickId, Privacy};
 use crate::clock::Clock;
 use crate::config;
 use crate::pipeline::dead_letter::{Actor, Refusal, RefusedRow};
@@ -50,6 +50,7 @@ impl Bench {
             route_version: 1,
             address: Some([192, 0, 2, 0].into()),
             country: None,
+            privacy: Privacy::default(),
             org: "default",
             campaign: "c",
             link,
@@ -103,7 +104,7 @@ async fn both_shelves_are_listed_page_by_page_and_a_batch_is_shown_with_what_its
         "click_id": ClickId::new(NOW_MS - 500, &[1; 10]).to_string(), "ts": "2023-11-14T22:13:19.500Z", "state": "waiting",
         "dedup": "unique", "code": 469, "reason": "violates constraint", "refused_at": "2023-11-14T22:13:20.000Z",
         "org": "default", "campaign": "c", "link": "bad", "status": 302, "destination": "https://a.example/",
-        "referrer": "https://b.example/", "ua": "curl/8", "language": "de", "query": "a=1", "ip": "192.0.2.0",
+        "referrer": "https://b.example/", "ua": "curl/8", "language": "de", "query": "a=1", "ip": "192.0.2.0", "privacy": "full",
     });
     assert_eq!(shown["rows"], json!([row]));
 }

@@ -104,8 +104,9 @@ pub(super) fn clicks() -> Vec<StoredClick> {
         let click = json!({
             "click_id": id, "ts": "2023-11-14T22:13:20.000Z", "org": "default", "campaign": "", "link": "a",
             "rule": "", "variant": "", "destination": "https://a.example/", "status": 302, "external_click_id": "", "source": "",
-            "class": "human", "reasons": [], "dedup": "unique", "fraud_score": 0, "country": "", "device": "",
-            "os": "", "browser": "", "language": "", "referrer": "", "ua": "", "ip": "", "query": {}, "route_version": 1, "node": "n",
+            "class": "human", "reasons": [], "dedup": "unique", "fraud_score": 0, "country": "", "device": "", "os": "",
+            "browser": "", "language": "", "referrer": "", "ua": "", "ip": "", "privacy": "full", "query": {},
+            "route_version": 1, "node": "n",
             "batch_id": "",
         });
         serde_json::from_value(click).unwrap()

@@ -1,7 +1,7 @@
 //! The shelf on a disk that fails on purpose.
 
 use super::*;
-use crate::click::Click;
+use crate::click::{Click, Privacy};
 use crate::testing::{Fault, FaultDisk, ManualClock};
 
 const NOW_MS: u64 = 1_700_000_100_000;
@@ -64,6 +64,7 @@ pub(super) fn row(ms: u64, link: &str) -> RefusedRow {
         route_version: 1,
         address: None,
         country: None,
+        privacy: Privacy::default(),
         org: "default",
         campaign: "",
         link,

@@ -300,6 +300,7 @@ async fn insert(store: &ScriptedStore, clicks: std::ops::Range<u8>) {
             route_version: 1,
             address: None,
             country: None,
+            privacy: crate::click::Privacy::default(),
             org: "default",
             campaign: "",
             link: "a",

@@ -44,6 +44,7 @@ pub(super) fn stored(batch: &Batch, row: &Row) -> (u64, StoredClick) {
         referrer: text(click.referrer),
         ua: text(click.ua),
         ip: click.address.map_or_else(String::new, |address| address.to_string()),
+        privacy: click.privacy.level.name().into(),
         query: parameters.iter().map(|(key, value)| (text(key), text(value))).collect(),
         route_version: click.route_version,
         node: batch.node.to_string(),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::catalog::agents::Agent;
-use crate::click::{Class, Reasons};
+use crate::click::{Class, Privacy, Reasons};
 
 fn batch(ids: std::ops::Range<u64>) -> Batch {
     let row = |unix_ms| {
@@ -17,6 +17,7 @@ fn batch(ids: std::ops::Range<u64>) -> Batch {
             route_version: 1,
             address: None,
             country: None,
+            privacy: Privacy::default(),
             org: "default",
             campaign: "",
             link: "a",

@@ -1,0 +1,2 @@
+-- How much of its visit a click kept: full, limited or none. Clicks of before kept all that `privacy.ip` left them.
+ALTER TABLE clicks ADD COLUMN IF NOT EXISTS privacy LowCardinality(String) DEFAULT 'full' AFTER ip;

@@ -1,0 +1,64 @@
+//! What the click of a request may keep, by what its visitor says and where it comes from.
+//!
+//! Only reads: the rules are in `click::privacy`. Asked once for each click, before its campaign and before its frame. Bound:
+//! the headers and the query of one request.
+
+use std::net::IpAddr;
+
+use hyper::HeaderMap;
+use hyper::header::HeaderName;
+
+use super::route::Found;
+use crate::click::Visit;
+use crate::click::address::truncate;
+use crate::click::condition::Needs;
+use crate::click::privacy::{Agent, Keeps, Level, Policy, Privacy, Signals};
+use crate::config::IpPrivacy;
+
+static SEC_GPC: HeaderName = HeaderName::from_static("sec-gpc");
+static DNT: HeaderName = HeaderName::from_static("dnt");
+
+/// The level of this visit. Finds its country when the policy goes by countries.
+pub(super) fn level(policy: &Policy, headers: &HeaderMap, visit: &Visit<'_>, found: &mut Found<'_>) -> Level {
+    // Of a repeated header one word is enough.
+    let says = |name: &HeaderName| headers.get_all(name).iter().any(|value| value == "1");
+    if policy.asks_for_country() {
+        found.find(Needs::PLACE);
+    }
+    policy.decide(&Signals {
+        gpc: says(&SEC_GPC),
+        dnt: says(&DNT),
+        consent: policy.consent(visit.query),
+        country: found.country,
+    })
+}
+
+/// What is kept of the address. Where nothing is, its country is found, if the level keeps that.
+pub(super) fn address(ip: IpPrivacy, keeps: Keeps, visit: &Visit<'_>, found: &mut Found<'_>) -> Option<IpAddr> {
+    if keeps.address && ip == IpPrivacy::Truncate {
+        return Some(truncate(visit.address));
+    }
+    if keeps.facts {
+        found.find(Needs::PLACE);
+    }
+    None
+}
+
+/// What the frame says of it. Reads the user agent for those who will not have it.
+pub(super) fn told(level: Level, found: &mut Found<'_>) -> Privacy<'static> {
+    let keeps = level.keeps();
+    if keeps.ua {
+        return Privacy { level, agent: None };
+    }
+    found.find(Needs::AGENT);
+    let agent = found.agent.map(|agent| {
+        let named = |name| if keeps.facts { name } else { "" };
+        Agent {
+            device: named(agent.device),
+            os: named(agent.os),
+            browser: named(agent.browser),
+            reasons: agent.reasons,
+        }
+    });
+    Privacy { level, agent }
+}
