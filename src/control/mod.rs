@@ -1,4 +1,4 @@
-//! L4: the operator side, on a listener of its own: health, metrics, and the API for links and clicks.
+//! L4: the operator side, on a listener of its own: health, metrics, and the API for links, campaigns and clicks.
 //!
 //! It never meets a visitor, never touches the journal, and a click passes through here only as an answer of the store.
 //! Nothing that the edge does waits for it. `app` makes the [`router`] and [serves](serve()) it; the command line calls
@@ -7,7 +7,7 @@
 //! ```text
 //! /health  /health/ready  /metrics            open
 //! /api/v1/links  /api/v1/links/{slug}         bearer token
-//! /api/v1/campaigns  /api/v1/campaigns/{id}    bearer token
+//! /api/v1/campaigns  /api/v1/campaigns/{id}   bearer token
 //! /api/v1/explain                             bearer token
 //! /api/v1/clicks  /api/v1/clicks/count        bearer token
 //! /api/v1/dead-letters  …/{batch}  …/replay    bearer token

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! It never waits for anything but its own journal, takes no lock, opens no span and writes no log line for a request.
-//! It cannot name a database, a cache server or a worker. `app` starts and stops it. Bounds: `edge.*`, `ingress.campaigns_max`.
+//! It cannot name a database, a cache server or a worker. `app` starts and stops it. Bounds: `edge.*`,
+//! `ingress.campaigns_max`.
 
 mod accept;
 mod client;

@@ -67,8 +67,8 @@ const NOT_KEPT: [&str; 8] = [
     "catalog.db-wal",
     "catalog.db-shm",
 ];
-/// How often a run folder is read until nothing is removed meanwhile. Each reading takes milliseconds, and nothing is
-/// lost by giving up: what is copied in vain is known to the store.
+/// How often a run folder is read, for its segments and again for its checkpoints, until nothing is removed meanwhile.
+/// Nothing is lost by giving up: what is copied in vain is known to the store.
 const ROUNDS: usize = 10;
 
 /// Copies the data folder into a new folder `to`; what it then holds, and what it left out because it knows no such part.
