@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 use trellis::backend::sqlite_catalog::SqliteCatalog;
-use trellis::catalog::Links;
+use trellis::catalog::{Domains, Links};
 use trellis::click::OwnHosts;
 use trellis::clock::{Clock as _, SystemClock};
 
@@ -40,7 +40,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let before = resident_bytes()?;
         let began = clock.now();
         let store = Arc::new(SqliteCatalog::open(&path)?);
-        let open = Links::open(store, OwnHosts::default(), size, Arc::new(SystemClock::new()));
+        let of_system = || Arc::new(SystemClock::new());
+        let open = async {
+            let domains = Domains::open(Arc::clone(&store) as _, OwnHosts::default(), 1, of_system()).await?;
+            Links::open(store, Arc::new(domains), size, of_system()).await
+        };
         let links = runtime.block_on(open)?;
         let took = clock.now() - began;
         let bytes = resident_bytes()?.saturating_sub(before) / size as u64;
@@ -91,7 +95,9 @@ fn shown(links: &Links, clock: &SystemClock, slugs: &[String]) -> String {
         .map(|_| {
             let began = clock.now();
             for slug in slugs {
-                links.with(black_box(slug), |entry| black_box(entry.map(|entry| entry.link.status)));
+                links.with_asked(black_box("go.example"), black_box(slug), |entry| {
+                    black_box(entry.map(|entry| entry.link.status))
+                });
             }
             clock.now() - began
         })

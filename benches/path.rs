@@ -25,6 +25,7 @@ const UA: &[u8] =
 
 fn visit() -> Visit<'static> {
     Visit {
+        host: b"go.example",
         query: "click_id=run-123456&source=load",
         head: false,
         prefetch: false,
@@ -51,7 +52,9 @@ fn click(id: ClickId) -> Click<'static> {
         privacy: Privacy::default(),
         org: "default",
         campaign: "sale",
+        domain: "*",
         link: "spring",
+        path: b"",
         rule: "",
         variant: "",
         destination: b"https://shop.example/p?id=0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",

@@ -87,6 +87,7 @@ fn decide(c: &mut Criterion) {
         });
     }
     let visit = Visit {
+        host: b"go.example",
         query: "utm_source=newsletter",
         head: false,
         prefetch: false,

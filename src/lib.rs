@@ -11,7 +11,8 @@
 //! ```
 //!
 //! 1. An **edge** thread accepts a connection and reads a request head within its limits.
-//! 2. It **resolves** the slug in the [`catalog`]: one look-up in memory, no lock, no I/O.
+//! 2. It **resolves** the slug in the [`catalog`]: one look-up in memory (two where links belong to the
+//!    domain that was asked), no lock, no I/O.
 //! 3. **Handoff**: what [privacy](click::privacy) does not leave to the click is taken away, from the destination too, and
 //!    the click is encoded once into a [frame](click::frame). All clicks of one turn of the event loop are
 //!    one *group*: one `write` to this thread's journal, one entry in its bounded queue.

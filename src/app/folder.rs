@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::parts::Backends;
 use super::workers::Facts;
 use super::{books, letters};
-use crate::catalog::{Campaigns, Links};
+use crate::catalog::{Campaigns, Domains, Links};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secret, StoreBackend};
 use crate::control;
@@ -213,9 +213,11 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     }
     let own = config.edge.own_hosts(None);
     let catalog = backends.catalog()?;
-    let links =
-        Links::open(Arc::clone(&catalog) as _, own.clone(), config.catalog.links_max, Arc::clone(&clock)).await?;
-    let campaigns = Campaigns::open(catalog, own, config.catalog.campaigns_max, Arc::clone(&clock)).await?;
+    let max = config.catalog;
+    let domains = Domains::open(Arc::clone(&catalog) as _, own, max.domains_max, Arc::clone(&clock)).await?;
+    let domains = Arc::new(domains);
+    let links = Links::open(Arc::clone(&catalog) as _, Arc::clone(&domains), max.links_max, Arc::clone(&clock)).await?;
+    let campaigns = Campaigns::open(catalog, Arc::clone(&domains), max.campaigns_max, Arc::clone(&clock)).await?;
     let links = Arc::new(links);
     let counted = Arc::clone(&links);
     let metrics = Metrics::new(0, 0, &[], move || counted.len())?;
@@ -240,6 +242,7 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     let router = control::router(control::Parts {
         links,
         campaigns: Arc::new(campaigns),
+        domains,
         explainer: Arc::new(move || explainer().map_err(|error| format!("{error:#}"))),
         dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::CommandLine),
         actor: Actor::CommandLine,

@@ -17,7 +17,7 @@ use super::letters;
 use super::monitor::{self, Monitor};
 use super::parts::Backends;
 use super::workers::{Facts, WorkerMaker, WorkerThread};
-use crate::catalog::{Campaigns, Links};
+use crate::catalog::{Campaigns, Domains, Links};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control::{self, State, Status};
@@ -109,10 +109,13 @@ impl Node {
         let backends = Arc::new(Backends::new(&config, Arc::clone(&clock)));
         let own = config.edge.own_hosts(None);
         let catalog = backends.catalog()?;
+        let max = config.catalog;
+        let domains = Domains::open(Arc::clone(&catalog) as _, own, max.domains_max, Arc::clone(&clock)).await?;
+        let domains = Arc::new(domains);
         let links =
-            Links::open(Arc::clone(&catalog) as _, own.clone(), config.catalog.links_max, Arc::clone(&clock)).await?;
+            Links::open(Arc::clone(&catalog) as _, Arc::clone(&domains), max.links_max, Arc::clone(&clock)).await?;
         let links = Arc::new(links);
-        let campaigns = Campaigns::open(catalog, own, config.catalog.campaigns_max, Arc::clone(&clock)).await?;
+        let campaigns = Campaigns::open(catalog, Arc::clone(&domains), max.campaigns_max, Arc::clone(&clock)).await?;
         let campaigns = Arc::new(campaigns);
         let facts = Facts::load(&config.classify)?;
         let counted = Arc::clone(&links);
@@ -131,8 +134,7 @@ impl Node {
         let control_listener = TcpListener::bind(config.control.listen)
             .with_context(|| format!("control.listen: {} cannot be used", config.control.listen))?;
         let control_address = control_listener.local_addr()?;
-        links.set_own_hosts(config.edge.own_hosts(Some(edge_address)));
-        campaigns.set_own_hosts(config.edge.own_hosts(Some(edge_address)));
+        domains.set_own_hosts(config.edge.own_hosts(Some(edge_address)));
 
         let (intakes, followers): (Vec<_>, Vec<_>) = doors.into_iter().unzip();
         let lanes = intakes
@@ -148,6 +150,7 @@ impl Node {
             secret: fingerprint_secret.expose().as_bytes().into(),
             links: Arc::clone(&links),
             campaigns: Arc::clone(&campaigns),
+            domains: Arc::clone(&domains),
             agents: Arc::clone(&facts.agents),
             geo: Arc::clone(&facts.geo),
             clock: Arc::clone(&clock),
@@ -170,6 +173,7 @@ impl Node {
         let router = control::router(control::Parts {
             links: Arc::clone(&links),
             campaigns,
+            domains,
             explainer: Arc::new(move || Ok(explainer.clone())),
             store: Arc::clone(&store),
             ledger: Arc::clone(&ledger),

@@ -20,6 +20,7 @@ mod columns;
 mod database_thread;
 #[cfg(test)]
 mod samples;
+mod sqlite_domains;
 mod sqlite_expiry;
 mod sqlite_file;
 mod sqlite_insert;

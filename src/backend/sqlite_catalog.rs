@@ -1,4 +1,4 @@
-//! The embedded catalog: links and campaigns in one SQLite file.
+//! The embedded catalog: links, campaigns and domains in one SQLite file.
 //!
 //! It keeps links and reads them back; it serves none (`catalog::links` does, from memory) and judges none: what was
 //! checked when it was saved is only parsed again. `app` opens it once; `catalog` calls it, once an edit and once at
@@ -7,38 +7,40 @@
 use std::path::Path;
 
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, ErrorCode, Row, named_params};
+use rusqlite::{Connection, ErrorCode, Row, named_params, params_from_iter};
 use serde_json::Value;
 
 use super::database_thread::{DatabaseThread, Gone};
 use super::sqlite_campaigns;
 use super::sqlite_file::{self, FileError, Migration};
 use crate::BoxFuture;
-use crate::catalog::{CampaignStore, CatalogError, LinkStore};
+use crate::catalog::{CampaignStore, CatalogError, LinkPage, LinkStore};
 use crate::click::{Campaign, Link, OwnHosts, QueryMode, RawLink};
 use crate::clock::rfc_3339;
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration { name: "001_links", sql: include_str!("../../schema/sqlite/catalog/001_links.sql") },
     Migration { name: "002_campaigns", sql: include_str!("../../schema/sqlite/catalog/002_campaigns.sql") },
     Migration { name: "003_life", sql: include_str!("../../schema/sqlite/catalog/003_life.sql") },
+    Migration { name: "004_domains", sql: include_str!("../../schema/sqlite/catalog/004_domains.sql") },
 ];
 
 const CACHE_KIB: u32 = 2048;
 
 const SELECT: &str =
-    "SELECT slug, url, status, query, campaign, paused, tags, external_id, starts_ms, expires_ms, expired_url, version,
-     created_ms, updated_ms FROM links WHERE slug > ?1 ORDER BY slug";
+    "SELECT domain, slug, url, status, query, campaign, paused, tags, external_id, starts_ms, expires_ms, expired_url,
+     version, created_ms, updated_ms FROM links WHERE (domain, slug) > (?1, ?2)";
+const ORDER: &str = "ORDER BY domain, slug";
 const INSERT: &str =
-    "INSERT INTO links (slug, url, status, query, campaign, paused, tags, external_id, starts_ms, expires_ms, expired_url,
+    "INSERT INTO links (domain, slug, url, status, query, campaign, paused, tags, external_id, starts_ms, expires_ms, expired_url,
      version, created_ms, updated_ms)
-     VALUES (:slug, :url, :status, :query, :campaign, :paused, :tags, :external_id, :starts_ms, :expires_ms, :expired_url,
+     VALUES (:domain, :slug, :url, :status, :query, :campaign, :paused, :tags, :external_id, :starts_ms, :expires_ms, :expired_url,
      :version, :created_ms, :updated_ms)";
 const UPDATE: &str =
     "UPDATE links SET url = :url, status = :status, query = :query, campaign = :campaign, paused = :paused,
      tags = :tags, external_id = :external_id, starts_ms = :starts_ms, expires_ms = :expires_ms,
      expired_url = :expired_url, version = :version, created_ms = :created_ms, updated_ms = :updated_ms
-     WHERE slug = :slug";
+     WHERE domain = :domain AND slug = :slug";
 
 /// Links in a SQLite file.
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl SqliteCatalog {
         Ok(Self { database })
     }
 
-    async fn call<R: Send + 'static>(
+    pub(super) async fn call<R: Send + 'static>(
         &self,
         f: impl FnOnce(&mut Connection) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, CatalogError> {
@@ -85,17 +87,18 @@ impl LinkStore for SqliteCatalog {
         })
     }
 
-    fn delete<'a>(&'a self, slug: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
-        let slug = slug.to_owned();
-        Box::pin(async move {
-            self.call(move |c| c.prepare_cached("DELETE FROM links WHERE slug = ?1")?.execute([slug])).await.map(|_| ())
-        })
+    fn delete<'a>(&'a self, domain: &'a str, slug: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
+        let name = [domain, slug].map(str::to_owned);
+        let sql = "DELETE FROM links WHERE domain = ?1 AND slug = ?2";
+        Box::pin(async move { self.call(move |c| c.prepare_cached(sql)?.execute(name)).await.map(|_| ()) })
     }
 
-    fn list<'a>(&'a self, after: Option<&'a str>, limit: usize) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>> {
-        // No slug is empty, so "behind the empty one" is the beginning.
-        let after = after.unwrap_or_default().to_owned();
-        Box::pin(self.call(move |c| select(c, &after, limit)))
+    fn list<'a>(&'a self, page: LinkPage<'a>) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>> {
+        // No domain and no slug is empty, so "behind the empty one" is the beginning.
+        let (domain, slug) = page.after.unwrap_or_default();
+        let after = [domain, slug].map(str::to_owned);
+        let (domain, limit) = (page.domain.map(str::to_owned), page.limit);
+        Box::pin(self.call(move |c| select(c, after, domain, limit)))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), CatalogError>> {
@@ -135,20 +138,26 @@ impl From<rusqlite::Error> for CatalogError {
     }
 }
 
-/// Links behind `after` in the order of their slugs, at most `limit`. One that this program cannot read is told in the
+/// Links behind `after` in the order of their domains and slugs, at most `limit`. One that this program cannot read is told in the
 /// log and left out: it must not keep the others from being served, and it does not count towards `limit`.
-fn select(connection: &mut Connection, after: &str, limit: usize) -> rusqlite::Result<Vec<Link>> {
+fn select(
+    connection: &mut Connection,
+    after: [String; 2],
+    domain: Option<String>,
+    limit: usize,
+) -> rusqlite::Result<Vec<Link>> {
     let mut links = Vec::new();
-    let mut statement = connection.prepare_cached(SELECT)?;
-    let mut rows = statement.query([after])?;
+    let of_one = if domain.is_some() { "AND domain = ?3" } else { "" };
+    let mut statement = connection.prepare_cached(&format!("{SELECT} {of_one} {ORDER}"))?;
+    let mut rows = statement.query(params_from_iter(after.into_iter().chain(domain)))?;
     while links.len() < limit
         && let Some(row) = rows.next()?
     {
         match read(row) {
             Ok(link) => links.push(link),
             Err(problem) => {
-                let slug: String = row.get(0)?;
-                tracing::error!(slug, problem, "a stored link cannot be read and is not served; save it again");
+                let [domain, slug]: [String; 2] = [row.get(0)?, row.get(1)?];
+                tracing::error!(domain, slug, problem, "a stored link cannot be read and is not served; save it again");
             }
         }
     }
@@ -158,6 +167,7 @@ fn select(connection: &mut Connection, after: &str, limit: usize) -> rusqlite::R
 /// Columns of [`SELECT`], in its order: names would be looked up for each of a million rows.
 #[derive(Clone, Copy)]
 enum Column {
+    Domain,
     Slug,
     Url,
     Status,
@@ -191,6 +201,7 @@ fn read(row: &Row<'_>) -> Result<Link, String> {
         other => return Err(format!("query: unknown mode `{other}`")),
     };
     let raw = RawLink {
+        domain: Some(text(Column::Domain)?),
         slug: Some(text(Column::Slug)?),
         url: Some(text(Column::Url)?),
         status: Some(get(row, Column::Status)?),
@@ -224,6 +235,7 @@ fn save(connection: &mut Connection, sql: &str, link: &Link) -> rusqlite::Result
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let life = link.life.as_deref();
     connection.prepare_cached(sql)?.execute(named_params! {
+        ":domain": link.domain(),
         ":slug": link.slug,
         ":url": link.url,
         ":status": link.status,
@@ -246,6 +258,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    const ALL: LinkPage<'static> = LinkPage { domain: None, after: None, limit: 100 };
 
     fn link(slug: &str) -> Link {
         let raw = RawLink {
@@ -275,12 +289,12 @@ mod tests {
         let changed = Link { paused: false, version: 4, ..link("b") };
         catalog.update(&changed).await.unwrap();
         assert!(matches!(catalog.update(&link("z")).await, Err(CatalogError::Unavailable(_))));
-        catalog.delete("c").await.unwrap();
-        catalog.delete("c").await.unwrap();
+        catalog.delete("*", "c").await.unwrap();
+        catalog.delete("*", "c").await.unwrap();
         drop(catalog);
         let catalog = SqliteCatalog::open(&path).unwrap();
         catalog.ping().await.unwrap();
-        assert_eq!(catalog.list(None, 100).await.unwrap(), [link("a"), changed]);
+        assert_eq!(catalog.list(ALL).await.unwrap(), [link("a"), changed]);
     }
 
     #[tokio::test]
@@ -306,7 +320,7 @@ mod tests {
         }
         catalog.update(&link("d")).await.unwrap();
         drop(catalog);
-        let read = SqliteCatalog::open(&path).unwrap().list(None, 100).await.unwrap();
+        let read = SqliteCatalog::open(&path).unwrap().list(ALL).await.unwrap();
         assert_eq!((&read[..3], &read[3..]), (&links[..], &[link("d")][..]));
     }
 
@@ -319,21 +333,36 @@ mod tests {
         let row = "INSERT INTO links VALUES ('a', 'https://a.example/', 302, 'ignore', '', 0, '[]', '', 1, 5, 6)";
         old.execute(row, []).unwrap();
         drop(old);
-        let links = SqliteCatalog::open(&path).unwrap().list(None, 100).await.unwrap();
+        let links = SqliteCatalog::open(&path).unwrap().list(ALL).await.unwrap();
         assert_eq!((links.len(), links[0].slug.as_str(), links[0].life.as_ref()), (1, "a", None));
     }
 
     #[tokio::test]
-    async fn pages_follow_the_slugs() {
+    async fn a_file_from_before_there_were_domains_is_brought_up_to_date_and_loses_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let catalog = SqliteCatalog::open(&folder.path().join("catalog.db")).unwrap();
-        for slug in ["b", "B", "a", "~", "0"] {
-            catalog.insert(&link(slug)).await.unwrap();
+        let path = folder.path().join("catalog.db");
+        let mut old = sqlite_file::open(&path, CACHE_KIB, &MIGRATIONS[..3]).unwrap();
+        sqlite_file::migrate(&mut old, &MIGRATIONS[..3]).unwrap();
+        for slug in ["b", "a"] {
+            let row = "INSERT INTO links VALUES (?1, 'https://a.example/', 307, 'forward', 'c', 1, '[\"t\"]', 'e', 7, 5, 6, 8, 9,
+                       'https://b.example/')";
+            old.execute(row, [slug]).unwrap();
         }
-        let slugs = |links: Vec<Link>| links.into_iter().map(|l| l.slug).collect::<Vec<_>>();
-        assert_eq!(slugs(catalog.list(None, 2).await.unwrap()), ["0", "B"]);
-        assert_eq!(slugs(catalog.list(Some("B"), 2).await.unwrap()), ["a", "b"]);
-        assert_eq!(slugs(catalog.list(Some("b"), 2).await.unwrap()), ["~"]);
+        drop(old);
+        let links = SqliteCatalog::open(&path).unwrap().list(ALL).await.unwrap();
+        let shown = links.iter().map(|link| {
+            let life = link.life.as_ref().unwrap();
+            let expired = life.expired.as_ref().unwrap().url.as_str();
+            assert_eq!((life.starts_ms, life.expires_ms, expired), (Some(8), Some(9), "https://b.example/"));
+            assert_eq!((link.status, link.query, link.paused, link.version), (307, QueryMode::Forward, true, 7));
+            assert_eq!(
+                (link.campaign.as_str(), link.tags.join(","), link.external_id.as_str()),
+                ("c", "t".into(), "e")
+            );
+            assert_eq!((link.created_ms, link.updated_ms, link.url.as_str()), (5, 6, "https://a.example/"));
+            (link.domain(), link.slug.as_str())
+        });
+        assert_eq!(shown.collect::<Vec<_>>(), [("*", "a"), ("*", "b")]);
     }
 
     #[tokio::test]
@@ -350,8 +379,8 @@ mod tests {
         other.execute("UPDATE links SET status = 99999999 WHERE slug = 'c'", []).unwrap();
         other.execute("UPDATE links SET starts_ms = -1 WHERE slug = 'e'", []).unwrap();
         other.execute("UPDATE links SET expired_url = 'https://b.example/' WHERE slug = 'f'", []).unwrap();
-        assert_eq!(catalog.list(None, 100).await.unwrap(), [link("d")]);
-        assert_eq!(catalog.list(None, 1).await.unwrap(), [link("d")]);
+        assert_eq!(catalog.list(ALL).await.unwrap(), [link("d")]);
+        assert_eq!(catalog.list(LinkPage { limit: 1, ..ALL }).await.unwrap(), [link("d")]);
     }
 
     #[test]

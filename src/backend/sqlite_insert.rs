@@ -20,9 +20,9 @@ use crate::pipeline::{Batch, Row};
 /// Only the key may be there already; anything else that a row breaks is an error.
 const INSERT: &str = "INSERT INTO clicks (click_id, ts, org, campaign, link, rule, variant, destination, status,
      external_click_id, source, class, reasons, dedup, fraud_score, country, device, os, browser, language, referrer, ua,
-     ip, query, route_version, node, batch_id, expires, privacy)
+     ip, query, route_version, node, batch_id, expires, privacy, domain, path)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
-     ?25, ?26, ?27, ?28, ?29)
+     ?25, ?26, ?27, ?28, ?29, ?30, ?31)
      ON CONFLICT (click_id) DO NOTHING";
 
 const ADD: &str = "INSERT INTO click_counts (minute, link, campaign, class, dedup, clicks)
@@ -126,6 +126,8 @@ impl<'b> Writing<'b> {
             self.batch_id,
             columns::expires_s(click.id.unix_ms(), self.retention.of(click.org)),
             click.privacy.level.name(),
+            click.domain,
+            lossy(click.path),
         ])?;
         Ok(written == 1)
     }

@@ -4,7 +4,8 @@
 //!   from              whole minutes               to
 //!    |  rows  |  click_counts  |  click_counts  |  rows  |
 //! ```
-//! A count adds up whole minutes and reads rows at both ends only; the newest clicks of a link are looked for in the
+//! A count adds up whole minutes and reads rows at both ends only (of one domain it reads all rows, because minutes are
+//! not counted by domain); the newest clicks of a link are looked for in the
 //! minutes that have some. `sqlite_clicks` calls in here on its reading thread; nothing here writes. Bound: a count reads
 //! one place for each minute that has clicks (a million minutes a second or so), and the clicks of two minutes; a page of
 //! the newest reads as many minutes of clicks as it needs.
@@ -24,7 +25,7 @@ use crate::pipeline::{ClickFilter, Counts, StoredClick};
 pub(super) const MINUTE_MS: u64 = 60_000;
 
 const SELECT: &str =
-    "SELECT click_id, ts, org, campaign, link, rule, variant, destination, status, external_click_id, source, class,
+    "SELECT click_id, ts, org, campaign, domain, link, path, rule, variant, destination, status, external_click_id, source, class,
      reasons, dedup, fraud_score, country, device, os, browser, language, referrer, ua, ip, privacy, query, route_version, node,
      batch_id
      FROM clicks";
@@ -48,6 +49,10 @@ pub(super) fn count(connection: &mut Connection, filter: &ClickFilter) -> rusqli
     // One state of the file for all parts.
     let transaction = connection.transaction()?;
     let mut groups = Vec::new();
+    if filter.domain.is_some() {
+        count_rows(&transaction, filter, from, to, &mut groups)?;
+        return Ok(columns::counts(groups));
+    }
     let (first, end) = (from.div_ceil(MINUTE_MS), to / MINUTE_MS);
     if first < end {
         count_minutes(&transaction, filter, first, end, &mut groups)?;
@@ -112,7 +117,7 @@ fn count_rows(
         return Ok(());
     }
     let mut values = vec![Value::Text(first_id(from)), Value::Text(first_id(to))];
-    let condition = names(filter, &mut values);
+    let condition = names_of_rows(filter, &mut values);
     let sql = format!(
         "SELECT class, dedup, count(*) FROM clicks WHERE click_id >= ?1 AND click_id < ?2 {condition} GROUP BY class, dedup"
     );
@@ -174,7 +179,7 @@ fn newest(
     page: &mut Vec<StoredClick>,
 ) -> rusqlite::Result<()> {
     let mut values = vec![Value::Text(from), Value::Text(to), Value::Integer(number((limit - page.len()) as u64))];
-    let condition = names(filter, &mut values);
+    let condition = names_of_rows(filter, &mut values);
     let mut statement = connection.prepare_cached(&format!(
         "{SELECT} WHERE click_id >= ?1 AND click_id < ?2 {condition} ORDER BY click_id DESC LIMIT ?3"
     ))?;
@@ -185,7 +190,7 @@ fn newest(
     Ok(())
 }
 
-/// The conditions on names, with their values behind those that are there.
+/// The conditions on names that minutes have too, with their values behind those that are there.
 fn names(filter: &ClickFilter, values: &mut Vec<Value>) -> String {
     let mut condition = String::new();
     for (column, name) in [("link", &filter.link), ("campaign", &filter.campaign)] {
@@ -193,6 +198,16 @@ fn names(filter: &ClickFilter, values: &mut Vec<Value>) -> String {
             values.push(Value::Text(name.clone()));
             condition.push_str(&format!("AND {column} = ?{} ", values.len()));
         }
+    }
+    condition
+}
+
+/// The same with those that only rows have.
+fn names_of_rows(filter: &ClickFilter, values: &mut Vec<Value>) -> String {
+    let mut condition = names(filter, values);
+    if let Some(domain) = &filter.domain {
+        values.push(Value::Text(domain.clone()));
+        condition.push_str(&format!("AND domain = ?{} ", values.len()));
     }
     condition
 }
@@ -213,7 +228,9 @@ fn stored_click(row: &Row<'_>) -> rusqlite::Result<StoredClick> {
         ts: jiff::Timestamp::from_millisecond(milliseconds).map_or_else(|_| String::new(), |ts| format!("{ts:.3}")),
         org: row.get("org")?,
         campaign: row.get("campaign")?,
+        domain: row.get("domain")?,
         link: row.get("link")?,
+        path: row.get("path")?,
         rule: row.get("rule")?,
         variant: row.get("variant")?,
         destination: row.get("destination")?,
@@ -262,8 +279,8 @@ mod tests {
         ClickFilter { link: Some(link.into()), ..ClickFilter::default() }
     }
 
-    /// A click of the model: time, link, campaign, label, id.
-    type Model = (u64, &'static str, &'static str, Label, String);
+    /// A click of the model: time, link, campaign, label, id, domain.
+    type Model = (u64, &'static str, &'static str, Label, String, &'static str);
 
     async fn filled(folder: &tempfile::TempDir, clicks: &[(u64, u8, u8)]) -> (SqliteClicks, Vec<Model>) {
         let store = SqliteClicks::open(&folder.path().join("clicks.db"), samples::retention()).unwrap();
@@ -275,13 +292,14 @@ mod tests {
             for (after, which, tail) in half {
                 let (link, campaign) = [("a", ""), ("b", "spring"), ("c", "spring")][usize::from(which % 3)];
                 let (id, label) = (ClickId::new(T0 + after, &[*tail; 10]), Label::ALL[usize::from(tail % 3)]);
+                let domain = ["*", "x.example"][usize::from(tail % 2)];
                 rows.push(crate::pipeline::Row {
                     dedup: label,
-                    ..samples::row(&Click { id, link, campaign, ..samples::click("") })
+                    ..samples::row(&Click { id, link, campaign, domain, ..samples::click("") })
                 });
                 let id = id.to_string();
-                if !model.iter().any(|(.., other)| *other == id) {
-                    model.push((T0 + after, link, campaign, label, id));
+                if !model.iter().any(|known| known.4 == id) {
+                    model.push((T0 + after, link, campaign, label, id, domain));
                 }
             }
             store.insert(&store.seal(samples::batch_of(rows))).await.unwrap();
@@ -299,17 +317,20 @@ mod tests {
             to in proptest::option::of(0_u64..420_000),
             link in proptest::option::of(prop::sample::select(vec!["a", "b", "x"])),
             campaign in proptest::option::of(prop::sample::select(vec!["", "spring"])),
+            domain in proptest::option::of(prop::sample::select(vec!["*", "x.example", "y.example"])),
             limit in 1_usize..8,
         ) {
             let (from_ms, to_ms) = (from.map(|ms| T0 - 10_000 + ms), to.map(|ms| T0 - 10_000 + ms));
-            let filter = ClickFilter { link: link.map(str::to_owned), campaign: campaign.map(str::to_owned), from_ms, to_ms };
+            let [domain_owned, link_owned, campaign_owned] = [domain, link, campaign].map(|name| name.map(str::to_owned));
+            let filter = ClickFilter { domain: domain_owned, link: link_owned, campaign: campaign_owned, from_ms, to_ms };
             let folder = tempfile::tempdir().unwrap();
             runtime().block_on(async {
                 let (store, model) = filled(&folder, &clicks).await;
                 let matching: Vec<_> = model
                     .iter()
-                    .filter(|(ms, l, c, ..)| {
-                        link.is_none_or(|link| link == *l)
+                    .filter(|(ms, l, c, _, _, d)| {
+                        domain.is_none_or(|domain| domain == *d)
+                            && link.is_none_or(|link| link == *l)
                             && campaign.is_none_or(|campaign| campaign == *c)
                             && from_ms.is_none_or(|from| *ms >= from)
                             && to_ms.is_none_or(|to| *ms < to)

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
-use super::CatalogError;
+use super::{CatalogError, Domains};
 use crate::BoxFuture;
-use crate::click::{Campaign, Misfit, OwnHosts};
+use crate::click::{Campaign, Misfit};
 use crate::clock::Clock;
 
 type ByName = BTreeMap<Box<str>, Arc<Campaign>>;
@@ -68,7 +68,7 @@ pub trait CampaignStore: Send + Sync {
 pub struct Campaigns {
     all: ArcSwap<All>,
     campaigns_max: usize,
-    own: ArcSwap<OwnHosts>,
+    domains: Arc<Domains>,
     clock: Arc<dyn Clock>,
     store: Arc<dyn CampaignStore>,
     /// Held over one edit: catalog and memory change in the same order.
@@ -82,14 +82,14 @@ impl Campaigns {
     /// The catalog's.
     pub async fn open(
         store: Arc<dyn CampaignStore>,
-        own: OwnHosts,
+        domains: Arc<Domains>,
         campaigns_max: usize,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, CatalogError> {
         let all = store.load_campaigns().await?;
         let all = all.into_iter().map(|one| (one.id.as_str().into(), Arc::new(one))).collect();
-        let (all, own) = (ArcSwap::from_pointee(All::new(all)), ArcSwap::from_pointee(own));
-        Ok(Self { all, campaigns_max, own, clock, store, edits: Mutex::new(()) })
+        let all = ArcSwap::from_pointee(All::new(all));
+        Ok(Self { all, campaigns_max, domains, clock, store, edits: Mutex::new(()) })
     }
 
     /// Calls `f` with the campaign of this name. No lock, no copy, no reference count.
@@ -129,12 +129,7 @@ impl Campaigns {
     /// # Errors
     /// Everything that is wrong.
     pub fn check(&self, id: &str, document: serde_json::Value) -> Result<Campaign, Vec<Misfit>> {
-        Campaign::check(id, document, &self.own.load())
-    }
-
-    /// Sets the names of this service, when the listening port is known.
-    pub fn set_own_hosts(&self, own: OwnHosts) {
-        self.own.store(Arc::new(own));
+        Campaign::check(id, document, &self.domains.own_hosts())
     }
 
     /// Saves a campaign, in place of an earlier one of its name, which must be `over` if that is given; live when this

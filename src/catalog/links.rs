@@ -7,19 +7,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use hyper::header::HeaderValue;
 use tokio::sync::Mutex;
 
+use super::domains::{Domains, DomainsFull};
 use crate::BoxFuture;
-use crate::click::{FieldError, Link, OwnHosts, RawLink};
+use crate::click::domain::ANY;
+use crate::click::{FieldError, Link, RawLink};
 use crate::clock::Clock;
 
 const SHARDS: usize = 256;
 /// Links read at a time when the node starts.
 const PAGE: usize = 10_000;
 
-/// By the hash of the slug, which the entry has: so a link costs the map one pointer.
+/// By the hash of the slug, or of domain and slug, which the entry has: so a link costs the map one pointer.
 type Shard = HashTable<Arc<Entry>>;
 
 /// A link as the edge follows it.
@@ -36,12 +38,16 @@ impl Entry {
         let location = link.target.constant().and_then(|text| HeaderValue::try_from(text).ok());
         Self { link, location }
     }
+
+    fn is(&self, domain: Option<&str>, slug: &str) -> bool {
+        self.link.slug == slug && self.link.domain.as_deref() == domain
+    }
 }
 
 /// What a catalog cannot do.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// The slug is taken.
+    /// The slug is taken, in its domain.
     #[error("the slug is taken")]
     Taken,
     /// The catalog did not answer, or holds what this program cannot read.
@@ -61,6 +67,9 @@ pub enum LinkError {
     /// `catalog.links_max` is reached.
     #[error("this node serves {0} links already, the most that `catalog.links_max` allows")]
     Full(usize),
+    /// `catalog.domains_max` is reached, and its domain would be one more.
+    #[error(transparent)]
+    DomainsFull(#[from] DomainsFull),
     /// The catalog refused.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -70,14 +79,25 @@ pub enum LinkError {
 pub trait LinkStore: Send + Sync {
     /// Keeps a new link.
     fn insert<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>>;
-    /// Replaces a link by slug.
+    /// Replaces a link by domain and slug.
     fn update<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>>;
     /// Forgets a link.
-    fn delete<'a>(&'a self, slug: &'a str) -> BoxFuture<'a, Result<(), CatalogError>>;
-    /// Links in the order of their slugs, behind `after`, at most `limit`.
-    fn list<'a>(&'a self, after: Option<&'a str>, limit: usize) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>>;
+    fn delete<'a>(&'a self, domain: &'a str, slug: &'a str) -> BoxFuture<'a, Result<(), CatalogError>>;
+    /// Links in the order of their domains and slugs.
+    fn list<'a>(&'a self, page: LinkPage<'a>) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>>;
     /// Whether it answers.
     fn ping(&self) -> BoxFuture<'_, Result<(), CatalogError>>;
+}
+
+/// Which links to list. Domains are given as they are compared, and [`ANY`] stands for the links of any.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkPage<'a> {
+    /// Only of this domain.
+    pub domain: Option<&'a str>,
+    /// Behind this domain and slug.
+    pub after: Option<(&'a str, &'a str)>,
+    /// At most so many.
+    pub limit: usize,
 }
 
 /// All links of this node.
@@ -86,7 +106,7 @@ pub struct Links {
     hasher: foldhash::quality::RandomState,
     count: AtomicUsize,
     links_max: usize,
-    own: ArcSwap<OwnHosts>,
+    domains: Arc<Domains>,
     clock: Arc<dyn Clock>,
     store: Arc<dyn LinkStore>,
     /// Held over one edit: catalog and map change in the same order.
@@ -100,47 +120,72 @@ impl Links {
     /// The catalog's.
     pub async fn open(
         store: Arc<dyn LinkStore>,
-        own: OwnHosts,
+        domains: Arc<Domains>,
         links_max: usize,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, CatalogError> {
         let hasher = foldhash::quality::RandomState::default();
         let mut shards: Vec<_> = (0..SHARDS).map(|_| Shard::default()).collect();
-        let rehash = |entry: &Arc<Entry>| hasher.hash_one(entry.link.slug.as_str());
-        let (mut count, mut after) = (0, None);
+        let rehash = |entry: &Arc<Entry>| hash(&hasher, entry.link.domain.as_deref(), &entry.link.slug);
+        let (mut count, mut after) = (0, None::<(String, String)>);
+        let mut of_domains: HashMap<Box<str>, usize, _> = HashMap::with_hasher(hasher.clone());
         loop {
-            let page = store.list(after.as_deref(), PAGE).await?;
+            let after_all = after.as_ref().map(|(domain, slug)| (domain.as_str(), slug.as_str()));
+            let page = store.list(LinkPage { domain: None, after: after_all, limit: PAGE }).await?;
             let Some(last) = page.last() else { break };
-            (count, after) = (count + page.len(), Some(last.slug.clone()));
+            (count, after) = (count + page.len(), Some((last.domain().to_owned(), last.slug.clone())));
             for link in page {
-                let hash = hasher.hash_one(link.slug.as_str());
+                let hash = hash(&hasher, link.domain.as_deref(), &link.slug);
+                if let Some(domain) = &link.domain {
+                    *of_domains.entry(domain.clone()).or_default() += 1;
+                }
                 shards[shard_of(hash)].insert_unique(hash, Arc::new(Entry::new(link)), rehash);
             }
         }
+        of_domains.iter().for_each(|(domain, links)| domains.count_links(domain, *links));
         Ok(Self {
             shards: shards.into_iter().map(ArcSwap::from_pointee).collect(),
             hasher,
             count: AtomicUsize::new(count),
             links_max,
-            own: ArcSwap::from_pointee(own),
+            domains,
             clock,
             store,
             edits: Mutex::new(()),
         })
     }
 
-    /// Calls `f` with the link of this slug. No lock, no copy, no reference count.
+    /// Calls `f` with the link of this slug that belongs to no domain. No lock, no copy, no reference count.
     pub fn with<R>(&self, slug: &str, f: impl FnOnce(Option<&Entry>) -> R) -> R {
-        let hash = self.hasher.hash_one(slug);
+        let hash = hash(&self.hasher, None, slug);
         let shard = self.shards[shard_of(hash)].load();
-        f(shard.find(hash, |entry| entry.link.slug == slug).map(Arc::as_ref))
+        f(shard.find(hash, |entry| entry.is(None, slug)).map(Arc::as_ref))
     }
 
-    /// The link of this slug, shared.
+    /// Calls `f` with the link of this slug that a visitor of this host follows: that of the domain, else that of any.
+    pub fn with_asked<R>(&self, host: &str, slug: &str, f: impl FnOnce(Option<&Entry>) -> R) -> R {
+        if self.domains.find(host).has_links {
+            let hash = hash(&self.hasher, Some(host), slug);
+            let shard = self.shards[shard_of(hash)].load();
+            if let Some(entry) = shard.find(hash, |entry| entry.is(Some(host), slug)) {
+                return f(Some(entry));
+            }
+        }
+        self.with(slug, f)
+    }
+
+    /// The link of this domain and slug, shared; [`ANY`] for one that belongs to none.
     #[must_use]
-    pub fn get(&self, slug: &str) -> Option<Arc<Entry>> {
-        let hash = self.hasher.hash_one(slug);
-        self.shards[shard_of(hash)].load().find(hash, |entry| entry.link.slug == slug).cloned()
+    pub fn get(&self, domain: &str, slug: &str) -> Option<Arc<Entry>> {
+        let domain = (domain != ANY).then_some(domain);
+        let hash = hash(&self.hasher, domain, slug);
+        self.shards[shard_of(hash)].load().find(hash, |entry| entry.is(domain, slug)).cloned()
+    }
+
+    /// The link that a visitor of this host follows, shared.
+    #[must_use]
+    pub fn get_asked(&self, host: &str, slug: &str) -> Option<Arc<Entry>> {
+        self.get(host, slug).or_else(|| self.get(ANY, slug))
     }
 
     /// Links served.
@@ -155,11 +200,6 @@ impl Links {
         self.len() == 0
     }
 
-    /// Sets the names of this service, when the listening port is known.
-    pub fn set_own_hosts(&self, own: OwnHosts) {
-        self.own.store(Arc::new(own));
-    }
-
     /// Makes a link; live when this returns. A link without a slug gets one of seven letters and digits.
     ///
     /// # Errors
@@ -170,11 +210,17 @@ impl Links {
             return Err(LinkError::Full(self.links_max));
         }
         raw.slug.get_or_insert_with(random_slug);
-        let mut link = Link::check(raw, &self.own.load()).map_err(LinkError::Fields)?;
+        let mut link = Link::check(raw, &self.domains.own_hosts()).map_err(LinkError::Fields)?;
         link.version = 1;
         link.created_ms = self.clock.wall_ms();
         link.updated_ms = link.created_ms;
-        self.store.insert(&link).await?;
+        if let Some(domain) = &link.domain {
+            self.domains.take(domain)?;
+        }
+        if let Err(error) = self.store.insert(&link).await {
+            link.domain.iter().for_each(|domain| self.domains.release(domain));
+            return Err(error.into());
+        }
         self.count.fetch_add(1, Ordering::Relaxed);
         Ok(self.publish(link))
     }
@@ -183,10 +229,10 @@ impl Links {
     ///
     /// # Errors
     /// [`LinkError`]; nothing is changed then.
-    pub async fn change(&self, slug: &str, change: RawLink) -> Result<Arc<Entry>, LinkError> {
+    pub async fn change(&self, domain: &str, slug: &str, change: RawLink) -> Result<Arc<Entry>, LinkError> {
         let _edit = self.edits.lock().await;
-        let entry = self.get(slug).ok_or(LinkError::Unknown)?;
-        let mut link = entry.link.changed(change, &self.own.load()).map_err(LinkError::Fields)?;
+        let entry = self.get(domain, slug).ok_or(LinkError::Unknown)?;
+        let mut link = entry.link.changed(change, &self.domains.own_hosts()).map_err(LinkError::Fields)?;
         link.version += 1;
         link.updated_ms = self.clock.wall_ms();
         self.store.update(&link).await?;
@@ -197,23 +243,22 @@ impl Links {
     ///
     /// # Errors
     /// [`LinkError`]; nothing is changed then.
-    pub async fn remove(&self, slug: &str) -> Result<(), LinkError> {
+    pub async fn remove(&self, domain: &str, slug: &str) -> Result<(), LinkError> {
         let _edit = self.edits.lock().await;
-        if self.get(slug).is_none() {
-            return Err(LinkError::Unknown);
-        }
-        self.store.delete(slug).await?;
+        let entry = self.get(domain, slug).ok_or(LinkError::Unknown)?;
+        self.store.delete(domain, slug).await?;
         self.count.fetch_sub(1, Ordering::Relaxed);
-        self.edit(slug, None);
+        self.edit(&entry.link, None);
+        entry.link.domain.iter().for_each(|domain| self.domains.release(domain));
         Ok(())
     }
 
-    /// A page of links in the order of their slugs.
+    /// A page of links in the order of their domains and slugs.
     ///
     /// # Errors
     /// The catalog's.
-    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Link>, CatalogError> {
-        self.store.list(after, limit).await
+    pub async fn list(&self, page: LinkPage<'_>) -> Result<Vec<Link>, CatalogError> {
+        self.store.list(page).await
     }
 
     /// Whether the catalog answers. The edge does not need it to.
@@ -226,20 +271,21 @@ impl Links {
 
     fn publish(&self, link: Link) -> Arc<Entry> {
         let entry = Arc::new(Entry::new(link));
-        self.edit(&entry.link.slug, Some(&entry));
+        self.edit(&entry.link, Some(&entry));
         entry
     }
 
-    /// Puts an entry in the place of the one of this slug, or takes that one away.
-    fn edit(&self, slug: &str, new: Option<&Arc<Entry>>) {
-        let hash = self.hasher.hash_one(slug);
+    /// Puts an entry in the place of that of this link, or takes that one away.
+    fn edit(&self, link: &Link, new: Option<&Arc<Entry>>) {
+        let of = |link: &Link| hash(&self.hasher, link.domain.as_deref(), &link.slug);
+        let hash = of(link);
         self.shards[shard_of(hash)].rcu(|shard| {
             let mut copy = Shard::clone(shard);
-            if let Ok(old) = copy.find_entry(hash, |entry| entry.link.slug == slug) {
+            if let Ok(old) = copy.find_entry(hash, |entry| entry.is(link.domain.as_deref(), &link.slug)) {
                 old.remove();
             }
             if let Some(new) = new {
-                copy.insert_unique(hash, Arc::clone(new), |entry| self.hasher.hash_one(entry.link.slug.as_str()));
+                copy.insert_unique(hash, Arc::clone(new), |entry| of(&entry.link));
             }
             copy
         });
@@ -249,6 +295,13 @@ impl Links {
 impl std::fmt::Debug for Links {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Links").field("count", &self.len()).finish_non_exhaustive()
+    }
+}
+
+fn hash(hasher: &foldhash::quality::RandomState, domain: Option<&str>, slug: &str) -> u64 {
+    match domain {
+        None => hasher.hash_one(slug),
+        Some(domain) => hasher.hash_one((domain, slug)),
     }
 }
 

@@ -328,7 +328,7 @@ mod tests {
         }
         let arguments = read(&["trellis", "link", "rm", "--", "--set", "a=1"]).unwrap();
         let slugs = ["--set", "a=1"].map(String::from);
-        assert!(matches!(&arguments.command, Some(Command::Link(LinkCommand::Rm { slugs: s })) if *s == slugs));
+        assert!(matches!(&arguments.command, Some(Command::Link(LinkCommand::Rm { slugs: s, .. })) if *s == slugs));
         for line in [&["trellis", "--set"][..], &["trellis", "link", "ls", "--set"], &["trellis", "link", "rm", ""]] {
             assert!(read(line).is_err(), "{line:?}");
         }

@@ -62,6 +62,9 @@ struct Visit {
     /// Accept-Language
     #[arg(long, value_name = "TEXT")]
     language: Option<String>,
+    /// The host that is asked
+    #[arg(long, value_name = "HOST")]
+    domain: Option<String>,
     /// Referer
     #[arg(long, value_name = "URL")]
     referrer: Option<String>,
@@ -120,6 +123,7 @@ impl Visit {
             ("ip", self.ip),
             ("user_agent", self.user_agent),
             ("language", self.language),
+            ("domain", self.domain),
             ("referrer", self.referrer),
             ("query", self.query),
             ("method", self.method),

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::client::Api;
 use super::http::dialled;
 use super::output::{Out, Stop, cell, complain};
+use crate::click::domain::ANY;
 use crate::click::query::encode_value;
 use crate::config::Config;
 
@@ -25,14 +26,19 @@ Examples:
   trellis link add 'https://example.com/?id={click_id}' --slug spring --tag mail --tag may
   trellis link add https://example.com/sale --expires-at 2026-12-01T00:00:00+01:00 --expired-url https://example.com/")]
     Add(AddLink),
-    /// List links in the order of their slugs
-    #[command(after_help = "Each line: slug, status, campaign, url; `paused` at the end.")]
+    /// List links in the order of their domains and slugs
+    #[command(
+        after_help = "Each line: slug (behind its domain and a /, where it has one), status, campaign, url; `paused` at the end."
+    )]
     Ls(ListLinks),
     /// Remove links; their clicks stay
     Rm {
         /// What to remove
         #[arg(value_name = "SLUG", required = true, value_parser = NonEmptyStringValueParser::new())]
         slugs: Vec<String>,
+        /// Host name that they answer to; any when absent
+        #[arg(long, value_name = "HOST")]
+        domain: Option<String>,
     },
 }
 
@@ -44,6 +50,9 @@ pub(super) struct AddLink {
     /// Name in the path; one is made up when absent
     #[arg(long)]
     pub(super) slug: Option<String>,
+    /// Host name that it answers to; any when absent
+    #[arg(long, value_name = "HOST")]
+    pub(super) domain: Option<String>,
     /// Redirect status: 301, 302, 303, 307 or 308 [default: 302]
     #[arg(long)]
     pub(super) status: Option<u16>,
@@ -66,6 +75,9 @@ pub(super) struct AddLink {
 /// `trellis link ls`
 #[derive(Debug, clap::Args)]
 pub(super) struct ListLinks {
+    /// Only of this host name; * for those of any
+    #[arg(long, value_name = "HOST")]
+    pub(super) domain: Option<String>,
     /// This many at most; all when absent
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) limit: Option<u64>,
@@ -111,7 +123,7 @@ pub(super) async fn run(config: &Config, command: LinkCommand) -> Result<(), Sto
     match command {
         LinkCommand::Add(link) => add(config, &api, link).await,
         LinkCommand::Ls(list) => ls(&api, &list).await,
-        LinkCommand::Rm { slugs } => rm(&api, &slugs).await,
+        LinkCommand::Rm { slugs, domain } => rm(&api, &slugs, domain.as_deref()).await,
     }
 }
 
@@ -119,6 +131,7 @@ async fn add(config: &Config, api: &Api, link: AddLink) -> Result<(), Stop> {
     let mut body = json!({ "url": link.url });
     let given = [
         ("slug", link.slug.map(Value::from)),
+        ("domain", link.domain.map(Value::from)),
         ("status", link.status.map(Value::from)),
         ("query", link.query.map(|query| query.name().into())),
         ("campaign", link.campaign.map(Value::from)),
@@ -136,12 +149,15 @@ async fn add(config: &Config, api: &Api, link: AddLink) -> Result<(), Stop> {
     let made = api.call(Method::POST, "/links", Some(&body)).await?;
     let (slug, url) = (text(&made, "slug"), text(&made, "url"));
     let mut out = Out::new();
-    out.line(format_args!("{} -> {}", public(config, api, slug), cell(url)))?;
+    out.line(format_args!("{} -> {}", public(config, api, text(&made, "domain"), slug), cell(url)))?;
     out.flush()
 }
 
 /// Where visitors find the link; the slug alone where the port is not known.
-fn public(config: &Config, api: &Api, slug: &str) -> String {
+fn public(config: &Config, api: &Api, domain: &str, slug: &str) -> String {
+    if domain != ANY {
+        return format!("https://{domain}/{slug}");
+    }
     let edge = match (config.edge.public_hosts.first(), api.node()) {
         (Some(host), _) => return format!("https://{host}/{slug}"),
         (None, Some(node)) => node.edge.strip_prefix("http://").and_then(|address| address.parse().ok()),
@@ -157,8 +173,9 @@ async fn ls(api: &Api, list: &ListLinks) -> Result<(), Stop> {
     let mut out = Out::new();
     let mut left = list.limit.unwrap_or(u64::MAX);
     let mut cursor = String::new();
+    let of = list.domain.as_ref().map(|domain| format!("&domain={}", encoded(domain))).unwrap_or_default();
     loop {
-        let page = api.call(Method::GET, &format!("/links?limit={}{cursor}", left.min(PAGE)), None).await?;
+        let page = api.call(Method::GET, &format!("/links?limit={}{of}{cursor}", left.min(PAGE)), None).await?;
         let links = page["links"].as_array().map(Vec::as_slice).unwrap_or_default();
         for link in links {
             if list.json { out.line(link)? } else { out.line(row(link))? }
@@ -173,17 +190,22 @@ async fn ls(api: &Api, list: &ListLinks) -> Result<(), Stop> {
 
 fn row(link: &Value) -> String {
     let status = link["status"].as_u64().unwrap_or_default();
-    let cells = [text(link, "slug"), &status.to_string(), text(link, "campaign"), text(link, "url")].map(cell);
+    let slug = match text(link, "domain") {
+        ANY => text(link, "slug").to_owned(),
+        domain => format!("{domain}/{}", text(link, "slug")),
+    };
+    let cells = [slug.as_str(), &status.to_string(), text(link, "campaign"), text(link, "url")].map(cell);
     let paused = if link["paused"] == true { "\tpaused" } else { "" };
     format!("{}{paused}", cells.join("\t"))
 }
 
 /// Removes what it can; a slug that is not there keeps no other from being removed.
-async fn rm(api: &Api, slugs: &[String]) -> Result<(), Stop> {
+async fn rm(api: &Api, slugs: &[String], domain: Option<&str>) -> Result<(), Stop> {
     let mut out = Out::new();
     let mut failed = false;
+    let under = domain.map(|domain| format!("?domain={}", encoded(domain))).unwrap_or_default();
     for slug in slugs {
-        match api.call(Method::DELETE, &format!("/links/{}", encoded(slug)), None).await {
+        match api.call(Method::DELETE, &format!("/links/{}{under}", encoded(slug)), None).await {
             Ok(_) => out.line(format_args!("removed {}", cell(slug)))?,
             Err(error) => {
                 failed = true;
@@ -214,11 +236,12 @@ mod tests {
 
     #[test]
     fn a_link_is_one_line() {
-        let mut link =
-            json!({ "slug": "a", "url": "https://a.example/", "status": 302, "campaign": "", "paused": false });
+        let mut link = json!({ "domain": "*", "slug": "a", "url": "https://a.example/", "status": 302, "campaign": "", "paused": false });
         assert_eq!(row(&link), "a\t302\t-\thttps://a.example/");
+        link["domain"] = json!("go.example");
+        assert_eq!(row(&link), "go.example/a\t302\t-\thttps://a.example/");
         link["paused"] = json!(true);
         link["campaign"] = json!("mail");
-        assert_eq!(row(&link), "a\t302\tmail\thttps://a.example/\tpaused");
+        assert_eq!(row(&link), "go.example/a\t302\tmail\thttps://a.example/\tpaused");
     }
 }

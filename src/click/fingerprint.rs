@@ -25,8 +25,10 @@ const DAY_MS: u64 = 86_400_000;
 /// What a visit is to: clicks are duplicates of each other only within one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum To<'a> {
-    /// A link, by its slug.
+    /// A link of any domain, by its slug.
     Link(&'a str),
+    /// A link of one domain, by that and its slug; or a path that is no link's, with the `/` before it.
+    Of(&'a str, &'a str),
     /// A campaign, without a link; its name is empty where none was found.
     Campaign(&'a str),
 }
@@ -60,14 +62,19 @@ impl DayKey {
         let (name, kind) = match to {
             To::Link(slug) => (slug, 0),
             To::Campaign(id) => (id, 16),
+            To::Of(domain, _) => (domain, 32),
         };
         let kind = kind + if visit.head || visit.prefetch { 4 } else { 0 };
+        let finish = |kind, parts: &[&[u8]]| match to {
+            To::Of(_, slug) => self.finish_of(name, Some(slug), kind, parts),
+            To::Link(_) | To::Campaign(_) => self.finish(name, kind, parts),
+        };
         if !external_click_id.is_empty() {
-            return self.finish(name, kind + 1, &[external_click_id]);
+            return finish(kind + 1, &[external_click_id]);
         }
         match visit.address.to_canonical() {
-            IpAddr::V4(v4) => self.finish(name, kind + 2, &[&v4.octets(), visit.ua]),
-            IpAddr::V6(v6) => self.finish(name, kind + 3, &[&v6.octets(), visit.ua]),
+            IpAddr::V4(v4) => finish(kind + 2, &[&v4.octets(), visit.ua]),
+            IpAddr::V6(v6) => finish(kind + 3, &[&v6.octets(), visit.ua]),
         }
     }
 
@@ -81,13 +88,17 @@ impl DayKey {
         u64::from_le_bytes(hash.first_chunk().copied().unwrap_or_default())
     }
 
-    /// Lengths go in with the parts, so that no two lists of parts give one input.
     fn finish(&self, name: &str, kind: u8, parts: &[&[u8]]) -> Fingerprint {
+        self.finish_of(name, None, kind, parts)
+    }
+
+    /// Lengths go in with the parts, so that no two lists of parts give one input. `slug`: beside the name of its domain.
+    fn finish_of(&self, name: &str, slug: Option<&str>, kind: u8, parts: &[&[u8]]) -> Fingerprint {
         let mut hasher = self.hasher;
         hasher.write_u8(kind);
         hasher.write_usize(name.len());
         hasher.write(name.as_bytes());
-        for part in parts {
+        for part in slug.iter().map(|slug| slug.as_bytes()).chain(parts.iter().copied()) {
             hasher.write_usize(part.len());
             hasher.write(part);
         }
@@ -102,7 +113,7 @@ mod tests {
     fn visit<'a>(address: &str, ua: &'a [u8]) -> Visit<'a> {
         let address = address.parse().unwrap();
         let marks = Default::default();
-        Visit { query: "", head: false, prefetch: false, marks, address, ua, referrer: b"", language: b"" }
+        Visit { host: b"", query: "", head: false, prefetch: false, marks, address, ua, referrer: b"", language: b"" }
     }
 
     #[test]
@@ -145,5 +156,21 @@ mod tests {
             let Fingerprint(hash) = key.fingerprint(campaign, b"", &one);
             assert_ne!(key.visitor(&one).to_le_bytes()[..], hash[..8]);
         }
+    }
+
+    #[test]
+    fn one_slug_of_two_domains_is_two_links_and_that_of_any_domain_is_what_it_always_was() {
+        let key = DayKey::new(b"s", 1_000);
+        let one = visit("192.0.2.1", b"ua");
+        let links = [To::Link("a"), To::Of("x.example", "a"), To::Of("y.example", "a"), To::Of("x.example", "/a")];
+        for id in [&b""[..], b"x"] {
+            let prints = links.map(|to| key.fingerprint(to, id, &one));
+            for (at, print) in prints.iter().enumerate() {
+                assert!(!prints[..at].contains(print), "{:?}", links[at]);
+            }
+        }
+        // As it was before links had domains: whoever came then and comes again now is a duplicate.
+        let Fingerprint(print) = key.fingerprint(To::Link("a"), b"", &one);
+        assert_eq!(u128::from_be_bytes(print), 0xc764_9984_4321_2973_958b_97ca_88a7_0386);
     }
 }

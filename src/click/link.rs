@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Template;
+use super::domain::{self, ANY};
 use super::life::{Life, RawLife, Stage, null_too};
 
 /// Bytes of a destination, macros included.
@@ -58,8 +59,8 @@ pub struct RawLink {
     /// Where the visitors of an expired link go.
     #[serde(default, deserialize_with = "null_too")]
     pub expired_url: Option<serde_json::Value>,
-    /// Not built yet: refused.
-    pub domain: Option<serde_json::Value>,
+    /// A host name; any domain when absent.
+    pub domain: Option<String>,
     /// Not built yet: refused.
     pub max_clicks: Option<serde_json::Value>,
 }
@@ -67,8 +68,10 @@ pub struct RawLink {
 /// A checked link, ready to be followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its name in the path; unique.
+    /// Its name in the path; unique within its domain.
     pub slug: String,
+    /// The host name that it answers to, as it is compared; `None`: to any.
+    pub domain: Option<Box<str>>,
     /// The destination as the operator wrote it.
     pub url: String,
     /// The destination, parsed.
@@ -120,6 +123,13 @@ pub struct OwnHosts {
 }
 
 impl OwnHosts {
+    /// These and one more, unless it is [`ANY`].
+    pub(super) fn and(&self, domain: Option<&str>) -> Self {
+        let mut all = self.clone();
+        all.hosts.extend(domain.filter(|domain| *domain != ANY).map(str::to_owned));
+        all
+    }
+
     fn holds(&self, url: &url::Url) -> bool {
         let host = url.host_str().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
         let socket = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
@@ -141,6 +151,9 @@ impl Link {
         let mut errors = not_built(&raw);
         let slug = raw.slug.unwrap_or_default();
         errors.extend(check_slug(&slug).err().map(|e| FieldError::new("slug", e)));
+        let domain = check_domain(raw.domain.as_deref(), &mut errors);
+        let with_domain = domain.as_deref().map(|domain| own.and(Some(domain)));
+        let own = with_domain.as_ref().unwrap_or(own);
         let url = raw.url.unwrap_or_default();
         let target = check_url(&url, own).map_err(|e| errors.push(FieldError::new("url", e))).ok();
         let status = raw.status.unwrap_or(302);
@@ -167,6 +180,7 @@ impl Link {
         match target {
             Some(target) if errors.is_empty() => Ok(Self {
                 slug,
+                domain,
                 url,
                 target,
                 status,
@@ -189,8 +203,17 @@ impl Link {
     /// # Errors
     /// Every field that is wrong.
     pub fn changed(&self, change: RawLink, own: &OwnHosts) -> Result<Self, Vec<FieldError>> {
+        let mut fixed = Vec::new();
         if change.slug.as_ref().is_some_and(|slug| *slug != self.slug) {
-            return Err(vec![FieldError::new("slug", "cannot be changed; create a new link")]);
+            fixed.push("slug");
+        }
+        let is_ours = |domain: &str| domain::check_name(domain).is_ok_and(|domain| domain == self.domain());
+        if change.domain.is_some_and(|domain| !is_ours(&domain)) {
+            fixed.push("domain");
+        }
+        if !fixed.is_empty() {
+            let told = |field| FieldError::new(field, "cannot be changed; create a new link");
+            return Err(fixed.into_iter().map(told).collect());
         }
         let merged = RawLink {
             slug: Some(self.slug.clone()),
@@ -204,11 +227,17 @@ impl Link {
             starts_at: change.starts_at,
             expires_at: change.expires_at,
             expired_url: change.expired_url,
-            domain: change.domain,
+            domain: self.domain.as_deref().map(str::to_owned),
             max_clicks: change.max_clicks,
         };
         let link = Self::check_over(self.life.as_deref(), merged, own)?;
         Ok(Self { version: self.version, created_ms: self.created_ms, updated_ms: self.updated_ms, ..link })
+    }
+
+    /// The domain that it belongs to; [`ANY`] for one that belongs to none.
+    #[must_use]
+    pub fn domain(&self) -> &str {
+        self.domain.as_deref().unwrap_or(ANY)
     }
 
     /// Where it stands in its life at this moment, Unix milliseconds.
@@ -233,6 +262,17 @@ pub fn check_slug(slug: &str) -> Result<(), String> {
     }
 }
 
+/// `None` for any, and for one that is wrong.
+fn check_domain(domain: Option<&str>, errors: &mut Vec<FieldError>) -> Option<Box<str>> {
+    match domain.map(domain::check_name)? {
+        Ok(domain) => (domain != ANY).then(|| domain.into()),
+        Err(error) => {
+            errors.push(FieldError::new("domain", error));
+            None
+        }
+    }
+}
+
 /// Whether a link, or anything else, may send visitors there.
 ///
 /// # Errors
@@ -252,7 +292,7 @@ pub fn check_url(url: &str, own: &OwnHosts) -> Result<Template, String> {
 }
 
 fn not_built(raw: &RawLink) -> Vec<FieldError> {
-    [("domain", &raw.domain), ("max_clicks", &raw.max_clicks)]
+    [("max_clicks", &raw.max_clicks)]
         .into_iter()
         .filter(|(_, value)| value.is_some())
         .map(|(field, _)| FieldError::new(field, "is not built yet; leave it out"))
@@ -285,13 +325,14 @@ mod tests {
             starts_at: Some(serde_json::json!(7)),
             expires_at: Some(serde_json::json!("tomorrow")),
             expired_url: Some(serde_json::json!("mailto:a@b.example")),
-            domain: Some(serde_json::json!("a.example")),
+            domain: Some("a.example:80".into()),
             max_clicks: Some(serde_json::json!(5)),
             ..raw("in", "mailto:a@b.example")
         };
         let fields: Vec<_> = Link::check(link, &own()).unwrap_err().into_iter().map(|e| e.field).collect();
-        let built = ["slug", "url", "status", "tags", "starts_at", "expires_at", "expired_url"];
-        assert_eq!(fields, [&["domain", "max_clicks"][..], &built].concat());
+        let expected =
+            ["max_clicks", "slug", "domain", "url", "status", "tags", "starts_at", "expires_at", "expired_url"];
+        assert_eq!(fields, expected);
     }
 
     #[test]
@@ -303,6 +344,22 @@ mod tests {
         assert!(Link::check(raw("a", "http://127.0.0.1:8081/"), &own()).is_ok());
         let long = format!("https://a.example/{}", "x".repeat(URL_BYTES_MAX));
         assert!(Link::check(raw("a", &long), &own()).unwrap_err()[0].detail.contains("4096 at most"));
+    }
+
+    #[test]
+    fn a_link_belongs_to_one_domain_or_to_any_and_stays_there() {
+        let of = |domain: &str, url| Link::check(RawLink { domain: Some(domain.into()), ..raw("a", url) }, &own());
+        let link = of("GO.Example.", "https://a.example/").unwrap();
+        assert_eq!((link.domain(), link.domain.as_deref()), ("go.example", Some("go.example")));
+        assert_eq!(of("*", "https://a.example/").unwrap().domain, None);
+        assert!(of("b.example", "https://b.example:99/x").unwrap_err()[0].detail.contains("loop"));
+        let change = |domain: &str| RawLink { domain: Some(domain.into()), ..RawLink::default() };
+        assert_eq!(link.changed(change("go.EXAMPLE"), &own()).unwrap().domain(), "go.example");
+        for domain in ["*", "b.example", "a b"] {
+            let change = RawLink { slug: Some("b".into()), ..change(domain) };
+            let fields: Vec<_> = link.changed(change, &own()).unwrap_err().into_iter().map(|e| e.field).collect();
+            assert_eq!(fields, ["slug", "domain"], "{domain}");
+        }
     }
 
     #[test]

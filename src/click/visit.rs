@@ -7,6 +7,8 @@ use super::Marks;
 /// One request for a link. Nothing in it is copied; it lives as long as the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit<'a> {
+    /// The authority that was asked for, as received; may be empty. [`host`](super::domain::host) reads it.
+    pub host: &'a [u8],
     /// Query part of the request target, without the `?`, as received.
     pub query: &'a str,
     /// The method was HEAD.

@@ -137,6 +137,7 @@ impl Keys {
             catalog: Catalog {
                 links_max: self.get("catalog.links_max", number(1..=10_000_000)),
                 campaigns_max: self.get("catalog.campaigns_max", number(1..=100_000)),
+                domains_max: self.get("catalog.domains_max", number(1..=100_000)),
             },
             classify: self.classify(),
             privacy: self.privacy(),

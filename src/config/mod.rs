@@ -102,7 +102,7 @@ pub struct Edge {
     pub head_timeout: Duration,
     /// Without a request.
     pub idle_timeout: Duration,
-    /// Peers whose X-Forwarded-For and X-Forwarded-Proto are believed.
+    /// Peers whose X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto are believed.
     pub trusted_proxies: Vec<Network>,
     /// Host names of this service, in lower case.
     pub public_hosts: Vec<String>,
@@ -342,6 +342,8 @@ pub struct Catalog {
     pub links_max: usize,
     /// Campaigns served.
     pub campaigns_max: usize,
+    /// Domains in use.
+    pub domains_max: usize,
 }
 
 /// `[privacy]`

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Parts;
-use super::extract::{Query, limit, time};
+use super::extract::{Query, domain, limit, time};
 use super::problem::{Code, Problem};
 use crate::click::ClickId;
 use crate::pipeline::store::ClickCursor;
@@ -22,6 +22,7 @@ const CURSOR: &str = "c1.";
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
+    domain: Option<String>,
     link: Option<String>,
     campaign: Option<String>,
     from: Option<String>,
@@ -34,6 +35,7 @@ pub(super) struct Page {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Question {
+    domain: Option<String>,
     link: Option<String>,
     campaign: Option<String>,
     from: Option<String>,
@@ -43,7 +45,13 @@ pub(super) struct Question {
 pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
     let limit = limit(page.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
     let behind = page.cursor.as_deref().map(read_cursor).transpose()?;
-    let filter = filter(Question { link: page.link, campaign: page.campaign, from: page.from, to: page.to })?;
+    let filter = filter(Question {
+        domain: page.domain,
+        link: page.link,
+        campaign: page.campaign,
+        from: page.from,
+        to: page.to,
+    })?;
     // One more than asked for: it tells whether there is another page.
     let mut clicks = parts.store.recent(&filter, behind, limit + 1).await?;
     let more = clicks.len() > limit;
@@ -69,7 +77,8 @@ fn filter(question: Question) -> Result<ClickFilter, Problem> {
     {
         return Err(Problem::parameter("from", "must lie before `to`"));
     }
-    Ok(ClickFilter { link: question.link, campaign: question.campaign, from_ms, to_ms })
+    let domain = domain(question.domain.as_deref())?;
+    Ok(ClickFilter { domain, link: question.link, campaign: question.campaign, from_ms, to_ms })
 }
 
 fn cursor(last: &StoredClick) -> Result<String, Problem> {

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::problem::{Code, ERRORS_MAX, Problem, Wrong};
+use crate::click::domain::check_name;
 
 /// Characters of a name that a client sent, when it is sent back.
 const NAME_CHARS_MAX: usize = 64;
@@ -115,6 +116,11 @@ pub(super) fn limit(text: Option<&str>, default: usize, max: usize) -> Result<us
         Some(Ok(limit)) if (1..=max).contains(&limit) => Ok(limit),
         Some(_) => Err(Problem::parameter("limit", format!("must be a whole number from 1 to {max}"))),
     }
+}
+
+/// The parameter `domain` as domains are compared.
+pub(super) fn domain(text: Option<&str>) -> Result<Option<String>, Problem> {
+    text.map(check_name).transpose().map_err(|detail| Problem::parameter("domain", detail))
 }
 
 /// A time as Unix milliseconds; what is wrong with it.

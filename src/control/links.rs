@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Parts;
-use super::extract::{Fields, NoParameters, Query, limit};
+use super::extract::{Fields, NoParameters, Query, domain, limit};
 use super::problem::{Code, Problem, Wrong};
-use crate::catalog::LinkError;
+use crate::catalog::{LinkError, LinkPage};
+use crate::click::domain::{ANY, check_name};
 use crate::click::life::REMOVABLE;
 use crate::click::link::check_slug;
 use crate::click::{Link, QueryMode, RawLink};
@@ -24,11 +25,12 @@ use crate::clock::rfc_3339;
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 /// The form of a cursor, so that a later form can be told from this one.
-const CURSOR: &str = "l1.";
+const CURSOR: &str = "l2.";
 
 /// A link as the API shows it.
 #[derive(Serialize)]
 struct Shown<'a> {
+    domain: &'a str,
     slug: &'a str,
     url: &'a str,
     status: u16,
@@ -49,6 +51,7 @@ impl<'a> Shown<'a> {
     fn new(link: &'a Link) -> Self {
         let life = link.life.as_deref();
         Self {
+            domain: link.domain(),
             slug: &link.slug,
             url: &link.url,
             status: link.status,
@@ -86,7 +89,9 @@ pub(super) async fn create(
     body: Fields<RawLink>,
 ) -> Result<Response, Problem> {
     let entry = to_the_end(async move { parts.links.create(body.value).await }).await?;
-    let place = format!("/api/v1/links/{}", entry.link.slug);
+    // Domain and slug have only what may stand in a URL.
+    let of = entry.link.domain.as_deref().map(|domain| format!("?domain={domain}")).unwrap_or_default();
+    let place = format!("/api/v1/links/{}{of}", entry.link.slug);
     Ok((StatusCode::CREATED, [(LOCATION, place)], Json(Shown::new(&entry.link))).into_response())
 }
 
@@ -94,28 +99,48 @@ pub(super) async fn create(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
+    domain: Option<String>,
     limit: Option<String>,
     cursor: Option<String>,
 }
 
 pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
     let limit = limit(page.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
+    let domain = domain(page.domain.as_deref())?;
     let after = page.cursor.as_deref().map(read_cursor).transpose()?;
     // One more than asked for: it tells whether there is another page.
-    let mut links = parts.links.list(after, limit + 1).await?;
+    let mut links = parts.links.list(LinkPage { domain: domain.as_deref(), after, limit: limit + 1 }).await?;
     let more = links.len() > limit;
     links.truncate(limit);
-    let next = links.last().filter(|_| more).map(|link| format!("{CURSOR}{}", link.slug));
+    let next = links.last().filter(|_| more).map(|link| format!("{CURSOR}{}/{}", link.domain(), link.slug));
     let links: Vec<_> = links.iter().map(Shown::new).collect();
     Ok(Json(json!({ "links": links, "next_cursor": next })))
 }
 
-fn read_cursor(text: &str) -> Result<&str, Problem> {
-    let slug = text.strip_prefix(CURSOR).filter(|slug| check_slug(slug).is_ok());
-    slug.ok_or_else(|| Problem::new(Code::InvalidCursor, "the cursor is none of ours; send `next_cursor` as it came"))
+/// Domain and slug of the last link.
+fn read_cursor(text: &str) -> Result<(&str, &str), Problem> {
+    let name = text.strip_prefix(CURSOR).and_then(|name| name.split_once('/'));
+    let is_name = |(domain, slug): &(&str, &str)| {
+        check_name(domain).is_ok_and(|checked| checked == *domain) && check_slug(slug).is_ok()
+    };
+    name.filter(is_name)
+        .ok_or_else(|| Problem::new(Code::InvalidCursor, "the cursor is none of ours; send `next_cursor` as it came"))
 }
 
 type Slug = Result<Path<String>, PathRejection>;
+
+/// Of which domain a link is; any when it is not said.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Under {
+    domain: Option<String>,
+}
+
+impl Under {
+    fn domain(&self) -> Result<String, Problem> {
+        Ok(domain(self.domain.as_deref())?.unwrap_or_else(|| ANY.into()))
+    }
+}
 
 /// A slug that is no UTF-8 names no link.
 fn known(slug: Slug) -> Result<String, Problem> {
@@ -125,16 +150,16 @@ fn known(slug: Slug) -> Result<String, Problem> {
 pub(super) async fn read(
     State(parts): State<Parts>,
     slug: Slug,
-    Query(NoParameters {}): Query<NoParameters>,
+    Query(under): Query<Under>,
 ) -> Result<Response, Problem> {
-    let entry = parts.links.get(&known(slug)?).ok_or(LinkError::Unknown)?;
+    let entry = parts.links.get(&under.domain()?, &known(slug)?).ok_or(LinkError::Unknown)?;
     Ok(Json(Shown::new(&entry.link)).into_response())
 }
 
 pub(super) async fn change(
     State(parts): State<Parts>,
     slug: Slug,
-    Query(NoParameters {}): Query<NoParameters>,
+    Query(under): Query<Under>,
     body: Fields<RawLink>,
 ) -> Result<Response, Problem> {
     let nulls = body.nulls.into_iter().filter(|field| !REMOVABLE.contains(&field.as_str()));
@@ -142,18 +167,18 @@ pub(super) async fn change(
     if !wrong.is_empty() {
         return Err(Problem::fields(wrong));
     }
-    let slug = known(slug)?;
-    let entry = to_the_end(async move { parts.links.change(&slug, body.value).await }).await?;
+    let (domain, slug) = (under.domain()?, known(slug)?);
+    let entry = to_the_end(async move { parts.links.change(&domain, &slug, body.value).await }).await?;
     Ok(Json(Shown::new(&entry.link)).into_response())
 }
 
 pub(super) async fn remove(
     State(parts): State<Parts>,
     slug: Slug,
-    Query(NoParameters {}): Query<NoParameters>,
+    Query(under): Query<Under>,
 ) -> Result<StatusCode, Problem> {
-    let slug = known(slug)?;
-    to_the_end(async move { parts.links.remove(&slug).await }).await?;
+    let (domain, slug) = (under.domain()?, known(slug)?);
+    to_the_end(async move { parts.links.remove(&domain, &slug).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -163,8 +188,10 @@ mod tests {
 
     #[test]
     fn a_cursor_is_taken_only_as_it_was_given() {
-        assert_eq!(read_cursor("l1.spring").unwrap(), "spring");
-        for bad in ["", "spring", "l1.", "l1.a b", "l1.in", "l2.spring", "L1.spring", "l1.a/b"] {
+        assert_eq!(read_cursor("l2.*/spring").unwrap(), ("*", "spring"));
+        assert_eq!(read_cursor("l2.go.example/spring").unwrap(), ("go.example", "spring"));
+        for bad in ["", "spring", "l2.*/", "l2.*/a b", "l2.*/in", "l1.spring", "L2.*/a", "l2.*/a/b", "l2.A.b/a", "l2.a"]
+        {
             assert!(read_cursor(bad).is_err(), "{bad}");
         }
     }

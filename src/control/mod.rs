@@ -8,6 +8,7 @@
 //! /health  /health/ready  /metrics            open
 //! /api/v1/links  /api/v1/links/{slug}         bearer token
 //! /api/v1/campaigns  /api/v1/campaigns/{id}   bearer token
+//! /api/v1/domains  /api/v1/domains/{domain}   bearer token
 //! /api/v1/explain                             bearer token
 //! /api/v1/clicks  /api/v1/clicks/count        bearer token
 //! /api/v1/dead-letters  …/{batch}  …/replay    bearer token
@@ -24,6 +25,7 @@ mod auth;
 mod campaigns;
 mod clicks;
 mod dead_letters;
+mod domains;
 mod explain;
 mod extract;
 mod ledger;
@@ -53,7 +55,7 @@ pub use problem::{Code, Problem};
 pub use serve::{CONNECTIONS_MAX, serve};
 pub use status::{State, Status};
 
-use crate::catalog::{Campaigns, Links};
+use crate::catalog::{Campaigns, Domains, Links};
 use crate::config::Secret;
 use crate::pipeline::Store;
 use crate::pipeline::dead_letter::{Actor, DeadLetters};
@@ -73,6 +75,8 @@ pub struct Parts {
     pub links: Arc<Links>,
     /// Campaigns of this node.
     pub campaigns: Arc<Campaigns>,
+    /// Domains of this node.
+    pub domains: Arc<Domains>,
     /// Gives what `explain` goes by; asked for each question, so that nothing is read where there is none.
     pub explainer: Arc<dyn Fn() -> Result<Explainer, String> + Send + Sync>,
     /// Where clicks are kept.
@@ -106,6 +110,8 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .route("/links/{slug}", get(links::read).patch(links::change).delete(links::remove))
         .route("/campaigns", get(campaigns::list))
         .route("/campaigns/{id}", get(campaigns::read).put(campaigns::put).delete(campaigns::remove))
+        .route("/domains", get(domains::list))
+        .route("/domains/{domain}", get(domains::read).put(domains::put).delete(domains::remove))
         .route("/explain", post(explain::explain))
         .route("/clicks", get(clicks::list))
         .route("/clicks/count", get(clicks::count))

@@ -29,11 +29,13 @@ pub enum Code {
     UnknownLink,
     /// 404: no campaign of this name.
     UnknownCampaign,
+    /// 404: nothing was said of this domain.
+    UnknownDomain,
     /// 404: no row of this batch was refused, or it is long settled.
     UnknownDeadLetter,
     /// 405: the path is right, the method is not.
     MethodNotAllowed,
-    /// 409: there is a link of this slug.
+    /// 409: there is a link of this slug under this domain.
     SlugTaken,
     /// 409: it has another version than the one that was to be replaced.
     Changed,
@@ -65,7 +67,7 @@ pub enum Code {
     LedgerUnavailable,
     /// 503: the answer took too long.
     Timeout,
-    /// 507: `catalog.links_max` or `catalog.campaigns_max` is reached.
+    /// 507: `catalog.links_max`, `catalog.campaigns_max` or `catalog.domains_max` is reached.
     CatalogFull,
 }
 
@@ -76,6 +78,7 @@ impl Code {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::UnknownLink => (StatusCode::NOT_FOUND, "unknown_link"),
             Self::UnknownCampaign => (StatusCode::NOT_FOUND, "unknown_campaign"),
+            Self::UnknownDomain => (StatusCode::NOT_FOUND, "unknown_domain"),
             Self::UnknownDeadLetter => (StatusCode::NOT_FOUND, "unknown_dead_letter"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::SlugTaken => (StatusCode::CONFLICT, "slug_taken"),
@@ -207,7 +210,7 @@ impl From<LinkError> for Problem {
         match error {
             LinkError::Fields(errors) => Self::fields(errors),
             LinkError::Unknown => Self::new(Code::UnknownLink, error.to_string()),
-            LinkError::Full(_) => Self::new(Code::CatalogFull, error.to_string()),
+            LinkError::Full(_) | LinkError::DomainsFull(_) => Self::new(Code::CatalogFull, error.to_string()),
             LinkError::Catalog(error) => error.into(),
         }
     }
@@ -216,7 +219,9 @@ impl From<LinkError> for Problem {
 impl From<CatalogError> for Problem {
     fn from(error: CatalogError) -> Self {
         match error {
-            CatalogError::Taken => Self::new(Code::SlugTaken, "there is a link with this slug already"),
+            CatalogError::Taken => {
+                Self::new(Code::SlugTaken, "there is a link with this slug already, under this domain")
+            }
             CatalogError::Unavailable(_) => Self::new(Code::CatalogUnavailable, error.to_string()),
         }
     }

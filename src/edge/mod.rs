@@ -14,6 +14,7 @@ mod accept;
 mod client;
 mod connection;
 mod core;
+mod domain;
 mod ingress;
 mod marks;
 mod privacy;
@@ -29,7 +30,7 @@ use tokio::sync::watch;
 
 use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
-use crate::catalog::{Campaigns, Links};
+use crate::catalog::{Campaigns, Domains, Links};
 use crate::clock::Clock;
 use crate::config;
 use crate::handoff::Intake;
@@ -61,6 +62,8 @@ pub struct Parts {
     pub links: Arc<Links>,
     /// Campaigns in memory.
     pub campaigns: Arc<Campaigns>,
+    /// Domains in memory.
+    pub domains: Arc<Domains>,
     /// User agents, for campaigns and destinations that ask.
     pub agents: Arc<Agents>,
     /// Countries, likewise, and for when privacy leaves no address.

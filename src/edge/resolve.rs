@@ -1,4 +1,4 @@
-//! From a request to what is to be answered: one look-up in memory, and the click handed over.
+//! From a request to what is to be answered: a look-up in memory, and the click handed over.
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -8,12 +8,14 @@ use hyper::header::{ACCEPT_LANGUAGE, HeaderName, HeaderValue, REFERER, USER_AGEN
 use hyper::{HeaderMap, Method, Request};
 
 use super::core::Core;
+use super::domain::Of;
 use super::ingress::{self, Refusal};
 use super::privacy;
 use super::route::{self, Found, Seen};
-use super::{client, marks};
+use super::{client, domain, marks};
 use crate::catalog::Entry;
 use crate::click::campaign::{Campaign, Decision};
+use crate::click::domain::NO_LINK;
 use crate::click::fingerprint::To;
 use crate::click::life::{EXPIRED, Stage};
 use crate::click::privacy::{Keeps, Level};
@@ -29,6 +31,13 @@ const ORG: &str = "default";
 
 /// What is to be answered.
 pub(super) enum Resolved {
+    /// A visit to no link that goes nowhere, when its click is in the journal or could not be.
+    Nowhere {
+        ticket: Ticket,
+        id: ClickId,
+    },
+    /// A visit to no link that is sent on and not recorded.
+    Unrecorded(HeaderValue),
     /// A redirect, when the click is in the journal or could not be.
     Redirect {
         ticket: Ticket,
@@ -55,9 +64,11 @@ pub(super) struct Place {
     pub(super) without_id: Option<HeaderValue>,
 }
 
-/// What a visit came in by: a link, or `/in`, which has no name of its own.
+/// What a visit came in by: a link, `/in`, which has no name of its own, or a path that is no link's.
+#[derive(Default)]
 pub(super) struct Entrance<'e> {
     pub(super) slug: &'e str,
+    pub(super) of: Of<'e>,
     pub(super) tags: &'e [String],
     campaign: &'e str,
     status: u16,
@@ -71,9 +82,10 @@ pub(super) struct Entrance<'e> {
 }
 
 impl<'e> Entrance<'e> {
-    fn link(Entry { link, location }: &'e Entry) -> Self {
+    fn link(Entry { link, location }: &'e Entry, asked: &'e str) -> Self {
         Self {
             slug: &link.slug,
+            of: Of { asked, domain: link.domain.as_deref(), orphan: None },
             tags: &link.tags,
             campaign: &link.campaign,
             status: link.status,
@@ -86,16 +98,26 @@ impl<'e> Entrance<'e> {
 
     /// `fallback` is `ingress.fallback_url`.
     pub(super) fn ingress(campaign: &'e str, fallback: Option<&'e Template>) -> Self {
-        Self {
-            slug: "",
-            tags: &[],
-            campaign,
-            status: 302,
-            query: QueryMode::Ignore,
-            version: 0,
-            own: fallback,
-            location: None,
+        Self { campaign, status: 302, own: fallback, ..Self::default() }
+    }
+
+    /// A path that is no link's. `to`: where the domain sends such visits.
+    pub(super) fn orphan(slug: &'e str, of: Of<'e>, to: Option<&'e Template>, version: u64) -> Self {
+        Self { slug, of, status: if to.is_some() { 302 } else { 404 }, version, own: to, ..Self::default() }
+    }
+
+    /// What its clicks are duplicates of each other in.
+    fn to(&self) -> To<'_> {
+        match (self.of.orphan, self.of.domain) {
+            (Some(orphan), _) => To::Of(self.of.asked, orphan.path),
+            (None, Some(domain)) => To::Of(domain, self.slug),
+            (None, None) if self.slug.is_empty() => To::Campaign(self.campaign),
+            (None, None) => To::Link(self.slug),
         }
+    }
+
+    const fn goes_nowhere(&self) -> bool {
+        self.of.orphan.is_some() && self.own.is_none()
     }
 }
 
@@ -123,6 +145,7 @@ pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: 
     let text = |name: &HeaderName| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
     let address = if trusted { client::address(peer, headers, &core.parts.config.trusted_proxies) } else { peer };
     let visit = Visit {
+        host: client::host(request, trusted),
         query,
         head,
         prefetch: facts::looks_ahead(text(&SEC_PURPOSE)) || facts::looks_ahead(text(&PURPOSE)),
@@ -135,20 +158,17 @@ pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: 
     if slug == "in" {
         return ingress::follow(core, &visit, headers);
     }
-    core.parts.links.with(slug, |entry| match entry {
-        Some(entry) if !entry.link.paused => follow(core, entry, &visit, headers),
-        _ => Resolved::UnknownLink,
-    })
+    domain::follow(core, path, slug, &visit, headers)
 }
 
 fn association(file: &Option<Bytes>) -> Resolved {
     file.clone().map_or(Resolved::UnknownLink, Resolved::Association)
 }
 
-/// By where the link stands in its life in this turn of the event loop.
-fn follow(core: &Rc<Core>, entry: &Entry, visit: &Visit<'_>, headers: &HeaderMap) -> Resolved {
+/// By where the link stands in its life in this turn of the event loop. `asked`: the domain, if it is in use.
+pub(super) fn follow(core: &Rc<Core>, entry: &Entry, asked: &str, visit: &Visit<'_>, headers: &HeaderMap) -> Resolved {
     begin_turn_once(core);
-    let link = &Entrance::link(entry);
+    let link = &Entrance::link(entry, asked);
     match entry.link.stage(core.turn_ms.get()) {
         Stage::Alive => core
             .parts
@@ -186,7 +206,7 @@ pub(super) fn hand_over(
         route::count(core, &decision);
         decision
     });
-    if decision.target().or(expired).or(link.own).is_none() {
+    if decision.target().or(expired).or(link.own).is_none() && !link.goes_nowhere() {
         return Resolved::Refused(Refusal::NoDestination);
     }
     core.metrics.keep(level);
@@ -194,10 +214,9 @@ pub(super) fn hand_over(
         (Some(target), Some(campaign)) => (Some(target), campaign.version),
         _ => (expired, link.version),
     };
-    let variant = if expired.is_some() { EXPIRED } else { decision.variant() };
+    let variant = if expired.is_some() { EXPIRED } else { link.of.variant().unwrap_or(decision.variant()) };
     let address = privacy::address(core.parts.privacy.ip, keeps, visit, &mut found);
-    let to = if link.slug.is_empty() { To::Campaign(link.campaign) } else { To::Link(link.slug) };
-    let fingerprint = || core.day_key.borrow().fingerprint(to, &external_click_id, visit);
+    let fingerprint = || core.day_key.borrow().fingerprint(link.to(), &external_click_id, visit);
     let fingerprint = keeps.address.then(fingerprint);
     // From here on there is only what the click keeps.
     let told = privacy::told(level, &mut found);
@@ -209,17 +228,18 @@ pub(super) fn hand_over(
         click_id: Some(id),
         external_click_id: &external_click_id,
         campaign: link.campaign,
-        link: link.slug,
+        link: if link.of.orphan.is_none() || level == Level::Full { link.slug } else { "" },
         rule: decision.rule(),
         variant,
         unix_ms,
         address,
         ..Values::of(visit)
     };
-    let Some(place) = spell(core, link, target, keeps, &mut found, &values) else {
+    let place = spell(core, link, target, keeps, &mut found, &values);
+    if place.is_none() && !link.goes_nowhere() {
         // Templates yield ASCII without controls; a property test holds them to it.
         return Resolved::UnknownLink;
-    };
+    }
     let ticket = intake.push(&Click {
         id,
         fingerprint,
@@ -233,20 +253,25 @@ pub(super) fn hand_over(
         privacy: told,
         org: ORG,
         campaign: link.campaign,
-        link: link.slug,
+        domain: link.of.asked,
+        link: link.of.orphan.map_or(link.slug, |_| NO_LINK),
+        path: link.of.orphan.filter(|_| level == Level::Full).map_or(b"", |orphan| orphan.path.as_bytes()),
         rule: decision.rule(),
         variant,
-        destination: place.location.as_bytes(),
+        destination: place.as_ref().map_or(b"", |place| place.location.as_bytes()),
         referrer: visit.referrer,
         ua: visit.ua,
         language: visit.language,
         query: visit.query,
     });
-    Resolved::Redirect { ticket, id, status: link.status, place }
+    match place {
+        Some(place) => Resolved::Redirect { ticket, id, status: link.status, place },
+        None => Resolved::Nowhere { ticket, id },
+    }
 }
 
 /// Spells the destination: `target`, or the link's own; `None` when it may not stand in a header.
-fn spell(
+pub(super) fn spell(
     core: &Core,
     link: &Entrance<'_>,
     target: Option<&Template>,

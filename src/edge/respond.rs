@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
 };
-use hyper::{Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 
 use super::core::Core;
 use super::resolve::{Place, Resolved};
@@ -50,6 +50,20 @@ pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration
             core.metrics.redirect_duration.observe_duration(answered.saturating_sub(began));
             redirect(status, place, id, kept)
         }
+        Resolved::Nowhere { ticket, id } => {
+            let kept = ticket.await;
+            failpoint::hit(Point::Respond);
+            let outcome = if kept { Outcome::UnknownLink } else { Outcome::Untracked };
+            let mut answer = problem(core, outcome, StatusCode::NOT_FOUND, UNKNOWN_LINK);
+            if kept {
+                put_id(answer.headers_mut(), id.hyphenated(&mut [0; 36]));
+            }
+            answer
+        }
+        Resolved::Unrecorded(location) => {
+            core.metrics.count(Outcome::Orphan);
+            send(StatusCode::FOUND, location)
+        }
         Resolved::UnknownLink => problem(core, Outcome::UnknownLink, StatusCode::NOT_FOUND, UNKNOWN_LINK),
         Resolved::ExpiredLink => problem(core, Outcome::Expired, StatusCode::GONE, EXPIRED_LINK),
         Resolved::MethodNotAllowed => {
@@ -75,21 +89,31 @@ pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration
 }
 
 fn redirect(status: u16, place: Place, id: ClickId, kept: bool) -> Answer {
-    let mut answer = Response::new(Body::default());
     // Links are checked to have one of the redirect statuses.
-    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
-    let headers = answer.headers_mut();
-    headers.reserve(8);
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
     let mut buffer = [0; 36];
     let id = id.hyphenated(&mut buffer);
-    if kept {
-        headers.insert(LOCATION, place.location);
-        if let Ok(id) = HeaderValue::from_str(id) {
-            headers.insert(&X_CLICK_ID, id);
-        }
-    } else {
-        headers.insert(LOCATION, without_id(place, id));
+    if !kept {
+        return send(status, without_id(place, id));
     }
+    let mut answer = send(status, place.location);
+    put_id(answer.headers_mut(), id);
+    answer
+}
+
+fn put_id(headers: &mut HeaderMap, id: &str) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert(&X_CLICK_ID, id);
+    }
+}
+
+/// The redirect, whoever was recorded.
+fn send(status: StatusCode, location: HeaderValue) -> Answer {
+    let mut answer = Response::new(Body::default());
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.reserve(8);
+    headers.insert(LOCATION, location);
     // hyper adds it for GET alone, and HEAD is to get the same headers.
     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

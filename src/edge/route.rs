@@ -14,7 +14,7 @@ use crate::catalog::agents::Agent;
 use crate::catalog::geo;
 use crate::click::campaign::{Campaign, Decision, Local, Strategy, Turn, Turns, Zone};
 use crate::click::condition::{Facts, Map, Needs, Number, Text};
-use crate::click::{Class, ClickId, Visit, facts, frame};
+use crate::click::{Class, ClickId, Visit, domain, facts, frame};
 use crate::telemetry::metrics::Decided;
 
 /// Rules in whose turns a thread keeps its place; one more, and all begin anew.
@@ -147,6 +147,7 @@ impl Facts for Seen<'_> {
             Text::Date => self.found.local.map_or_else(Cow::default, |local| local.to_string().into()),
             Text::Class => self.class().name().into(),
             Text::Slug => self.link.slug.into(),
+            Text::Domain => domain::host(self.visit().host),
         }
     }
 

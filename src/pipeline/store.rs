@@ -77,7 +77,9 @@ impl StoreError {
 /// Which clicks a question is about; an empty filter means all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClickFilter {
-    /// Slug.
+    /// The host that was asked, where it is a domain in use; `*`: one that is not.
+    pub domain: Option<String>,
+    /// Slug; `/`: visits to no link.
     pub link: Option<String>,
     /// Campaign.
     pub campaign: Option<String>,
@@ -111,7 +113,9 @@ pub struct StoredClick {
     pub ts: String,
     pub org: String,
     pub campaign: String,
+    pub domain: String,
     pub link: String,
+    pub path: String,
     pub rule: String,
     pub variant: String,
     pub destination: String,

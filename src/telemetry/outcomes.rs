@@ -15,10 +15,13 @@ pub enum Outcome {
     Refused,
     /// `/robots.txt` and the files by which apps claim links.
     Other,
+    /// A visit to no link, sent on by its domain and not recorded.
+    Orphan,
 }
 
 impl Outcome {
-    pub(super) const NAMES: [&str; 6] = ["redirected", "untracked", "unknown_link", "expired", "refused", "other"];
+    pub(super) const NAMES: [&str; 7] =
+        ["redirected", "untracked", "unknown_link", "expired", "refused", "other", "orphan"];
 }
 
 /// What decided where a visit of a campaign went.

@@ -10,7 +10,7 @@ use bytes::{BufMut as _, BytesMut};
 
 use super::FaultDisk;
 use crate::click::Click;
-use crate::click::frame::{REFERRER_BYTES_MAX, UA_BYTES_MAX, click_id, unix_ms};
+use crate::click::frame::{PATH_BYTES_MAX, REFERRER_BYTES_MAX, UA_BYTES_MAX, click_id, unix_ms};
 use crate::segment::{
     Disk as _, DiskFile, Header, Kind, Next, Open, Position, RECORD_HEADER_BYTES, Reader, SEGMENT_HEADER_BYTES,
     append_record,
@@ -208,6 +208,7 @@ pub fn frame(input: &[u8]) -> bool {
     let _ = click.external_click_id();
     let cut = |text: &[u8], most: usize| text.len().min(most);
     let expected = Click {
+        path: &click.path[..cut(click.path, PATH_BYTES_MAX)],
         referrer: &click.referrer[..cut(click.referrer, REFERRER_BYTES_MAX)],
         ua: &click.ua[..cut(click.ua, UA_BYTES_MAX)],
         language: &click.language[..cut(click.language, UA_BYTES_MAX)],
@@ -268,7 +269,9 @@ mod tests {
                 },
                 org: "default",
                 campaign: "",
+                domain: ["*", "go.example"][random.usize(..2)],
                 link: "spring",
+                path: [&b""[..], b"/a/\xff"][random.usize(..2)],
                 rule: "",
                 variant: "",
                 destination: b"https://a.example/",

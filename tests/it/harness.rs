@@ -46,7 +46,7 @@ impl Response {
             .unwrap_or_else(|e| panic!("no JSON ({e}): {} {}", self.status, String::from_utf8_lossy(&self.body)))
     }
 
-    fn parse(bytes: &[u8]) -> Self {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         let split = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or_else(|| {
             panic!("no HTTP answer: {:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(200)]));
         });

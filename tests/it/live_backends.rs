@@ -29,7 +29,7 @@ pub(crate) const REDIS: &str = "TRELLIS_TEST_REDIS_URL";
 const CLICKHOUSE: &str = "TRELLIS_TEST_CLICKHOUSE_URL";
 
 /// 2026-02-03T04:05:06.000Z; rows of the tests are not past their retention.
-const T0: u64 = 1_770_091_506_000;
+pub(crate) const T0: u64 = 1_770_091_506_000;
 
 fn random() -> [u8; 10] {
     let mut random = [0; 10];
@@ -101,7 +101,9 @@ pub(crate) fn click<'a>(unix_ms: u64, link: &'a str, query: &'a str) -> Click<'a
         privacy: Privacy::default(),
         org: "default",
         campaign: if link.len().is_multiple_of(2) { "spring" } else { "" },
+        domain: "*",
         link,
+        path: b"",
         rule: "",
         variant: "",
         destination: b"https://a.example/?x=1",
@@ -134,7 +136,10 @@ async fn clickhouse_migrations_make_database_and_table_once() {
     let sealed = database.store.seal(batch(vec![row(&click(T0, "a", ""), Label::Unique)]));
     let error = database.store.insert(&sealed).await.unwrap_err();
     assert!(matches!(&error, StoreError::Operator { code: 81, .. }), "{error}");
-    assert_eq!(database.store.migrate().await.unwrap(), ["001_clicks", "002_rollups", "003_expires", "004_privacy"]);
+    assert_eq!(
+        database.store.migrate().await.unwrap(),
+        ["001_clicks", "002_rollups", "003_expires", "004_privacy", "005_domain"]
+    );
     assert!(database.store.migrate().await.unwrap().is_empty());
     database.store.ping().await.unwrap();
     database.raw("DROP TABLE {db}.clicks").await;

@@ -16,7 +16,7 @@ use crate::click::ClickId;
 use crate::pipeline::store::ClickCursor;
 use crate::pipeline::{ClickFilter, Counts, StoreError, StoredClick};
 
-const SELECT: &str = "SELECT click_id, ts, org, campaign, link, rule, variant, destination, status, external_click_id,
+const SELECT: &str = "SELECT click_id, ts, org, campaign, domain, link, path, rule, variant, destination, status, external_click_id,
     source, class, reasons, dedup, fraud_score, country, device, os, browser, language, referrer, ua, ip, privacy, query,
     route_version, node, batch_id
     FROM clicks FINAL";
@@ -100,6 +100,10 @@ fn bind(query: Query, literals: Vec<Literal<'_>>) -> Query {
 fn conditions(filter: &ClickFilter, behind: Option<ClickCursor>) -> (String, Vec<Literal<'_>>) {
     let mut parts = Vec::new();
     let mut literals = Vec::new();
+    if let Some(domain) = &filter.domain {
+        parts.push("domain = ?");
+        literals.push(Literal::Text(domain));
+    }
     if let Some(link) = &filter.link {
         parts.push("link = ?");
         literals.push(Literal::Text(link));
@@ -139,12 +143,12 @@ mod tests {
         let filter =
             ClickFilter { link: Some(r"a'b\".into()), campaign: Some("? OR 1".into()), ..ClickFilter::default() };
         let behind = ClickCursor { unix_ms: 5, id: crate::click::ClickId::new(5, &[1; 10]) };
-        let filter = ClickFilter { from_ms: Some(1), to_ms: Some(u64::MAX), ..filter };
+        let filter = ClickFilter { domain: Some("*'".into()), from_ms: Some(1), to_ms: Some(u64::MAX), ..filter };
         let (condition, literals) = conditions(&filter, Some(behind));
         let sql = bind(clickhouse::Client::default().query(&condition), literals).sql_display().to_string();
         assert_eq!(
             sql,
-            r"WHERE link = 'a\'b\\' AND campaign = '? OR 1' AND ts >= fromUnixTimestamp64Milli(toInt64(1)) AND ts < \
+            r"WHERE domain = '*\'' AND link = 'a\'b\\' AND campaign = '? OR 1' AND ts >= fromUnixTimestamp64Milli(toInt64(1)) AND ts < \
               fromUnixTimestamp64Milli(toInt64(10413791999999)) AND ts <= fromUnixTimestamp64Milli(toInt64(5)) AND (ts, toString(click_id)) < \
               (fromUnixTimestamp64Milli(toInt64(5)), '00000000-0005-7101-8101-010101010101')"
                 .replace("\\\n              ", "")

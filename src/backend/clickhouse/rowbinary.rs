@@ -22,12 +22,14 @@ use crate::config::Retention;
 use crate::pipeline::Row;
 
 /// Names and types of the columns in the order in which [`append`] writes them: the table's, without `ingested_at`, which has a default.
-pub(super) const COLUMNS: [(&str, &str); 29] = [
+pub(super) const COLUMNS: [(&str, &str); 31] = [
     ("click_id", "UUID"),
     ("ts", "DateTime64(3, 'UTC')"),
     ("org", "LowCardinality(String)"),
     ("campaign", "LowCardinality(String)"),
+    ("domain", "LowCardinality(String)"),
     ("link", "String"),
+    ("path", "String"),
     ("rule", "LowCardinality(String)"),
     ("variant", "LowCardinality(String)"),
     ("destination", "String"),
@@ -89,7 +91,9 @@ pub(super) fn append<'b>(
     out.extend_from_slice(&unix_ms.to_le_bytes());
     put_text(click.org.as_bytes(), out);
     put_text(click.campaign.as_bytes(), out);
+    put_text(click.domain.as_bytes(), out);
     put_text(click.link.as_bytes(), out);
+    put_text(click.path, out);
     put_text(click.rule.as_bytes(), out);
     put_text(click.variant.as_bytes(), out);
     put_text(click.destination, out);
@@ -170,7 +174,9 @@ mod tests {
         // click_id 018bcfe5-687b-7909-8909-090909090909, ts 1_700_000_000_123
         expected
             .extend(b"\x09\x79\x7b\x68\xe5\xcf\x8b\x01\x09\x09\x09\x09\x09\x09\x09\x89\x7b\x68\xe5\xcf\x8b\x01\0\0");
-        expected.extend(b"\x07default\x06spring\x06summer\x06phones\x01b\x16https://a.example/?x=1\x2e\x01");
+        expected.extend(
+            b"\x07default\x06spring\x0ago.example\x06summer\x02/x\x06phones\x01b\x16https://a.example/?x=1\x2e\x01",
+        );
         expected.extend(b"\x03a b\x01m\x03bot\x01\x0dagent_crawler\x06unique\x3c\x02DE\x03bot\x05Linux\x04curl\x02de");
         expected
             .extend(b"\x12https://b.example/\x06curl/8\x0b203.0.113.0\x04full\x02\x08click_id\x03a b\x06source\x01m");
@@ -213,10 +219,15 @@ mod tests {
         let mut columns: Vec<_> = body.lines().filter_map(column).collect();
         let changed = column(changed).unwrap();
         columns.iter_mut().find(|(name, _)| *name == changed.0).unwrap().1 = changed.1;
-        let added = include_str!("../../../schema/clickhouse/004_privacy.sql").split_once("IF NOT EXISTS ").unwrap().1;
-        let (added, before) = added.trim().trim_end_matches(';').split_once(" AFTER ").unwrap();
-        let at = columns.iter().position(|(name, _)| name == before).unwrap();
-        columns.insert(at + 1, column(added).unwrap());
+        let later = [
+            include_str!("../../../schema/clickhouse/004_privacy.sql"),
+            include_str!("../../../schema/clickhouse/005_domain.sql"),
+        ];
+        for added in later.iter().flat_map(|sql| sql.split("IF NOT EXISTS ").skip(1)) {
+            let (added, before) = added.split_once(';').unwrap().0.split_once(" AFTER ").unwrap();
+            let at = columns.iter().position(|(name, _)| name == before).unwrap();
+            columns.insert(at + 1, column(added).unwrap());
+        }
         assert_eq!(columns.pop().unwrap().0, "ingested_at");
         assert_eq!(columns, COLUMNS.map(|(name, of_type)| (name.to_owned(), of_type.to_owned())));
     }
@@ -225,7 +236,7 @@ mod tests {
     fn the_head_names_each_column_and_its_type() {
         let mut head = Vec::new();
         append_head(&mut head);
-        assert!(head.starts_with(b"\x1d\x08click_id\x02ts\x03org"), "{}", head.escape_ascii());
+        assert!(head.starts_with(b"\x1f\x08click_id\x02ts\x03org"), "{}", head.escape_ascii());
         assert!(head.ends_with(b"\x04UUID\x0fDateTime('UTC')"), "{}", head.escape_ascii());
     }
 }

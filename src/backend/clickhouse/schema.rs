@@ -10,11 +10,12 @@ use super::{ClickHouseStore, queries};
 use crate::pipeline::StoreError;
 
 /// Number, name and statements of every step.
-const MIGRATIONS: [(u32, &str, &str); 4] = [
+const MIGRATIONS: [(u32, &str, &str); 5] = [
     (1, "001_clicks", include_str!("../../../schema/clickhouse/001_clicks.sql")),
     (2, "002_rollups", include_str!("../../../schema/clickhouse/002_rollups.sql")),
     (3, "003_expires", include_str!("../../../schema/clickhouse/003_expires.sql")),
     (4, "004_privacy", include_str!("../../../schema/clickhouse/004_privacy.sql")),
+    (5, "005_domain", include_str!("../../../schema/clickhouse/005_domain.sql")),
 ];
 
 /// How a statement that makes a table begins.

@@ -29,6 +29,8 @@ pub enum Text {
     Class,
     /// Of the link.
     Slug,
+    /// The host that was asked, in lower case and without port.
+    Domain,
 }
 
 /// Whole numbers.
@@ -96,7 +98,7 @@ pub(super) enum Meaning {
 }
 
 /// All names, with what they stand for and what they need.
-pub(super) const NAMES: [(&str, Meaning, Needs); 21] = {
+pub(super) const NAMES: [(&str, Meaning, Needs); 22] = {
     use Meaning as M;
     const NOTHING: Needs = Needs::NOTHING;
     [
@@ -113,6 +115,7 @@ pub(super) const NAMES: [(&str, Meaning, Needs); 21] = {
         ("date", M::Text(Text::Date), Needs::TIME),
         ("class", M::Text(Text::Class), Needs::AGENT),
         ("slug", M::Text(Text::Slug), NOTHING),
+        ("domain", M::Text(Text::Domain), NOTHING),
         ("hour", M::Number(Number::Hour), Needs::TIME),
         ("weekday", M::Number(Number::Weekday), Needs::TIME),
         ("query", M::Map(Map::Query), NOTHING),
@@ -125,4 +128,4 @@ pub(super) const NAMES: [(&str, Meaning, Needs); 21] = {
 };
 
 /// Names that are planned: they get an answer of their own.
-pub(super) const NOT_BUILT: [&str; 4] = ["region", "city", "asn", "domain"];
+pub(super) const NOT_BUILT: [&str; 3] = ["region", "city", "asn"];

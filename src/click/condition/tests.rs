@@ -53,9 +53,15 @@ impl Facts for Fake {
 
 fn fake() -> Fake {
     Fake {
-        texts: [("country", "DE"), ("device", "mobile"), ("date", "2026-11-21"), ("slug", "spring")]
-            .map(|(name, text)| (name, text.to_owned()))
-            .into(),
+        texts: [
+            ("country", "DE"),
+            ("device", "mobile"),
+            ("date", "2026-11-21"),
+            ("slug", "spring"),
+            ("domain", "go.example"),
+        ]
+        .map(|(name, text)| (name, text.to_owned()))
+        .into(),
         hour: 9,
         weekday: 6,
         entries: vec![
@@ -83,6 +89,7 @@ fn conditions_mean_what_they_say() {
         (r#"date >= "2026-11-01" && date < "2026-12-01""#, true),
         (r#"is_bot == false && (country == "FR") != true"#, true),
         (r#"slug.endsWith("ing") && slug.contains("pri") && slug != """#, true),
+        (r#"domain == "go.example" && domain.endsWith(".example") && domain != "GO.example""#, true),
         (r#"hour == -9"#, false),
         ("true\n  && // a comment\n  region_is_none", false),
     ] {

@@ -116,6 +116,7 @@ fn consent_is_what_the_parameter_says_and_one_refusal_is_enough() {
 }
 
 const VISIT: Visit<'_> = Visit {
+    host: b"go.example",
     query: "click_id=x%20y&uid=42&a+b=1&click_id=z&&a",
     head: true,
     prefetch: true,

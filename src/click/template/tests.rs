@@ -8,6 +8,7 @@ const UNIX_MS: u64 = 1_700_000_000_999;
 
 pub(super) fn visit(query: &str) -> Visit<'_> {
     Visit {
+        host: b"Go.Example:8080",
         marks: Default::default(),
         query,
         head: false,

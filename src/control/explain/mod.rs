@@ -26,6 +26,7 @@ use crate::click::campaign::{Campaign, Choice, Decision, Sticky, Strategy, Turn,
 use crate::click::condition::explain::Part;
 use crate::click::condition::{Condition, Facts};
 use crate::click::document::{Misfits, Object};
+use crate::click::domain::host;
 use crate::click::life::{EXPIRED, Stage};
 use crate::click::template::Values;
 use crate::click::{ClickId, DayKey, Link, Misfit, QueryMode, Template, query};
@@ -93,7 +94,9 @@ fn read(parts: &Parts, body: &Value) -> Result<(Subject, Supposed), Problem> {
     question.end();
     let misfits = misfits.take();
     let Some(supposed) = supposed.filter(|_| misfits.is_empty()) else { return Err(refused(misfits)) };
-    let link = link.map(|slug| parts.links.get(slug).ok_or(LinkError::Unknown)).transpose()?;
+    let link = link
+        .map(|slug| parts.links.get_asked(&host(supposed.visit().host), slug).ok_or(LinkError::Unknown))
+        .transpose()?;
     let campaign_id = match (&link, &document) {
         (Some(entry), _) => entry.link.campaign.clone(),
         (None, Some((id, _))) => id.clone(),

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
-use axum::http::header::{ACCEPT_LANGUAGE, COOKIE, HeaderMap, HeaderName, HeaderValue, REFERER, USER_AGENT};
+use axum::http::header::{ACCEPT_LANGUAGE, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, REFERER, USER_AGENT};
 use axum::http::uri::PathAndQuery;
 use serde_json::Value;
 
@@ -16,6 +16,7 @@ use crate::click::campaign::{Local, Zone};
 use crate::click::class::{AgentReasons, Verdict};
 use crate::click::condition::{Facts, Map, Number, Text};
 use crate::click::document::{Object, kind};
+use crate::click::domain::{self, check_name};
 use crate::click::link::{NAME_BYTES_MAX, TAGS_MAX};
 use crate::click::query::{self, Parameters};
 use crate::click::template::Values;
@@ -116,6 +117,7 @@ impl Supposed {
     /// As the edge would have it.
     pub(super) fn visit(&self) -> Visit<'_> {
         Visit {
+            host: self.header(&HOST),
             query: &self.query,
             head: self.head,
             prefetch: facts::looks_ahead(self.header(&SEC_PURPOSE)) || facts::looks_ahead(self.header(&PURPOSE)),
@@ -194,6 +196,12 @@ fn read_headers(visit: &Object<'_>) -> HeaderMap {
         Some(value) => drop(headers.insert(header, value)),
         None => visit.wrong(field, "holds a control character"),
     };
+    if let Some(text) = visit.text("domain") {
+        if let Err(detail) = check_name(text) {
+            visit.wrong("domain", detail);
+        }
+        put("domain", &HOST, text);
+    }
     for (field, header) in [("user_agent", &USER_AGENT), ("language", &ACCEPT_LANGUAGE), ("referrer", &REFERER)] {
         if let Some(text) = visit.text(field) {
             put(field, header, text);
@@ -330,6 +338,7 @@ impl Facts for Seen<'_> {
             Text::Date => self.local.to_string().into(),
             Text::Class => self.verdict.class.name().into(),
             Text::Slug => self.slug.into(),
+            Text::Domain => domain::host(self.visit.host),
         }
     }
 

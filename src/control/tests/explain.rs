@@ -216,7 +216,7 @@ async fn a_visit_is_read_as_the_edge_would_and_what_is_given_wins() {
     let visit = json!({
         "ip": "8.8.8.8", "user_agent": PHONE, "language": "de-AT, en", "referrer": "https://News.x:8443/a", "method": "HEAD",
         "query": {"source": "s", "click_id": "a b", "é": "&"}, "headers": {"X-App": " 7 "}, "cookies": {"seen": "1"},
-        "at": "2026-11-20T23:00:00Z", "slug": "spring", "tags": ["vip"],
+        "at": "2026-11-20T23:00:00Z", "slug": "spring", "tags": ["vip"], "domain": "Go.Example",
     });
     let answer = bench.explain_document(document.clone(), visit).await;
     assert_eq!(
@@ -225,9 +225,9 @@ async fn a_visit_is_read_as_the_edge_would_and_what_is_given_wins() {
             "country": "US", "continent": "NA", "device": "mobile", "os": "iOS", "browser": "Safari", "language": "de",
             "referrer": "https://News.x:8443/a", "referrer_domain": "news.x", "source": "s", "external_click_id": "a b",
             "date": "2026-11-21", "hour": 0, "weekday": 6, "class": "head", "reasons": ["method_head"], "is_bot": false,
-            "slug": "spring", "tags": ["vip"], "ip": "8.8.8.8", "cookie": {"seen": "1"},
+            "slug": "spring", "domain": "go.example", "tags": ["vip"], "ip": "8.8.8.8", "cookie": {"seen": "1"},
             "query": {"source": "s", "click_id": "a b", "é": "&"},
-            "header": {"x-app": "7", "user-agent": PHONE, "accept-language": "de-AT, en", "referer": "https://News.x:8443/a",
+            "header": {"host": "Go.Example", "x-app": "7", "user-agent": PHONE, "accept-language": "de-AT, en", "referer": "https://News.x:8443/a",
                 "cookie": "seen=1"},
         })
     );

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::BoxFuture;
-use crate::catalog::{CampaignStore, CatalogError, LinkStore};
-use crate::click::{Campaign, ClickId, Link};
+use crate::catalog::{CampaignStore, CatalogError, DomainStore, LinkPage, LinkStore};
+use crate::click::{Campaign, ClickId, Domain, Link};
 use crate::clock::Clock;
 use crate::pipeline::store::{ClickCursor, Difference, Expired, Level};
 use crate::pipeline::{Batch, ClickFilter, Counts, Sealed, Store, StoreError, StoredClick};
@@ -29,19 +29,26 @@ impl Clock for Noon {
     }
 }
 
+/// Domain and slug.
+type Name = (String, String);
+
+fn name(link: &Link) -> Name {
+    (link.domain().to_owned(), link.slug.clone())
+}
+
 /// Links and clicks.
 #[derive(Default)]
 pub(super) struct Fake {
     pub(super) away: AtomicBool,
     pub(super) silent: AtomicBool,
-    pub(super) links: Mutex<BTreeMap<String, Link>>,
+    pub(super) links: Mutex<BTreeMap<Name, Link>>,
     pub(super) asked: Mutex<Vec<ClickFilter>>,
     /// Minutes whose rollups are wrong.
     pub(super) wrong_minutes: Mutex<Vec<u64>>,
 }
 
 impl Fake {
-    fn links(&self) -> Result<std::sync::MutexGuard<'_, BTreeMap<String, Link>>, CatalogError> {
+    fn links(&self) -> Result<std::sync::MutexGuard<'_, BTreeMap<Name, Link>>, CatalogError> {
         match self.away.load(Ordering::Relaxed) {
             true => Err(CatalogError::Unavailable("the disk is gone".into())),
             false => Ok(self.links.lock().unwrap()),
@@ -55,26 +62,29 @@ impl LinkStore for Fake {
             // As a real one, it takes a moment.
             tokio::task::yield_now().await;
             let mut links = self.links()?;
-            if links.contains_key(&link.slug) {
+            if links.contains_key(&name(link)) {
                 return Err(CatalogError::Taken);
             }
-            links.insert(link.slug.clone(), link.clone());
+            links.insert(name(link), link.clone());
             Ok(())
         })
     }
 
     fn update<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>> {
-        Box::pin(async { self.links().map(|mut links| drop(links.insert(link.slug.clone(), link.clone()))) })
+        Box::pin(async { self.links().map(|mut links| drop(links.insert(name(link), link.clone()))) })
     }
 
-    fn delete<'a>(&'a self, slug: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
-        Box::pin(async { self.links().map(|mut links| drop(links.remove(slug))) })
+    fn delete<'a>(&'a self, domain: &'a str, slug: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
+        Box::pin(async { self.links().map(|mut links| drop(links.remove(&(domain.into(), slug.into())))) })
     }
 
-    fn list<'a>(&'a self, after: Option<&'a str>, limit: usize) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>> {
+    fn list<'a>(&'a self, page: LinkPage<'a>) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>> {
         Box::pin(async move {
-            let behind = |link: &&Link| after.is_none_or(|after| link.slug.as_str() > after);
-            Ok(self.links()?.values().filter(behind).take(limit).cloned().collect())
+            let asked = |link: &&Link| {
+                page.after.is_none_or(|after| (link.domain(), link.slug.as_str()) > after)
+                    && page.domain.is_none_or(|domain| domain == link.domain())
+            };
+            Ok(self.links()?.values().filter(asked).take(page.limit).cloned().collect())
         })
     }
 
@@ -97,12 +107,26 @@ impl CampaignStore for Fake {
     }
 }
 
+impl DomainStore for Fake {
+    fn load_domains(&self) -> BoxFuture<'_, Result<Vec<Domain>, CatalogError>> {
+        Box::pin(async { self.links().map(|_| Vec::new()) })
+    }
+
+    fn put_domain<'a>(&'a self, _: &'a Domain) -> BoxFuture<'a, Result<(), CatalogError>> {
+        Box::pin(async { self.links().map(drop) })
+    }
+
+    fn delete_domain<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
+        Box::pin(async { self.links().map(drop) })
+    }
+}
+
 /// Five clicks, a millisecond apart.
 pub(super) fn clicks() -> Vec<StoredClick> {
     let click = |n: u64| {
         let id = ClickId::new(1_700_000_000_000 + n, &[7; 10]).to_string();
         let click = json!({
-            "click_id": id, "ts": "2023-11-14T22:13:20.000Z", "org": "default", "campaign": "", "link": "a",
+            "click_id": id, "ts": "2023-11-14T22:13:20.000Z", "org": "default", "campaign": "", "domain": "*", "link": "a", "path": "",
             "rule": "", "variant": "", "destination": "https://a.example/", "status": 302, "external_click_id": "", "source": "",
             "class": "human", "reasons": [], "dedup": "unique", "fraud_score": 0, "country": "", "device": "", "os": "",
             "browser": "", "language": "", "referrer": "", "ua": "", "ip": "", "privacy": "full", "query": {},

@@ -3,6 +3,7 @@
 mod campaigns;
 mod compression;
 mod dead_letters;
+mod domains;
 mod explain;
 mod fakes;
 mod life;
@@ -69,8 +70,9 @@ impl Bench {
     async fn new() -> Self {
         let (fake, status) = (Arc::new(Fake::default()), Arc::new(Status::new()));
         let own = OwnHosts { hosts: vec!["go.example".into()], ..OwnHosts::default() };
-        let links = Links::open(fake.clone(), own.clone(), 3, Arc::new(Noon)).await.unwrap();
-        let campaigns = Campaigns::open(fake.clone(), own, 2, Arc::new(Noon)).await.unwrap();
+        let domains = Arc::new(Domains::open(fake.clone(), own, 2, Arc::new(Noon)).await.unwrap());
+        let links = Links::open(fake.clone(), domains.clone(), 3, Arc::new(Noon)).await.unwrap();
+        let campaigns = Campaigns::open(fake.clone(), domains.clone(), 2, Arc::new(Noon)).await.unwrap();
         let (shelf, scripted, letters) = dead_letters::parts();
         let books = Box::new(MemoryBooks::default());
         let ledger = Ledger::open(books, "n", Arc::clone(&shelf), Arc::new(Noon), Arc::default()).unwrap();
@@ -82,6 +84,7 @@ impl Bench {
             explainer: Arc::new(explain::explainer),
             links: Arc::new(links),
             campaigns: Arc::new(campaigns),
+            domains,
             store: fake.clone(),
             token: Secret::new(TOKEN),
             status: status.clone(),
@@ -123,7 +126,7 @@ async fn a_link_is_made_read_changed_and_removed() {
     let made = bench.api("POST", "/links", body).await;
     assert_eq!((made.status, &made.headers[LOCATION]), (StatusCode::CREATED, &"/api/v1/links/spring".parse().unwrap()));
     let mut expected = json!({
-        "slug": "spring", "url": "https://a.example/", "status": 302, "query": "ignore", "campaign": "c", "paused": false,
+        "domain": "*", "slug": "spring", "url": "https://a.example/", "status": 302, "query": "ignore", "campaign": "c", "paused": false,
         "tags": ["x"], "external_id": "e", "version": 1, "created_at": "2023-11-14T22:13:20.000Z",
         "updated_at": "2023-11-14T22:13:20.000Z", "starts_at": null, "expires_at": null, "expired_url": null,
     });
@@ -177,8 +180,8 @@ async fn pages_of_links_follow_each_other() {
         links.iter().map(|link| link["slug"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let first = bench.api("GET", "/links?limit=2", "").await;
-    assert_eq!((slugs(&first), &first.json()["next_cursor"]), (vec!["a".into(), "b".into()], &json!("l1.b")));
-    let second = bench.api("GET", "/links?limit=2&cursor=l1.b", "").await;
+    assert_eq!((slugs(&first), &first.json()["next_cursor"]), (vec!["a".into(), "b".into()], &json!("l2.*/b")));
+    let second = bench.api("GET", "/links?limit=2&cursor=l2.*/b", "").await;
     assert_eq!((slugs(&second), &second.json()["next_cursor"]), (vec!["c".into()], &Value::Null));
     let all = bench.api("GET", "/links?limit=3", "").await;
     assert_eq!((slugs(&all).len(), &all.json()["next_cursor"]), (3, &Value::Null));
@@ -280,11 +283,12 @@ async fn pages_of_clicks_follow_each_other() {
 #[tokio::test]
 async fn questions_reach_the_store_as_they_were_asked() {
     let bench = Bench::new().await;
-    let path = "/clicks/count?link=a&campaign=&from=2023-11-14T22:13:20%2B00:00&to=1700000000001";
+    let path = "/clicks/count?domain=GO.Example&link=a&campaign=&from=2023-11-14T22:13:20%2B00:00&to=1700000000001";
     let counts = bench.api("GET", path, "").await;
     let expected = json!({ "total": 5, "unique": 5, "duplicate": 0, "unknown": 0, "by_class": { "human": 5 } });
     assert_eq!((counts.status, counts.json()), (StatusCode::OK, expected));
     let asked = ClickFilter {
+        domain: Some("go.example".into()),
         link: Some("a".into()),
         campaign: Some(String::new()),
         from_ms: Some(1_700_000_000_000),

@@ -6,7 +6,8 @@ use crate::pipeline::{Batch, ClickFilter, Row, StoredClick};
 
 /// Whether a question is about this click.
 pub(super) fn matches(filter: &ClickFilter, unix_ms: u64, click: &StoredClick) -> bool {
-    filter.link.as_ref().is_none_or(|link| *link == click.link)
+    filter.domain.as_ref().is_none_or(|domain| *domain == click.domain)
+        && filter.link.as_ref().is_none_or(|link| *link == click.link)
         && filter.campaign.as_ref().is_none_or(|campaign| *campaign == click.campaign)
         && filter.from_ms.is_none_or(|from| unix_ms >= from)
         && filter.to_ms.is_none_or(|to| unix_ms < to)
@@ -25,7 +26,9 @@ pub(super) fn stored(batch: &Batch, row: &Row) -> (u64, StoredClick) {
         ts: time.map_or_else(|_| String::new(), |time| format!("{time:.3}")),
         org: click.org.into(),
         campaign: click.campaign.into(),
+        domain: click.domain.into(),
         link: click.link.into(),
+        path: text(click.path),
         rule: click.rule.into(),
         variant: click.variant.into(),
         destination: text(click.destination),

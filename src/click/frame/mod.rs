@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! offset  size  field
-//!      0     1  version (2)
+//!      0     1  version (3)
 //!      1     1  flags: 1 HEAD, 2 prefetch, 4 fingerprint, 8 IPv4, 16 IPv6, 32 country
 //!      2     2  status of the answer
 //!      4     8  route_version
@@ -14,26 +14,34 @@
 //!              1  privacy: 0 full, 1 limited, 2 none; 4 agent (likewise, because it leaves no ua), 8 sends fetch metadata
 //!              4  if privacy has 4: two sets of reasons, u16 each: found, enforced
 //!                 3 times, if privacy has 4: length u8, bytes: device, os, browser
-//!    then 10 times: length u16, bytes: org, campaign, link, rule, variant, destination, referrer, ua, language, query
+//!    then 12 times: length u16, bytes: org, campaign, domain, link, path, rule, variant, destination, referrer, ua,
+//!                   language, query
 //! ```
-//! Version 1 has neither marks nor privacy nor rule nor variant; it is still read.
+//! Version 2 has neither domain nor path, and version 1 no marks, privacy, rule and variant either; both are still read.
 //! All numbers are little-endian. What a reader can derive again (external click id, parameters, agent) is not in it.
+
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::class::AgentReasons;
 use super::privacy::{Agent, Level, Privacy};
-use super::{ClickId, Fingerprint, Marks, Reasons};
+use super::{ClickId, Fingerprint, Marks, Reasons, domain};
 
 /// Bytes kept of a user agent, and of an Accept-Language.
 pub const UA_BYTES_MAX: usize = 512;
 /// Bytes kept of a Referer.
 pub const REFERRER_BYTES_MAX: usize = 1024;
-/// The longest frame: the fixed part, three names of 255 bytes and ten texts of 65,535.
-pub const FRAME_BYTES_MAX: usize = 68 + 3 * (1 + u8::MAX as usize) + 10 * (2 + u16::MAX as usize);
+/// Bytes kept of the path of a visit to no link.
+pub const PATH_BYTES_MAX: usize = 256;
+/// The longest frame: the fixed part, three names of 255 bytes and twelve texts of 65,535.
+pub const FRAME_BYTES_MAX: usize = 68 + 3 * (1 + u8::MAX as usize) + 12 * (2 + u16::MAX as usize);
 
-const VERSION: u8 = 2;
-/// Without marks, privacy, rule and variant.
+const VERSION: u8 = 3;
+/// Without domain and path.
+const VERSION_2: u8 = 2;
+/// Without marks, privacy, rule and variant either.
 const VERSION_1: u8 = 1;
 const CLICK_ID_AT: usize = 12;
 const HEAD: u8 = 1;
@@ -73,8 +81,12 @@ pub struct Click<'a> {
     pub org: &'a str,
     /// Campaign of the link, or the one that `/in` went by; may be empty.
     pub campaign: &'a str,
-    /// Slug; empty for `/in`.
+    /// The host that was asked, where it is a domain in use; [`ANY`](domain::ANY) for all others.
+    pub domain: &'a str,
+    /// Slug; empty for `/in`, [`NO_LINK`](domain::NO_LINK) for a visit to no link.
     pub link: &'a str,
+    /// The path of a visit to no link, cut to [`PATH_BYTES_MAX`]; else empty.
+    pub path: &'a [u8],
     /// Rule of the campaign that decided; empty when none did.
     pub rule: &'a str,
     /// The destination that it chose, by name; empty for the link's own.
@@ -122,7 +134,9 @@ impl<'a> Click<'a> {
         for (text, most) in [
             (self.org.as_bytes(), usize::MAX),
             (self.campaign.as_bytes(), usize::MAX),
+            (self.domain.as_bytes(), usize::MAX),
             (self.link.as_bytes(), usize::MAX),
+            (self.path, PATH_BYTES_MAX),
             (self.rule.as_bytes(), usize::MAX),
             (self.variant.as_bytes(), usize::MAX),
             (self.destination, usize::MAX),
@@ -144,7 +158,7 @@ impl<'a> Click<'a> {
     pub fn decode(frame: &'a [u8]) -> Result<Self, BadFrame> {
         let mut rest = frame;
         let [version, flags] = take(&mut rest)?;
-        if !matches!(version, VERSION | VERSION_1) {
+        if !matches!(version, VERSION | VERSION_2 | VERSION_1) {
             return Err(BadFrame::Version(version));
         }
         let status = u16::from_le_bytes(take(&mut rest)?);
@@ -175,7 +189,9 @@ impl<'a> Click<'a> {
             privacy,
             org: name(&mut rest)?,
             campaign: name(&mut rest)?,
+            domain: if version < VERSION { domain::ANY } else { name(&mut rest)? },
             link: name(&mut rest)?,
+            path: if version < VERSION { b"" } else { text(&mut rest)? },
             rule: if version == VERSION_1 { "" } else { name(&mut rest)? },
             variant: if version == VERSION_1 { "" } else { name(&mut rest)? },
             destination: text(&mut rest)?,
@@ -287,134 +303,4 @@ fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], BadFrame> {
 
 fn name<'a>(rest: &mut &'a [u8]) -> Result<&'a str, BadFrame> {
     std::str::from_utf8(text(rest)?).map_err(|_| BadFrame::Text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MARKS_AT: usize = CLICK_ID_AT + 16;
-    /// Of a click with a fingerprint and without address and country.
-    const PRIVACY_AT: usize = MARKS_AT + 1 + 16;
-
-    fn click<'a>(ua: &'a [u8], query: &'a str, address: Option<IpAddr>) -> Click<'a> {
-        Click {
-            id: ClickId::new(1_700_000_000_000, &[9; 10]),
-            fingerprint: Some(Fingerprint([3; 16])),
-            head: true,
-            prefetch: false,
-            marks: Marks::NO_ACCEPT.with(Marks::TLS, true),
-            status: 302,
-            route_version: 4,
-            address,
-            country: None,
-            privacy: Privacy::default(),
-            org: "default",
-            campaign: "",
-            link: "spring",
-            rule: "phones",
-            variant: "b",
-            destination: b"https://a.example/",
-            referrer: b"\xff",
-            ua,
-            language: b"de",
-            query,
-        }
-    }
-
-    #[test]
-    fn a_frame_that_is_cut_anywhere_is_refused() {
-        let mut frame = Vec::new();
-        click(b"ua", "a=1", None).encode(&mut frame);
-        for end in 0..frame.len() {
-            assert!(Click::decode(&frame[..end]).is_err(), "cut at {end}");
-        }
-        assert_eq!((unix_ms(&frame), unix_ms(&frame[..27])), (Some(1_700_000_000_000), None));
-        frame.push(0);
-        assert_eq!(Click::decode(&frame), Err(BadFrame::Length));
-        frame[0] = 3;
-        assert_eq!(Click::decode(&frame), Err(BadFrame::Version(3)));
-    }
-
-    #[test]
-    fn a_frame_says_what_privacy_took_away_and_an_unknown_level_is_refused() {
-        let (found, enforced) = (Reasons::AGENT_CRAWLER.and(Reasons::AGENT_ODD), Reasons::AGENT_CRAWLER);
-        let reasons = AgentReasons { found, enforced, sends_fetch_metadata: true };
-        let agent = Agent { device: "mobile", os: "iOS", browser: "", reasons };
-        let plain = click(b"", "", None);
-        for level in Level::ALL {
-            for agent in [None, Some(agent), Some(Agent::default())] {
-                let click = Click { privacy: Privacy { level, agent }, ..plain };
-                let mut frame = Vec::new();
-                click.encode(&mut frame);
-                assert_eq!(Click::decode(&frame), Ok(click));
-            }
-        }
-        let mut frame = Vec::new();
-        plain.encode(&mut frame);
-        assert_eq!(frame[PRIVACY_AT], 0);
-        for bad in [3, 7, 8, 16, 20, 32, 36, 128] {
-            frame[PRIVACY_AT] = bad;
-            assert_eq!(Click::decode(&frame), Err(BadFrame::Privacy(bad)));
-        }
-    }
-
-    #[test]
-    fn the_longest_frame_fits() {
-        let long = "x".repeat(usize::from(u16::MAX));
-        let (text, name) = (long.as_bytes(), &long[..usize::from(u8::MAX)]);
-        let agent = Agent { device: name, os: name, browser: name, reasons: AgentReasons::default() };
-        let click = Click {
-            country: Some(*b"DE"),
-            privacy: Privacy { level: Level::Limited, agent: Some(agent) },
-            org: &long,
-            campaign: &long,
-            link: &long,
-            rule: &long,
-            variant: &long,
-            destination: text,
-            referrer: text,
-            language: text,
-            ..click(text, &long, Some(Ipv6Addr::LOCALHOST.into()))
-        };
-        let mut frame = Vec::new();
-        click.encode(&mut frame);
-        let cut_before = 3 * usize::from(u16::MAX) - REFERRER_BYTES_MAX - 2 * UA_BYTES_MAX;
-        assert_eq!(frame.len() + cut_before, FRAME_BYTES_MAX);
-    }
-
-    #[test]
-    fn a_frame_of_version_1_is_a_click_of_which_all_was_kept() {
-        let mut frame = Vec::new();
-        let click = Click { rule: "", variant: "", ..click(b"ua", "a=1", None) };
-        click.encode(&mut frame);
-        // Neither the byte for privacy, nor that of marks, nor the two empty texts behind org, campaign and link.
-        frame.remove(PRIVACY_AT);
-        frame.remove(MARKS_AT);
-        let behind_link = MARKS_AT + 16 + (2 + "default".len()) + 2 + (2 + "spring".len());
-        assert_eq!(frame.drain(behind_link..behind_link + 4).collect::<Vec<_>>(), [0; 4]);
-        frame[0] = VERSION_1;
-        assert_eq!(Click::decode(&frame), Ok(Click { marks: Marks::default(), ..click }));
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn what_was_encoded_decodes_to_itself(ua in proptest::collection::vec(0_u8.., 0..600), query in ".{0,80}", v4: bool, v6: bool, marks: u8) {
-            let address = match (v4, v6) {
-                (true, _) => Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 0))),
-                (_, true) => Some(IpAddr::V6(Ipv6Addr::LOCALHOST)),
-                _ => None,
-            };
-            let marks = Marks::from_bits(marks);
-            let click = Click { marks, country: address.is_none().then_some(*b"DE"), ..click(&ua, &query, address) };
-            let mut frame = Vec::new();
-            click.encode(&mut frame);
-            proptest::prop_assert_eq!(Click::decode(&frame).unwrap(), Click { ua: &ua[..ua.len().min(UA_BYTES_MAX)], ..click });
-        }
-
-        #[test]
-        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
-            let _ = Click::decode(&bytes);
-        }
-    }
 }

@@ -1,0 +1,112 @@
+//! `/api/v1/domains`: say, list, read and forget where visits go that are to no link.
+//!
+//! Judges nothing itself: `click::domain` checks, `catalog::domains` keeps, and an edit is live when it is answered. What was
+//! read may be changed and saved as it is, as with campaigns. Behind the token. Bounds: [`LIMIT_MAX`] domains a page.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::Parts;
+use super::campaigns::without_answers_own;
+use super::extract::{Fields, NoParameters, Query, limit};
+use super::links::to_the_end;
+use super::problem::{Code, Problem, Wrong};
+use crate::catalog::DomainError;
+use crate::click::Domain;
+use crate::click::domain::check_name;
+use crate::clock::rfc_3339;
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+/// The document, and what the catalog knows of it.
+fn shown(domain: &Domain) -> Value {
+    let mut shown = domain.document.clone();
+    shown["domain"] = json!(domain.name);
+    shown["version"] = json!(domain.version);
+    shown["created_at"] = json!(rfc_3339(domain.created_ms));
+    shown["updated_at"] = json!(rfc_3339(domain.updated_ms));
+    shown
+}
+
+type Name = Result<Path<String>, PathRejection>;
+
+/// What is no UTF-8 is no domain.
+fn text(name: Name) -> Result<String, Problem> {
+    name.map(|Path(name)| name).map_err(|_| DomainError::Unknown.into())
+}
+
+pub(super) async fn put(
+    State(parts): State<Parts>,
+    name: Name,
+    Query(NoParameters {}): Query<NoParameters>,
+    body: Fields<Map<String, Value>>,
+) -> Result<Response, Problem> {
+    let (name, mut document) = (text(name)?, body.value);
+    let over = without_answers_own(&mut document).map_err(|detail| Problem::fields([Wrong::at("/version", detail)]))?;
+    let (domain, is_new) =
+        to_the_end(async move { parts.domains.put(&name, over, Value::Object(document)).await }).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    // A host name, or `*`: both may stand in a path.
+    let place = format!("/api/v1/domains/{}", domain.name);
+    Ok((status, [(LOCATION, place)], Json(shown(&domain))).into_response())
+}
+
+/// What `GET /domains` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    limit: Option<String>,
+    after: Option<String>,
+}
+
+pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
+    let limit = limit(page.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
+    // One more than asked for: it tells whether there is another page.
+    let mut domains = parts.domains.list(page.after.as_deref(), limit + 1);
+    let more = domains.len() > limit;
+    domains.truncate(limit);
+    let next = domains.last().filter(|_| more).map(|domain| domain.name.clone());
+    let domains: Vec<_> = domains.iter().map(|domain| shown(domain)).collect();
+    Ok(Json(json!({ "domains": domains, "next_after": next })))
+}
+
+pub(super) async fn read(
+    State(parts): State<Parts>,
+    name: Name,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> Result<Response, Problem> {
+    let name = check_name(&text(name)?).map_err(|_| DomainError::Unknown)?;
+    let domain = parts.domains.get(&name).ok_or(DomainError::Unknown)?;
+    Ok(Json(shown(&domain)).into_response())
+}
+
+pub(super) async fn remove(
+    State(parts): State<Parts>,
+    name: Name,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> Result<StatusCode, Problem> {
+    let name = text(name)?;
+    to_the_end(async move { parts.domains.remove(&name).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl From<DomainError> for Problem {
+    fn from(error: DomainError) -> Self {
+        match error {
+            DomainError::Document(misfits) => {
+                Self::fields(misfits.into_iter().map(|misfit| Wrong::at(&misfit.pointer, misfit.detail)))
+            }
+            DomainError::Unknown => Self::new(Code::UnknownDomain, error.to_string()),
+            DomainError::Changed { .. } => Self::new(Code::Changed, error.to_string()),
+            DomainError::Full(_) => Self::new(Code::CatalogFull, error.to_string()),
+            DomainError::Catalog(error) => error.into(),
+        }
+    }
+}
