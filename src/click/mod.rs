@@ -22,6 +22,7 @@ pub mod privacy;
 pub mod query;
 pub mod template;
 pub mod visit;
+pub mod visitor;
 
 pub use campaign::Campaign;
 pub use class::{Class, Classifier, Marks, Reasons};

@@ -180,6 +180,8 @@ impl Keys {
             idle_timeout: self.get("edge.idle_timeout", time(ms(50)..=hours(24))),
             trusted_proxies: self.get("edge.trusted_proxies", list(str::parse)),
             public_hosts: self.get("edge.public_hosts", list(host)),
+            // Browsers keep none for longer.
+            sticky_cookie_max_age: self.get("edge.sticky_cookie_max_age", time(minutes(1)..=hours(400 * 24))),
             apple_app_site_association: self.get("edge.apple_app_site_association", text(association::object)),
             assetlinks: self.get("edge.assetlinks", text(association::list)),
         }
@@ -366,6 +368,7 @@ pub(super) mod tests {
             ),
             ("edge", "trusted_proxies = [\"ten/8\"]", "`ten/8` is not a network such as 10.0.0.0/8"),
             ("control", "token = \"short\"", "must be 16 to 256 ASCII characters without spaces, or empty"),
+            ("edge", "sticky_cookie_max_age = \"401d\"", "must be 1m to 400d"),
             ("shutdown", "drain_deadline = \"0s\"", "must be 1ms to 1h"),
             ("journal", "sync = \"interval:11s\"", "the interval must be 1ms to 10s"),
             ("dedup", "window = \"25h\"", "must be 1s to 1d"),

@@ -106,6 +106,8 @@ pub struct Edge {
     pub trusted_proxies: Vec<Network>,
     /// Host names of this service, in lower case.
     pub public_hosts: Vec<String>,
+    /// How long a browser keeps the cookie of a sticky campaign.
+    pub sticky_cookie_max_age: Duration,
     /// The file by which iOS apps claim links of this host.
     pub apple_app_site_association: Option<Bytes>,
     /// The file by which Android apps do.

@@ -21,6 +21,7 @@ mod privacy;
 mod resolve;
 mod respond;
 mod route;
+mod sticky;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use super::domain::Of;
 use super::ingress::{self, Refusal};
 use super::privacy;
 use super::route::{self, Found, Seen};
+use super::sticky::By;
 use super::{client, domain, marks};
 use crate::catalog::Entry;
 use crate::click::campaign::{Campaign, Decision};
@@ -44,6 +45,8 @@ pub(super) enum Resolved {
         id: ClickId,
         status: u16,
         place: Place,
+        /// For a visitor who is to be known again.
+        cookie: Option<HeaderValue>,
     },
     UnknownLink,
     /// It has expired and sends its visitors nowhere.
@@ -199,10 +202,13 @@ pub(super) fn hand_over(
     let level = privacy::level(policy, headers, visit, &mut found);
     let keeps = level.keeps();
     let mut turns = core.turns.borrow_mut();
+    let mut cookie = None;
     let decision = campaign.map_or(Decision::Link, |campaign| {
         found.find(campaign.needs);
         let seen = Seen { found: &found, headers, link, external_click_id: &external_click_id };
-        let decision = campaign.decide(&seen, route::key(core, campaign, visit, id, keeps.address), &mut *turns);
+        let by = By::of(core, campaign, visit, headers, id, keeps.address);
+        let decision = campaign.decide(&seen, by.key, &mut *turns);
+        cookie = by.cookie(core, campaign, &decision, visit.marks);
         route::count(core, &decision);
         decision
     });
@@ -265,7 +271,7 @@ pub(super) fn hand_over(
         query: visit.query,
     });
     match place {
-        Some(place) => Resolved::Redirect { ticket, id, status: link.status, place },
+        Some(place) => Resolved::Redirect { ticket, id, status: link.status, place, cookie },
         None => Resolved::Nowhere { ticket, id },
     }
 }

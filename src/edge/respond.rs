@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE,
 };
 use hyper::{HeaderMap, Response, StatusCode};
 
@@ -42,13 +42,17 @@ const ROBOTS: &str = "User-agent: *\nDisallow: /\n";
 /// was complete.
 pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration) -> Answer {
     match resolved {
-        Resolved::Redirect { ticket, id, status, place } => {
+        Resolved::Redirect { ticket, id, status, place, cookie } => {
             let kept = ticket.await;
             failpoint::hit(Point::Respond);
             core.metrics.count(if kept { Outcome::Redirected } else { Outcome::Untracked });
             let answered = core.intake.borrow().last_answered();
             core.metrics.redirect_duration.observe_duration(answered.saturating_sub(began));
-            redirect(status, place, id, kept)
+            let mut answer = redirect(status, place, id, kept);
+            if let Some(cookie) = cookie {
+                answer.headers_mut().insert(SET_COOKIE, cookie);
+            }
+            answer
         }
         Resolved::Nowhere { ticket, id } => {
             let kept = ticket.await;

@@ -14,7 +14,7 @@ use crate::catalog::agents::Agent;
 use crate::catalog::geo;
 use crate::click::campaign::{Campaign, Decision, Local, Strategy, Turn, Turns, Zone};
 use crate::click::condition::{Facts, Map, Needs, Number, Text};
-use crate::click::{Class, ClickId, Visit, domain, facts, frame};
+use crate::click::{Class, Visit, domain, facts, frame};
 use crate::telemetry::metrics::Decided;
 
 /// Rules in whose turns a thread keeps its place; one more, and all begin anew.
@@ -108,11 +108,6 @@ impl Seen<'_> {
     }
 }
 
-/// What a campaign goes by: the visitor of this day, or the click, also where a visitor may not be `recognised`.
-pub(super) fn key(core: &Core, campaign: &Campaign, visit: &Visit<'_>, id: ClickId, recognised: bool) -> u64 {
-    campaign.key(id, || if recognised { core.day_key.borrow().visitor(visit) } else { id.as_u64_pair().1 })
-}
-
 /// Counts what decided.
 pub(super) fn count(core: &Core, decision: &Decision<'_>) {
     core.metrics.decide(match decision {
@@ -179,7 +174,7 @@ impl Facts for Seen<'_> {
     }
 }
 
-fn cookie_lines(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+pub(super) fn cookie_lines(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok())
 }
 

@@ -42,6 +42,7 @@ mod privacy;
 mod proxy;
 mod readme;
 mod routing;
+mod sticky;
 mod store_commands;
 mod tidy;
 

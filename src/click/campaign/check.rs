@@ -65,8 +65,9 @@ fn read(id: &str, document: &Value, own: &OwnHosts, misfits: &Misfits) -> Option
     let sticky = match object.text("sticky") {
         None | Some("none") => Sticky::None,
         Some("visitor") => Sticky::Visitor,
+        Some("cookie") => Sticky::Cookie,
         Some(other) => {
-            object.wrong("sticky", format!("is `{other}`; use `none` or `visitor`"));
+            object.wrong("sticky", format!("is `{other}`; use `none`, `visitor` or `cookie`"));
             Sticky::None
         }
     };

@@ -85,6 +85,11 @@ impl Choice {
         &self.to
     }
 
+    /// Whether the key has a word in it.
+    pub(super) fn goes_by_key(&self) -> bool {
+        self.to.len() > 1 && matches!(self.strategy, Strategy::Weighted | Strategy::HighestBid)
+    }
+
     /// One of them.
     pub fn choose<'t>(&self, key: u64, turn: impl FnOnce() -> &'t mut Turn) -> &Destination {
         let number = match (self.strategy, self.to.len()) {

@@ -29,7 +29,7 @@ pub const RULES_MAX: usize = 100;
 /// Destinations of a rule.
 pub const DESTINATIONS_MAX: usize = 1000;
 
-/// Whether a visitor who comes again on the same day goes where they went before.
+/// Whether a visitor who comes again goes where they went before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sticky {
     /// Each click is decided for itself.
@@ -37,6 +37,8 @@ pub enum Sticky {
     None,
     /// By a keyed hash of address and user agent, whose key is new each day (UTC). No cookie.
     Visitor,
+    /// By a random number in a [cookie](super::visitor) of this host.
+    Cookie,
 }
 
 /// A checked campaign.
@@ -107,11 +109,19 @@ impl Campaign {
         check::check(id, document, own)
     }
 
-    /// What it goes by: the visitor of this day, or the click.
-    pub fn key(&self, id: ClickId, visitor: impl FnOnce() -> u64) -> u64 {
-        match self.sticky {
-            Sticky::None => id.as_u64_pair().1,
-            Sticky::Visitor => visitor(),
+    /// What it goes by: the `visitor`, who is asked for only where it is sticky, or, where that is nobody, the click.
+    pub fn key(&self, id: ClickId, visitor: impl FnOnce() -> Option<u64>) -> u64 {
+        let visitor = if self.sticky == Sticky::None { None } else { visitor() };
+        visitor.unwrap_or(id.as_u64_pair().1)
+    }
+
+    /// Whether another key could have led to another destination than this decision of it.
+    #[must_use]
+    pub fn goes_by_key(&self, decision: &Decision<'_>) -> bool {
+        match decision {
+            Decision::Rule(rule, _) => rule.choice.goes_by_key(),
+            Decision::Default(_) => self.default.as_ref().is_some_and(Choice::goes_by_key),
+            Decision::Fallback(_) | Decision::Link => false,
         }
     }
 

@@ -177,7 +177,7 @@ fn everything_that_is_wrong_is_told_with_its_pointer() {
         "zone": "Europe/Berlln",
         "when": "contry == 'DE'",
         "surprise": 1,
-        "sticky": "cookie",
+        "sticky": "always",
         "dedup": {},
         "rules": [
             {"name": "a", "to": []},

@@ -42,7 +42,7 @@ pub enum Extent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keeps {
     /// The address, as far as `privacy.ip` allows; by it the visitor is recognised, so without it there is no
-    /// fingerprint and no visitor to be sticky to.
+    /// fingerprint, no visitor to be sticky to, and no cookie.
     pub address: bool,
     /// The text of the user agent.
     pub ua: bool,

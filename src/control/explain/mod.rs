@@ -29,6 +29,7 @@ use crate::click::document::{Misfits, Object};
 use crate::click::domain::host;
 use crate::click::life::{EXPIRED, Stage};
 use crate::click::template::Values;
+use crate::click::visitor::VisitorId;
 use crate::click::{ClickId, DayKey, Link, Misfit, QueryMode, Template, query};
 use crate::clock::{Clock, rfc_3339};
 use crate::config::IpPrivacy;
@@ -152,11 +153,18 @@ fn answer(explainer: &Explainer, subject: &Subject, supposed: &Supposed) -> Valu
     // All the same but for its time, so that a question that is asked again is answered alike.
     let id = supposed.click_id.unwrap_or_else(|| ClickId::new(unix_ms, &[0; 10]));
     let decision = campaign.map_or(Decision::Link, |campaign| {
-        let key = campaign.key(id, || DayKey::new(&explainer.secret, unix_ms).visitor(&visit));
+        let key = campaign.key(id, || match campaign.sticky {
+            Sticky::Cookie => seen.visitor().map(VisitorId::key),
+            _ => Some(DayKey::new(&explainer.secret, unix_ms).visitor(&visit)),
+        });
         campaign.decide(&seen, key, &mut FirstTurn::default())
     });
     let stage = link.map_or(Stage::Alive, |link| link.stage(unix_ms));
-    let shown = Shown { subject, link, campaign, stage, decision, is_drawn: supposed.click_id.is_none() };
+    let is_drawn = match campaign.map(|campaign| campaign.sticky) {
+        Some(Sticky::Cookie) => seen.visitor().is_none(),
+        _ => supposed.click_id.is_none(),
+    };
+    let shown = Shown { subject, link, campaign, stage, decision, is_drawn };
     let values = Values {
         click_id: Some(id),
         external_click_id: &external_click_id,
@@ -202,7 +210,7 @@ struct Shown<'s> {
     /// Where the link stands in its life.
     stage: Stage<'s>,
     decision: Decision<'s>,
-    /// The click id is a sample.
+    /// What chooses is a sample: the click id, or, where a cookie chooses, that.
     is_drawn: bool,
 }
 
@@ -300,6 +308,12 @@ impl Shown<'_> {
                 (_, Some(Sticky::Visitor)) => {
                     (true, "a visitor of this address and user agent goes there all day (UTC)")
                 }
+                (_, Some(Sticky::Cookie)) if self.is_drawn => (
+                    false,
+                    "a visitor without a valid cookie `trellis-v` gets one, whose random value decides by the shares: \
+                     this is one of the ways",
+                ),
+                (_, Some(Sticky::Cookie)) => (true, "a visitor with this cookie `trellis-v` goes there"),
                 _ if self.is_drawn => {
                     (false, "each click is decided for itself, by the shares: this is where one with this id goes")
                 }

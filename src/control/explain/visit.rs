@@ -20,6 +20,7 @@ use crate::click::domain::{self, check_name};
 use crate::click::link::{NAME_BYTES_MAX, TAGS_MAX};
 use crate::click::query::{self, Parameters};
 use crate::click::template::Values;
+use crate::click::visitor::VisitorId;
 use crate::click::{ClickId, Marks, Reasons, Visit, facts};
 use crate::control::extract::time;
 
@@ -296,6 +297,11 @@ impl<'v> Seen<'v> {
 
     fn cookie_lines(&self) -> impl Iterator<Item = &str> {
         self.supposed.headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok())
+    }
+
+    /// By the cookie of campaigns that are sticky by it.
+    pub(super) fn visitor(&self) -> Option<VisitorId> {
+        VisitorId::find(self.cookie_lines())
     }
 
     /// Everything that a condition could ask. Of a repeated key the first; null for a value that is no text.

@@ -196,6 +196,24 @@ async fn shares_bids_and_turns_are_shown_with_the_one_that_was_chosen() {
     sticky["sticky"] = json!("visitor");
     let sticky = asked(sticky).await;
     assert!(sticky["decision"]["certain"] == true && sticky["decision"]["note"].as_str().unwrap().contains("all day"));
+    let mut cookie = rule("weighted", to(&[("a", 1), ("b", 1)]));
+    cookie["sticky"] = json!("cookie");
+    let mut variants = std::collections::BTreeSet::new();
+    for digit in 0..9 {
+        let visit = json!({"cookies": {"trellis-v": format!("{digit:032}")}, "click_id": format!("{id}{digit}")});
+        let answer = bench.explain_document(cookie.clone(), visit.clone()).await;
+        let other = json!({"cookies": visit["cookies"], "ip": "192.0.2.9"});
+        assert_eq!(
+            answer["decision"]["variant"],
+            bench.explain_document(cookie.clone(), other).await["decision"]["variant"]
+        );
+        assert_eq!(answer["decision"]["certain"], true, "this browser goes there, whichever click it is");
+        variants.insert(answer["decision"]["variant"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(variants.len(), 2, "{variants:?}");
+    let new =
+        bench.explain_document(cookie, json!({"cookies": {"trellis-v": "1"}, "click_id": format!("{id}1")})).await;
+    assert!(new["decision"]["certain"] == false && new["decision"]["note"].as_str().unwrap().contains("gets one"));
     let turns = asked(rule("round_robin", to(&[("a", 2), ("b", 1)]))).await;
     assert_eq!((&turns["decision"]["variant"], &turns["decision"]["certain"]), (&json!("a"), &json!(false)));
     let row: Vec<_> =
