@@ -1,5 +1,5 @@
 //! What single steps of a click's path cost, without sockets: look-up, splicing, fingerprint, frame, privacy, journal
-//! write, agent and country, encoding for the store. `cargo bench`.
+//! write, agent and country, encoding for the store; with `--features testing` places in files of an operator. `cargo bench`.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use trellis::backend::clickhouse::{self, ClickHouseStore};
 use trellis::catalog::agents::Agents;
-use trellis::catalog::geo::Geo;
+use trellis::catalog::geo::{Geo, Place};
 use trellis::click::fingerprint::To;
 use trellis::click::privacy::{Consent, Level, Signals};
 use trellis::click::template::Values;
@@ -159,6 +159,52 @@ fn facts(c: &mut Criterion) {
     c.bench_function("country", |b| b.iter(|| geo.country(black_box(address))));
 }
 
+/// Files of an operator, of the shape that MaxMind's have: 65,536 networks, names in eight languages.
+#[cfg(feature = "testing")]
+fn places(c: &mut Criterion) {
+    use serde_json::json;
+    let names = |name: &str| -> serde_json::Value {
+        ["de", "en", "es", "fr", "ja", "pt-BR", "ru", "zh-CN"]
+            .map(|language| (language.to_owned(), serde_json::Value::from(name)))
+            .into_iter()
+            .collect()
+    };
+    let record = json!({
+        "city": {"geoname_id": 2_950_159, "names": names("Berlin")},
+        "continent": {"code": "EU", "geoname_id": 6_255_148, "names": names("Europe")},
+        "country": {"geoname_id": 2_921_044, "iso_code": "DE", "names": names("Germany")},
+        "location": {"accuracy_radius": 20, "time_zone": "Europe/Berlin"},
+        "postal": {"code": "10115"},
+        "registered_country": {"geoname_id": 2_921_044, "iso_code": "DE", "names": names("Germany")},
+        "subdivisions": [{"geoname_id": 2_950_157, "iso_code": "BE", "names": names("Land Berlin")}],
+    });
+    let network = json!({"autonomous_system_number": 3320, "autonomous_system_organization": "Deutsche Telekom AG"});
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str, record: &serde_json::Value| {
+        let networks: Vec<_> = (0..65_536_u32).map(|n| format!("81.{}.{}.0/24", n >> 8, n & 255)).collect();
+        let networks: Vec<_> = networks.iter().map(|network| (network.as_str(), record.clone())).collect();
+        let path = folder.path().join(name);
+        std::fs::write(&path, trellis::testing::mmdb(name, 1, &networks)).expect("a file");
+        path
+    };
+    let (city, asn) = (path("city.mmdb", &record), path("asn.mmdb", &network));
+    let text = format!("[geo]\ncity = {city:?}\nasn = {asn:?}");
+    let config = Config::from_text(&Sources::default(), &text).expect("valid");
+    let (none, geo) = (Geo::new().expect("countries"), Geo::with(config.geo).expect("countries"));
+    let mut n = 0_u32;
+    let mut next = move || {
+        n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        std::net::IpAddr::from([81, (n >> 24) as u8, (n >> 16) as u8, 7])
+    };
+    c.bench_function("places: country, of the operator's file", |b| b.iter(|| geo.country(black_box(next()))));
+    c.bench_function("places: region and city", |b| b.iter(|| geo.city(black_box(next()))));
+    c.bench_function("places: asn", |b| b.iter(|| geo.asn(black_box(next()))));
+    c.bench_function("places: all of a click, without files", |b| b.iter(|| none.place(black_box(next()))));
+}
+
+#[cfg(not(feature = "testing"))]
+fn places(_: &mut Criterion) {}
+
 fn journal(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
     let header = Header { core: 0, seq: 0, created_ms: 0, node: "bench".into() };
@@ -193,6 +239,7 @@ fn store(c: &mut Criterion) {
         Row {
             frame: Bytes::from(frame),
             country: Some(*b"DE"),
+            place: Place::default(),
             class: Class::Human,
             reasons: Reasons::default(),
             fraud_score: 0,
@@ -208,5 +255,5 @@ fn store(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(path, pure, privacy, facts, journal, store);
+criterion_group!(path, pure, privacy, facts, places, journal, store);
 criterion_main!(path);

@@ -227,15 +227,16 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     let orphans = Orphan::find(&disk, &config.data_dir).context("the journal folder cannot be read")?;
     let ledger = books::open(config, &shelf, &orphans, &clock, &metrics).context("the ledger cannot be used")?;
     // Most commands need no facts about clicks.
-    let classifier = Arc::clone(&config.classify);
-    let enricher =
-        Box::new(move || Facts::load(&classifier).map(|facts| facts.enricher()).map_err(|error| error.to_string()));
+    let (classifier, files) = (Arc::clone(&config.classify), config.geo);
+    let enricher = Box::new(move || {
+        Facts::load(&classifier, &files).map(|facts| facts.enricher()).map_err(|error| error.to_string())
+    });
     let classifier = Arc::clone(&config.classify);
     let explained = (config.dedup.secret.clone(), config.data_dir.join("dedup.secret"), Arc::clone(&clock));
     let privacy = config.privacy.ip;
     let explainer = move || -> anyhow::Result<control::Explainer> {
         let (configured, path, clock) = &explained;
-        let (Facts { agents, geo }, secret) = (Facts::load(&classifier)?, secret(configured, path)?);
+        let (Facts { agents, geo }, secret) = (Facts::load(&classifier, &files)?, secret(configured, path)?);
         let secret = secret.expose().as_bytes().into();
         Ok(control::Explainer { agents, geo, privacy, secret, clock: Arc::clone(clock) })
     };

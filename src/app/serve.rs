@@ -117,7 +117,7 @@ impl Node {
         let links = Arc::new(links);
         let campaigns = Campaigns::open(catalog, Arc::clone(&domains), max.campaigns_max, Arc::clone(&clock)).await?;
         let campaigns = Arc::new(campaigns);
-        let facts = Facts::load(&config.classify)?;
+        let facts = Facts::load(&config.classify, &config.geo)?;
         let counted = Arc::clone(&links);
         let metrics =
             Metrics::new(config.edge.threads, config.queue.groups_max, &monitor::NAMES, move || counted.len())?;

@@ -10,7 +10,7 @@ use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
 use crate::click::Classifier;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Geo as GeoFiles};
 use crate::handoff::{Follower, Orphan};
 use crate::pipeline::delivery::Delivery;
 use crate::pipeline::enrich::Enricher;
@@ -30,11 +30,11 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Reads what is shipped, to be judged by this classifier.
-    pub(super) fn load(classifier: &Arc<Classifier>) -> anyhow::Result<Self> {
+    /// Reads what is shipped, to be judged by this classifier, and asks these files of the operator too.
+    pub(super) fn load(classifier: &Arc<Classifier>, files: &GeoFiles) -> anyhow::Result<Self> {
         let agents =
             Agents::with(Arc::clone(classifier)).map_err(|e| anyhow::anyhow!("the shipped crawler list: {e}"))?;
-        let geo = Geo::new().map_err(|e| anyhow::anyhow!("the shipped country file: {e}"))?;
+        let geo = Geo::with(*files).map_err(|e| anyhow::anyhow!("the shipped country file: {e}"))?;
         Ok(Self { agents: Arc::new(agents), geo: Arc::new(geo) })
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::catalog::agents::Agent;
+use crate::catalog::geo::Place;
 use crate::click::class::AgentReasons;
 use crate::click::{Class, Click, ClickId, Fingerprint, Privacy, Reasons};
 use crate::config::Retention;
@@ -53,6 +54,7 @@ pub(super) fn row(click: &Click<'_>) -> Row {
     Row {
         frame: frame.into(),
         country: Some(*b"DE"),
+        place: Place { region: "BE", city: "Berlin", asn: 3320 },
         class: Class::Bot,
         reasons,
         fraud_score: 60,
@@ -83,6 +85,9 @@ pub(super) fn stored(click: &Click<'_>) -> StoredClick {
         dedup: "unique".into(),
         fraud_score: 60,
         country: "DE".into(),
+        region: "BE".into(),
+        city: "Berlin".into(),
+        asn: 3320,
         device: "bot".into(),
         os: "Linux".into(),
         browser: "curl".into(),

@@ -25,11 +25,12 @@ use crate::config::Retention;
 use crate::pipeline::store::{ClickCursor, DIFFERENCES_MAX, Difference, Expired};
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration { name: "001_clicks", sql: include_str!("../../schema/sqlite/clicks/001_clicks.sql") },
     Migration { name: "002_expiry", sql: include_str!("../../schema/sqlite/clicks/002_expiry.sql") },
     Migration { name: "003_privacy", sql: include_str!("../../schema/sqlite/clicks/003_privacy.sql") },
     Migration { name: "004_domain", sql: include_str!("../../schema/sqlite/clicks/004_domain.sql") },
+    Migration { name: "005_place", sql: include_str!("../../schema/sqlite/clicks/005_place.sql") },
 ];
 
 /// Minutes.
@@ -286,7 +287,8 @@ mod tests {
                 "{error}"
             );
         }
-        assert_eq!(store.migrate().await.unwrap(), ["001_clicks", "002_expiry", "003_privacy", "004_domain"]);
+        let all = ["001_clicks", "002_expiry", "003_privacy", "004_domain", "005_place"];
+        assert_eq!(store.migrate().await.unwrap(), all);
         assert!(store.migrate().await.unwrap().is_empty());
         store.insert(&sealed).await.unwrap();
         store.ping().await.unwrap();
@@ -306,8 +308,9 @@ mod tests {
         old.execute(&sql, []).unwrap();
         drop(old);
         let store = store(&folder).await;
-        let stored = store.recent(&ClickFilter::default(), None, 2).await.unwrap();
-        assert_eq!((stored.len(), stored[0].domain.as_str(), stored[0].path.as_str()), (1, "*", ""));
+        let [before] = &store.recent(&ClickFilter::default(), None, 2).await.unwrap()[..] else { panic!("one click") };
+        assert_eq!((before.domain.as_str(), before.path.as_str()), ("*", ""));
+        assert_eq!((before.region.as_str(), before.city.as_str(), before.asn), ("", "", 0));
         store.roll_up(&[1_700_000_000_123 / 60_000]).await.unwrap();
         let day_ms = 86_400_000;
         assert_eq!(store.expire(19_705 * day_ms - 1).await.unwrap().clicks, 0);

@@ -20,9 +20,9 @@ use crate::pipeline::{Batch, Row};
 /// Only the key may be there already; anything else that a row breaks is an error.
 const INSERT: &str = "INSERT INTO clicks (click_id, ts, org, campaign, link, rule, variant, destination, status,
      external_click_id, source, class, reasons, dedup, fraud_score, country, device, os, browser, language, referrer, ua,
-     ip, query, route_version, node, batch_id, expires, privacy, domain, path)
+     ip, query, route_version, node, batch_id, expires, privacy, domain, path, region, city, asn)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
-     ?25, ?26, ?27, ?28, ?29, ?30, ?31)
+     ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)
      ON CONFLICT (click_id) DO NOTHING";
 
 const ADD: &str = "INSERT INTO click_counts (minute, link, campaign, class, dedup, clicks)
@@ -128,6 +128,9 @@ impl<'b> Writing<'b> {
             click.privacy.level.name(),
             click.domain,
             lossy(click.path),
+            row.place.region,
+            row.place.city,
+            row.place.asn,
         ])?;
         Ok(written == 1)
     }

@@ -26,8 +26,8 @@ pub(super) const MINUTE_MS: u64 = 60_000;
 
 const SELECT: &str =
     "SELECT click_id, ts, org, campaign, domain, link, path, rule, variant, destination, status, external_click_id, source, class,
-     reasons, dedup, fraud_score, country, device, os, browser, language, referrer, ua, ip, privacy, query, route_version, node,
-     batch_id
+     reasons, dedup, fraud_score, country, region, city, asn, device, os, browser, language, referrer, ua, ip, privacy, query,
+     route_version, node, batch_id
      FROM clicks";
 
 /// The minutes from ?1 up to ?2 that have clicks, one look-up each: SQLite does not skip through an index by itself.
@@ -242,6 +242,9 @@ fn stored_click(row: &Row<'_>) -> rusqlite::Result<StoredClick> {
         dedup: row.get("dedup")?,
         fraud_score: row.get("fraud_score")?,
         country: row.get("country")?,
+        region: row.get("region")?,
+        city: row.get("city")?,
+        asn: row.get("asn")?,
         device: row.get("device")?,
         os: row.get("os")?,
         browser: row.get("browser")?,

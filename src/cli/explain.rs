@@ -19,8 +19,8 @@ use crate::config::Config;
     arg_required_else_help = true,
     after_help = "\
 What is not given is not there: without --user-agent (and without --device, --os and --browser)
-the visitor is a bot. --country, --device, --os and --browser win over what the address and the
-user agent say. Nothing is recorded, and nothing counts.
+the visitor is a bot. --country, --region, --city, --asn, --device, --os and --browser win over what
+the address and the user agent say. Nothing is recorded, and nothing counts.
 
 First the decision, then each rule: * takes the visit, + would take it if none before did, - does
 not hold, ? is undecided, because a key is not there; a blank: it is not reached. Under it each
@@ -92,6 +92,15 @@ struct Visit {
     /// Country, such as DE
     #[arg(long, value_name = "CODE")]
     country: Option<String>,
+    /// Region, such as BY
+    #[arg(long, value_name = "CODE")]
+    region: Option<String>,
+    /// City, in English
+    #[arg(long, value_name = "NAME")]
+    city: Option<String>,
+    /// Number of the network
+    #[arg(long, value_name = "NUMBER")]
+    asn: Option<u32>,
     /// desktop, mobile, tablet, tv, bot or other
     #[arg(long)]
     device: Option<String>,
@@ -130,6 +139,8 @@ impl Visit {
             ("at", self.at),
             ("click_id", self.click_id),
             ("country", self.country),
+            ("region", self.region),
+            ("city", self.city),
             ("device", self.device),
             ("os", self.os),
             ("browser", self.browser),
@@ -148,6 +159,9 @@ impl Visit {
             if !object.is_empty() {
                 visit.insert(field.into(), object.into());
             }
+        }
+        if let Some(asn) = self.asn {
+            visit.insert("asn".into(), asn.into());
         }
         if self.prefetch {
             visit.insert("prefetch".into(), true.into());
@@ -190,6 +204,8 @@ pub(super) async fn run(config: &Config, explain: Explain) -> Result<(), Stop> {
 /// The answer for people.
 fn lines(answer: &Value) -> Vec<String> {
     let mut lines = decision(&answer["decision"]);
+    let warnings = list(answer, "warnings").iter().filter_map(Value::as_str);
+    lines.extend(warnings.map(|told| format!("{:12}{}", "warning", cell(told))));
     let campaign = &answer["campaign"];
     if !campaign.is_null() {
         let id = if campaign["id"].is_null() { "not saved".into() } else { cell(text(campaign, "id")) };
@@ -332,12 +348,14 @@ mod tests {
                 ], "turns": ["app", "b"]},
             ],
             "default": {"verdict": "not reached"},
+            "warnings": ["no file"],
         });
         let expected = "\
 decision    rule phones, destination app (weighted)
 goes to     https://app.x/\\u{1b}
 answered    302, route version 3
 note        by the shares
+warning     no file
 campaign    mail, version 3: applies
 visit       country=DE hour=9 is_bot=false
 

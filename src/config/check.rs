@@ -139,6 +139,7 @@ impl Keys {
                 campaigns_max: self.get("catalog.campaigns_max", number(1..=100_000)),
                 domains_max: self.get("catalog.domains_max", number(1..=100_000)),
             },
+            geo: self.geo(),
             classify: self.classify(),
             privacy: self.privacy(),
             log: self.log(),

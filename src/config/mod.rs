@@ -9,6 +9,7 @@ mod association;
 mod check;
 mod classify;
 mod file;
+mod geo;
 mod ingress;
 mod layers;
 mod privacy;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use classify::shipped_classifier;
+pub use geo::{ASN, CITY, COUNTRY, Geo, GeoFile, REGION};
 pub use ingress::Ingress;
 pub use layers::Sources;
 pub use problem::{Origin, Problem, Problems};
@@ -75,6 +77,8 @@ pub struct Config {
     pub rollup: Rollup,
     /// Links.
     pub catalog: Catalog,
+    /// Where addresses are.
+    pub geo: Geo,
     /// Who clicked: the rules of `classify.rules`.
     pub classify: Arc<Classifier>,
     /// What is kept of a visitor.

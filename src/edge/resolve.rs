@@ -16,6 +16,7 @@ use super::sticky::By;
 use super::{client, domain, marks};
 use crate::catalog::Entry;
 use crate::click::campaign::{Campaign, Decision};
+use crate::click::condition::Needs;
 use crate::click::domain::NO_LINK;
 use crate::click::fingerprint::To;
 use crate::click::life::{EXPIRED, Stage};
@@ -290,10 +291,19 @@ pub(super) fn spell(
         return Some(Place { location: location.clone(), without_id: None });
     }
     let template = target.or(link.own)?;
-    found.find(template.needs());
+    // A destination learns no more of an address than its click keeps, and its row will say.
+    let near = Needs::CITY.and(Needs::ASN);
+    let geo = &core.parts.geo;
+    let kept = |need| values.address.filter(|_| template.needs().has(need));
+    let (region, city) = kept(Needs::CITY).map(|address| geo.city(address)).unwrap_or_default();
+    let asn = kept(Needs::ASN).map(|address| geo.asn(address)).unwrap_or_default();
+    found.find(template.needs().without(near));
     let agent = found.agent.filter(|_| keeps.facts);
     let values = Values {
         country: found.country.filter(|_| keeps.facts),
+        region,
+        city,
+        asn,
         device: agent.map_or("", |agent| agent.device),
         os: agent.map_or("", |agent| agent.os),
         browser: agent.map_or("", |agent| agent.browser),

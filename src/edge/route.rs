@@ -11,7 +11,7 @@ use hyper::header::COOKIE;
 use super::core::Core;
 use super::resolve::Entrance;
 use crate::catalog::agents::Agent;
-use crate::catalog::geo;
+use crate::catalog::geo::{self, Place};
 use crate::click::campaign::{Campaign, Decision, Local, Strategy, Turn, Turns, Zone};
 use crate::click::condition::{Facts, Map, Needs, Number, Text};
 use crate::click::{Class, Visit, domain, facts, frame};
@@ -50,6 +50,7 @@ pub(super) struct Found<'v> {
     known: Needs,
     pub(super) agent: Option<Agent>,
     pub(super) country: Option<[u8; 2]>,
+    place: Place,
     pub(super) local: Option<Local>,
 }
 
@@ -61,7 +62,8 @@ impl<'v> Found<'v> {
         campaign: Option<&'v Campaign>,
         unix_ms: u64,
     ) -> Self {
-        Self { core, visit, campaign, unix_ms, known: Needs::NOTHING, agent: None, country: None, local: None }
+        let (known, place) = (Needs::NOTHING, Place::UNKNOWN);
+        Self { core, visit, campaign, unix_ms, known, agent: None, country: None, place, local: None }
     }
 
     /// Finds out what is asked for and not known yet, and no more.
@@ -72,6 +74,12 @@ impl<'v> Found<'v> {
         }
         if missing(Needs::PLACE) {
             self.country = self.core.parts.geo.country(self.visit.address);
+        }
+        if missing(Needs::CITY) {
+            (self.place.region, self.place.city) = self.core.parts.geo.city(self.visit.address);
+        }
+        if missing(Needs::ASN) {
+            self.place.asn = self.core.parts.geo.asn(self.visit.address);
         }
         if missing(Needs::TIME) {
             let zone = self.campaign.map_or(&UTC, |campaign| &campaign.zone);
@@ -131,6 +139,8 @@ impl Facts for Seen<'_> {
                 self.found.country.as_ref().map_or_else(Cow::default, |code| String::from_utf8_lossy(code))
             }
             Text::Continent => self.found.country.and_then(geo::continent).unwrap_or_default().into(),
+            Text::Region => self.found.place.region.into(),
+            Text::City => self.found.place.city.into(),
             Text::Device => agent(|agent| agent.device),
             Text::Os => agent(|agent| agent.os),
             Text::Browser => agent(|agent| agent.browser),
@@ -147,10 +157,11 @@ impl Facts for Seen<'_> {
     }
 
     fn number(&self, name: Number) -> i64 {
-        self.found.local.map_or(0, |local| match name {
-            Number::Hour => local.hour.into(),
-            Number::Weekday => local.weekday.into(),
-        })
+        match name {
+            Number::Hour => self.found.local.map_or(0, |local| local.hour.into()),
+            Number::Weekday => self.found.local.map_or(0, |local| local.weekday.into()),
+            Number::Asn => self.found.place.asn.into(),
+        }
     }
 
     fn entry(&self, of: Map, key: &str) -> Option<Cow<'_, str>> {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Label;
 use super::ledger::Minutes;
 use crate::catalog::agents::Agent;
+use crate::catalog::geo::Place;
 use crate::click::{Class, Reasons};
 use crate::segment::Position;
 
@@ -21,6 +22,8 @@ pub struct Row {
     pub frame: Bytes,
     /// ISO 3166-1 alpha-2; `None` when the address is in no country.
     pub country: Option<[u8; 2]>,
+    /// Where in it, and in whose network.
+    pub place: Place,
     /// Who clicked.
     pub class: Class,
     /// Why.

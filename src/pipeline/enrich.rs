@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Label, Row};
 use crate::catalog::AgentMemo;
 use crate::catalog::agents::{Agent, Agents};
-use crate::catalog::geo::Geo;
+use crate::catalog::geo::{Geo, Place};
 use crate::click::class::Verdict;
 use crate::click::{Class, Click, Reasons};
 
@@ -29,6 +29,8 @@ impl Clone for Enricher {
 pub struct Enriched {
     /// Where the address is.
     pub country: Option<[u8; 2]>,
+    /// Where in it, and in whose network; not known of a click that keeps no address.
+    pub place: Place,
     /// Who clicked.
     pub class: Class,
     /// Why.
@@ -61,15 +63,16 @@ impl Enricher {
         let Verdict { class, reasons, fraud_score } =
             self.agents.agents().classifier().classify(click.head, click.prefetch, click.marks, agent.reasons);
         let country = click.country.or_else(|| click.address.and_then(|address| self.geo.country(address)));
-        Enriched { country, class, reasons, fraud_score, agent }
+        let place = click.address.map(|address| self.geo.place(address)).unwrap_or_default();
+        Enriched { country, place, class, reasons, fraud_score, agent }
     }
 }
 
 impl Enriched {
     /// The row of the click in this frame, with this label.
     pub(super) fn row(self, frame: Bytes, dedup: Label) -> Row {
-        let Self { country, class, reasons, fraud_score, agent } = self;
-        Row { frame, country, class, reasons, fraud_score, dedup, agent }
+        let Self { country, place, class, reasons, fraud_score, agent } = self;
+        Row { frame, country, place, class, reasons, fraud_score, dedup, agent }
     }
 }
 

@@ -128,6 +128,10 @@ pub struct StoredClick {
     /// 0 to 100.
     pub fraud_score: u8,
     pub country: String,
+    pub region: String,
+    pub city: String,
+    /// 0 when not known.
+    pub asn: u32,
     pub device: String,
     pub os: String,
     pub browser: String,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use trellis::backend::clickhouse::{self as backend, ClickHouseStore};
 use trellis::backend::redis::{Parts, RedisDeduper};
 use trellis::catalog::agents::Agent;
+use trellis::catalog::geo::Place;
 use trellis::click::{Class, Click, ClickId, Fingerprint, Privacy, Reasons};
 use trellis::clock::{Clock, SystemClock};
 use trellis::config::{self, Retention};
@@ -119,7 +120,8 @@ pub(crate) fn row(click: &Click<'_>, dedup: Label) -> Row {
     click.encode(&mut frame);
     let agent = Agent { browser: "Other", os: "Other", device: "bot", reasons: Default::default() };
     let reasons = Reasons::AGENT_CRAWLER;
-    Row { frame: frame.into(), country: Some(*b"DE"), class: Class::Bot, reasons, fraud_score: 60, dedup, agent }
+    let place = Place { region: "BE", city: "Berlin", asn: 3320 };
+    Row { frame: frame.into(), country: Some(*b"DE"), place, class: Class::Bot, reasons, fraud_score: 60, dedup, agent }
 }
 
 pub(crate) fn batch(rows: Vec<Row>) -> Batch {
@@ -138,7 +140,7 @@ async fn clickhouse_migrations_make_database_and_table_once() {
     assert!(matches!(&error, StoreError::Operator { code: 81, .. }), "{error}");
     assert_eq!(
         database.store.migrate().await.unwrap(),
-        ["001_clicks", "002_rollups", "003_expires", "004_privacy", "005_domain"]
+        ["001_clicks", "002_rollups", "003_expires", "004_privacy", "005_domain", "006_place"]
     );
     assert!(database.store.migrate().await.unwrap().is_empty());
     database.store.ping().await.unwrap();
@@ -234,6 +236,7 @@ async fn a_click_comes_back_from_clickhouse_as_it_was() {
     assert_eq!(texts, ["m", "bot", "duplicate", "DE", "bot", "Other"]);
     let texts = [&stored.browser, &stored.language, &stored.referrer, &stored.ua, &stored.ip, &stored.node];
     assert_eq!(texts, ["Other", "de", "https://b.example/", "curl/8 \u{fffd}", "2001:db8:aaaa::", "node-1"]);
+    assert_eq!((stored.region.as_str(), stored.city.as_str(), stored.asn), ("BE", "Berlin", 3320));
     assert_eq!((stored.status, stored.route_version, stored.fraud_score), (302, u64::MAX, 60));
     assert_eq!((&stored.reasons[..], &stored.batch_id), (&["agent_crawler".to_owned()][..], &sealed.id.to_string()));
     let query: Vec<_> = stored.query.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();

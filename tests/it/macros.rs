@@ -164,7 +164,7 @@ fn macros_and_modifiers_that_there_are_not_are_refused_when_they_are_saved() {
         ("sub11", "unknown macro {sub11}"),
         ("sub1:upper", "unknown modifier `:upper` in {sub1:upper}; there are `:raw`, `:hash` and `:default=text`"),
         ("sub1:hash:raw", "in this order"),
-        ("city", "{city}, which is not built yet"),
+        ("town", "unknown macro {town}; there are {click_id}"),
     ] {
         let url = format!("https://a.example/?x={{{name}}}");
         let answer = trellis.api("POST", "/api/v1/links", Some(&json!({"slug": "a", "url": url}).to_string()));

@@ -38,6 +38,7 @@ mod live_store;
 mod load;
 mod macros;
 mod pipeline;
+mod places;
 mod privacy;
 mod proxy;
 mod readme;

@@ -17,8 +17,8 @@ use crate::pipeline::store::ClickCursor;
 use crate::pipeline::{ClickFilter, Counts, StoreError, StoredClick};
 
 const SELECT: &str = "SELECT click_id, ts, org, campaign, domain, link, path, rule, variant, destination, status, external_click_id,
-    source, class, reasons, dedup, fraud_score, country, device, os, browser, language, referrer, ua, ip, privacy, query,
-    route_version, node, batch_id
+    source, class, reasons, dedup, fraud_score, country, region, city, asn, device, os, browser, language, referrer, ua, ip,
+    privacy, query, route_version, node, batch_id
     FROM clicks FINAL";
 /// The id is compared as text, because a UUID of ClickHouse sorts by its lower half first.
 const NEWEST_FIRST: &str = "ORDER BY ts DESC, toString(click_id) DESC LIMIT ?";

@@ -22,7 +22,7 @@ use crate::config::Retention;
 use crate::pipeline::Row;
 
 /// Names and types of the columns in the order in which [`append`] writes them: the table's, without `ingested_at`, which has a default.
-pub(super) const COLUMNS: [(&str, &str); 31] = [
+pub(super) const COLUMNS: [(&str, &str); 34] = [
     ("click_id", "UUID"),
     ("ts", "DateTime64(3, 'UTC')"),
     ("org", "LowCardinality(String)"),
@@ -41,6 +41,9 @@ pub(super) const COLUMNS: [(&str, &str); 31] = [
     ("dedup", "LowCardinality(String)"),
     ("fraud_score", "UInt8"),
     ("country", "LowCardinality(String)"),
+    ("region", "LowCardinality(String)"),
+    ("city", "LowCardinality(String)"),
+    ("asn", "UInt32"),
     ("device", "LowCardinality(String)"),
     ("os", "LowCardinality(String)"),
     ("browser", "LowCardinality(String)"),
@@ -108,6 +111,9 @@ pub(super) fn append<'b>(
     put_text(row.dedup.name().as_bytes(), out);
     out.push(row.fraud_score);
     put_text(row.country.as_ref().map_or(&[], |country| country.as_slice()), out);
+    put_text(row.place.region.as_bytes(), out);
+    put_text(row.place.city.as_bytes(), out);
+    out.extend_from_slice(&row.place.asn.to_le_bytes());
     put_text(row.agent.device.as_bytes(), out);
     put_text(row.agent.os.as_bytes(), out);
     put_text(row.agent.browser.as_bytes(), out);
@@ -177,7 +183,7 @@ mod tests {
         expected.extend(
             b"\x07default\x06spring\x0ago.example\x06summer\x02/x\x06phones\x01b\x16https://a.example/?x=1\x2e\x01",
         );
-        expected.extend(b"\x03a b\x01m\x03bot\x01\x0dagent_crawler\x06unique\x3c\x02DE\x03bot\x05Linux\x04curl\x02de");
+        expected.extend(b"\x03a b\x01m\x03bot\x01\x0dagent_crawler\x06unique\x3c\x02DE\x02BE\x06Berlin\xf8\x0c\0\0\x03bot\x05Linux\x04curl\x02de");
         expected
             .extend(b"\x12https://b.example/\x06curl/8\x0b203.0.113.0\x04full\x02\x08click_id\x03a b\x06source\x01m");
         expected.extend(b"\x07\0\0\0\0\0\0\0\x06node-1\0\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0");
@@ -222,6 +228,7 @@ mod tests {
         let later = [
             include_str!("../../../schema/clickhouse/004_privacy.sql"),
             include_str!("../../../schema/clickhouse/005_domain.sql"),
+            include_str!("../../../schema/clickhouse/006_place.sql"),
         ];
         for added in later.iter().flat_map(|sql| sql.split("IF NOT EXISTS ").skip(1)) {
             let (added, before) = added.split_once(';').unwrap().0.split_once(" AFTER ").unwrap();
@@ -236,7 +243,7 @@ mod tests {
     fn the_head_names_each_column_and_its_type() {
         let mut head = Vec::new();
         append_head(&mut head);
-        assert!(head.starts_with(b"\x1f\x08click_id\x02ts\x03org"), "{}", head.escape_ascii());
+        assert!(head.starts_with(b"\x22\x08click_id\x02ts\x03org"), "{}", head.escape_ascii());
         assert!(head.ends_with(b"\x04UUID\x0fDateTime('UTC')"), "{}", head.escape_ascii());
     }
 }

@@ -10,12 +10,13 @@ use super::{ClickHouseStore, queries};
 use crate::pipeline::StoreError;
 
 /// Number, name and statements of every step.
-const MIGRATIONS: [(u32, &str, &str); 5] = [
+const MIGRATIONS: [(u32, &str, &str); 6] = [
     (1, "001_clicks", include_str!("../../../schema/clickhouse/001_clicks.sql")),
     (2, "002_rollups", include_str!("../../../schema/clickhouse/002_rollups.sql")),
     (3, "003_expires", include_str!("../../../schema/clickhouse/003_expires.sql")),
     (4, "004_privacy", include_str!("../../../schema/clickhouse/004_privacy.sql")),
     (5, "005_domain", include_str!("../../../schema/clickhouse/005_domain.sql")),
+    (6, "006_place", include_str!("../../../schema/clickhouse/006_place.sql")),
 ];
 
 /// How a statement that makes a table begins.

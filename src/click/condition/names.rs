@@ -31,6 +31,10 @@ pub enum Text {
     Slug,
     /// The host that was asked, in lower case and without port.
     Domain,
+    /// ISO 3166-2 without the country: `BE`, of the address.
+    Region,
+    /// English name, of the address: `Berlin`.
+    City,
 }
 
 /// Whole numbers.
@@ -40,6 +44,8 @@ pub enum Number {
     Hour,
     /// 1 (Monday) to 7 (Sunday), likewise.
     Weekday,
+    /// Of the autonomous system that the address is in: 3320.
+    Asn,
 }
 
 /// Texts by key.
@@ -66,6 +72,10 @@ impl Needs {
     pub const PLACE: Self = Self(2);
     /// Date and time in the campaign's zone.
     pub const TIME: Self = Self(4);
+    /// Region and city of the address.
+    pub const CITY: Self = Self(8);
+    /// The autonomous system of the address.
+    pub const ASN: Self = Self(16);
 
     /// Both sets together.
     #[must_use]
@@ -98,12 +108,15 @@ pub(super) enum Meaning {
 }
 
 /// All names, with what they stand for and what they need.
-pub(super) const NAMES: [(&str, Meaning, Needs); 22] = {
+pub(super) const NAMES: [(&str, Meaning, Needs); 25] = {
     use Meaning as M;
     const NOTHING: Needs = Needs::NOTHING;
     [
         ("country", M::Text(Text::Country), Needs::PLACE),
         ("continent", M::Text(Text::Continent), Needs::PLACE),
+        ("region", M::Text(Text::Region), Needs::CITY),
+        ("city", M::Text(Text::City), Needs::CITY),
+        ("asn", M::Number(Number::Asn), Needs::ASN),
         ("device", M::Text(Text::Device), Needs::AGENT),
         ("os", M::Text(Text::Os), Needs::AGENT),
         ("browser", M::Text(Text::Browser), Needs::AGENT),
@@ -126,6 +139,3 @@ pub(super) const NAMES: [(&str, Meaning, Needs); 22] = {
         ("tags", M::Tags, NOTHING),
     ]
 };
-
-/// Names that are planned: they get an answer of their own.
-pub(super) const NOT_BUILT: [&str; 3] = ["region", "city", "asn"];

@@ -3,7 +3,7 @@
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators};
 use regex::RegexBuilder;
 
-use super::names::{Meaning, NAMES, NOT_BUILT};
+use super::names::{Meaning, NAMES};
 use super::{Compare, DEPTH_MAX, Fault, Map, NODES_MAX, Needs, Node, NumberOf, SOURCE_BYTES_MAX, TextOf};
 
 /// Memory of a compiled regular expression.
@@ -146,9 +146,6 @@ impl Checker {
 
     fn name(&mut self, of: &IdedExpr, name: &str) -> Checked<Value> {
         let Some((_, meaning, needs)) = NAMES.iter().find(|(known, ..)| *known == name) else {
-            if NOT_BUILT.contains(&name) {
-                return self.fault(of, format!("`{name}` is not built yet"));
-            }
             let known: Vec<_> = NAMES.iter().map(|(known, ..)| *known).collect();
             return self.fault(of, format!("`{name}` is unknown; there are {}", known.join(", ")));
         };

@@ -15,6 +15,7 @@ struct Fake {
     texts: HashMap<&'static str, String>,
     hour: i64,
     weekday: i64,
+    asn: i64,
     entries: Vec<(Map, String, String)>,
     is_bot: bool,
     address: IpAddr,
@@ -31,6 +32,7 @@ impl Facts for Fake {
         match name {
             Number::Hour => self.hour,
             Number::Weekday => self.weekday,
+            Number::Asn => self.asn,
         }
     }
 
@@ -64,6 +66,7 @@ fn fake() -> Fake {
         .into(),
         hour: 9,
         weekday: 6,
+        asn: 3320,
         entries: vec![
             (Map::Query, "utm_source".into(), "newsletter".into()),
             (Map::Header, "x-app".into(), "7".into()),
@@ -121,7 +124,6 @@ fn what_is_wrong_is_told_with_its_place() {
         (r#"contry == "DE""#, (1, 1), "`contry` is unknown; there are country"),
         ("country == \"DE\" &&\n  hour == \"9\"", (2, 8), "compares a number with a text"),
         ("\"é\" == country && citty", (1, 19), "`citty` is unknown"),
-        (r#"asn == 3320"#, (1, 1), "not built yet"),
         (r#"country"#, (1, 1), "is a text; a condition is true or false"),
         (r#"hour + 1 == 2"#, (1, 6), "`+` is not part of conditions"),
         (r#"country == "DE" ? true : false"#, (1, 17), "is not part of conditions"),
@@ -186,6 +188,8 @@ fn a_condition_says_what_it_needs() {
     assert_eq!(needs("query.a == slug"), Needs::default());
     assert!(needs("is_bot || hour == 1").has(Needs::AGENT.and(Needs::TIME)));
     assert!(!needs("is_bot || hour == 1").has(Needs::PLACE));
+    assert_eq!([needs("asn == 3320"), needs("region == city")], [Needs::ASN, Needs::CITY]);
+    assert!(!needs("country == 'DE' && continent == 'EU'").has(Needs::CITY));
 }
 
 #[test]
@@ -258,7 +262,8 @@ fn texts() -> impl Strategy<Value = String> {
 }
 
 fn numbers() -> impl Strategy<Value = String> {
-    prop_oneof![Just("hour".to_owned()), Just("weekday".to_owned()), (-1..4_i64).prop_map(|n| n.to_string())]
+    let name = proptest::sample::select(&["hour", "weekday", "asn"][..]).prop_map(str::to_owned);
+    prop_oneof![2 => name, 1 => (-1..4_i64).prop_map(|n| n.to_string())]
 }
 
 fn leaves() -> impl Strategy<Value = String> {
@@ -298,13 +303,13 @@ fn visits() -> impl Strategy<Value = Fake> {
     let names: Vec<_> = NAMES.iter().filter(|(_, m, _)| matches!(m, Meaning::Text(_))).map(|(n, ..)| *n).collect();
     (
         proptest::collection::vec(word(), names.len()),
-        (-1..4_i64, -1..4_i64),
+        (-1..4_i64, -1..4_i64, -1..4_i64),
         proptest::collection::vec(entry, 0..5),
         any::<bool>(),
         proptest::sample::select(&["192.0.2.7", "10.1.2.3", "2001:db8::1"][..]),
         proptest::collection::vec(word(), 0..3),
     )
-        .prop_map(move |(words, (hour, weekday), entries, is_bot, address, tags)| {
+        .prop_map(move |(words, (hour, weekday, asn), entries, is_bot, address, tags)| {
             let mut known: Vec<(Map, String, String)> = Vec::new();
             for (map, key, value) in entries {
                 let map = [Map::Query, Map::Header, Map::Cookie][map];
@@ -313,7 +318,7 @@ fn visits() -> impl Strategy<Value = Fake> {
                 }
             }
             let texts = names.iter().copied().zip(words).collect();
-            Fake { texts, hour, weekday, entries: known, is_bot, address: address.parse().unwrap(), tags }
+            Fake { texts, hour, weekday, asn, entries: known, is_bot, address: address.parse().unwrap(), tags }
         })
 }
 
@@ -325,6 +330,7 @@ fn interpreted(condition: &str, visit: &Fake) -> bool {
     }
     context.add_variable_from_value("hour", visit.hour);
     context.add_variable_from_value("weekday", visit.weekday);
+    context.add_variable_from_value("asn", visit.asn);
     context.add_variable_from_value("is_bot", visit.is_bot);
     context.add_variable_from_value("ip", visit.address.to_string());
     context.add_variable_from_value("tags", visit.tags.clone());

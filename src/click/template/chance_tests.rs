@@ -68,11 +68,11 @@ fn any_query() -> impl Strategy<Value = String> {
 }
 
 /// Ids, names, headers, and what is known of the address.
-type Others = ([String; 4], [Vec<u8>; 3], Option<[u8; 16]>, bool);
+type Others = ([String; 6], [Vec<u8>; 3], Option<[u8; 16]>, bool);
 
 fn any_others() -> impl Strategy<Value = Others> {
     let header = || prop_oneof![nasty().prop_map(String::into_bytes), any::<Vec<u8>>()];
-    let names = [nasty(), nasty(), nasty(), nasty()];
+    let names = [nasty(), nasty(), nasty(), nasty(), nasty(), nasty()];
     (names, [header(), header(), header()], any::<Option<[u8; 16]>>(), any::<bool>())
 }
 
@@ -90,12 +90,13 @@ proptest! {
         let Part::Text(own) = &template.main[0] else { unreachable!("a host") };
         // Two slashes of the operator.
         prop_assume!(!own.starts_with("https://a.example:8443//"));
-        let ([campaign, link, rule, variant], [ua, referrer, language], address, known) = &others;
+        let ([campaign, link, rule, variant, region, city], [ua, referrer, language], address, known) = &others;
         let visit = Visit { ua, referrer, language, ..visit(&query) };
         let external = query::find(&query, "click_id").unwrap_or_default();
         let values = values(&visit, &external);
         let values = Values {
-            campaign, link, rule, variant,
+            campaign, link, rule, variant, region, city,
+            asn: if *known { values.asn } else { 0 },
             address: address.map(IpAddr::from),
             country: values.country.filter(|_| *known),
             local: values.local.filter(|_| *known),

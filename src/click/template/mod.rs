@@ -46,7 +46,7 @@ pub const PARAMETER_BYTES_MAX: usize = 64;
 
 /// The macros that a `url` may hold, for messages and docs.
 pub const MACROS: &str = "{click_id}, {external_click_id}, {campaign}, {link} (or {slug}), {rule}, {variant}, {source}, \
-    {sub1} to {sub10}, {country}, {device}, {os}, {browser}, {language}, {ts}, {ts_ms}, {date}, {referrer}, \
+    {sub1} to {sub10}, {country}, {region}, {city}, {asn}, {device}, {os}, {browser}, {language}, {ts}, {ts_ms}, {date}, {referrer}, \
     {referrer_domain}, {ip}, {user_agent}, {q:name}";
 
 /// The modifiers that a macro may have, likewise.
@@ -107,6 +107,12 @@ pub struct Values<'a> {
     pub address: Option<IpAddr>,
     /// Of the address: [`Needs::PLACE`].
     pub country: Option<[u8; 2]>,
+    /// Of the address, as the next one: [`Needs::CITY`].
+    pub region: &'a str,
+    /// English name.
+    pub city: &'a str,
+    /// Of the address: [`Needs::ASN`]; 0 when not known.
+    pub asn: u32,
     /// Of the user agent, as the next two: [`Needs::AGENT`].
     pub device: &'a str,
     /// System.
@@ -132,6 +138,9 @@ impl<'a> Values<'a> {
             visit,
             address: None,
             country: None,
+            region: "",
+            city: "",
+            asn: 0,
             device: "",
             os: "",
             browser: "",

@@ -18,6 +18,9 @@ pub(super) enum Name {
     Rule,
     Variant,
     Country,
+    Region,
+    City,
+    Asn,
     Device,
     Os,
     Browser,
@@ -37,9 +40,6 @@ pub(super) enum Name {
 const PARAMETERS: [&str; 11] =
     ["source", "sub1", "sub2", "sub3", "sub4", "sub5", "sub6", "sub7", "sub8", "sub9", "sub10"];
 
-/// Macros that are planned: they get an answer of their own.
-pub(super) const NOT_BUILT: [&str; 3] = ["region", "city", "asn"];
-
 /// Room for what is spelled from numbers; the longest is an address of 45 characters.
 pub(super) type Room = [u8; 48];
 
@@ -54,6 +54,9 @@ impl Name {
             "rule" => Self::Rule,
             "variant" => Self::Variant,
             "country" => Self::Country,
+            "region" => Self::Region,
+            "city" => Self::City,
+            "asn" => Self::Asn,
             "device" => Self::Device,
             "os" => Self::Os,
             "browser" => Self::Browser,
@@ -73,6 +76,8 @@ impl Name {
     pub(super) const fn needs(&self) -> Needs {
         match self {
             Self::Country => Needs::PLACE,
+            Self::Region | Self::City => Needs::CITY,
+            Self::Asn => Needs::ASN,
             Self::Device | Self::Os | Self::Browser => Needs::AGENT,
             Self::Date => Needs::TIME,
             _ => Needs::NOTHING,
@@ -98,6 +103,10 @@ impl Name {
             Self::Rule => values.rule.as_bytes().into(),
             Self::Variant => values.variant.as_bytes().into(),
             Self::Country => values.country.as_ref().map_or(&b""[..], |code| code).into(),
+            Self::Region => values.region.as_bytes().into(),
+            Self::City => values.city.as_bytes().into(),
+            Self::Asn if values.asn == 0 => Cow::default(),
+            Self::Asn => spelled(room, format_args!("{}", values.asn)),
             Self::Device => values.device.as_bytes().into(),
             Self::Os => values.os.as_bytes().into(),
             Self::Browser => values.browser.as_bytes().into(),

@@ -1,6 +1,6 @@
 //! From a destination as it was written to a template, with the reason when it is none.
 
-use super::names::{NOT_BUILT, Name};
+use super::names::Name;
 use super::{MACROS, MACROS_MAX, MODIFIERS, Modified, PARAMETER_BYTES_MAX, Part, Template};
 use crate::click::condition::Needs;
 use crate::click::query;
@@ -113,9 +113,6 @@ fn parse_macro(inside: &str) -> Result<Part, String> {
         }
         None => {
             let (word, modifiers) = split_modifiers(inside);
-            if NOT_BUILT.contains(&word) {
-                return Err(format!("holds {{{word}}}, which is not built yet; leave it out"));
-            }
             let unknown = || format!("holds the unknown macro {{{word}}}; there are {MACROS}");
             (Name::find(word).ok_or_else(unknown)?, modifiers)
         }

@@ -32,6 +32,9 @@ pub(super) fn values<'a>(visit: &'a Visit<'a>, external_click_id: &'a [u8]) -> V
         visit,
         address: Some("2001:db8:aaaa::".parse().unwrap()),
         country: Some(*b"DE"),
+        region: "BW",
+        city: "Bad W\u{fc}nnenberg & Co\r\nX: y",
+        asn: 4_294_967_295,
         device: "mobile",
         os: "iOS",
         browser: "Samsung Internet",
@@ -79,6 +82,10 @@ fn every_macro_has_its_value() {
         ("sub4", ""),
         ("sub10", "x"),
         ("country", "DE"),
+        ("region", "BW"),
+        ("city", "Bad%20W%C3%BCnnenberg%20%26%20Co%0D%0AX%3A%20y"),
+        ("city:raw", "Bad%20W%C3%BCnnenberg%20%26%20Co%0D%0AX:%20y"),
+        ("asn", "4294967295"),
         ("device", "mobile"),
         ("os", "iOS"),
         ("browser", "Samsung%20Internet"),
@@ -275,9 +282,6 @@ fn bad_destinations_are_refused_with_the_reason() {
         ("https://a.example/{q:}", "the name of a parameter is 1 to 64 bytes"),
         ("https://a.example/{q::raw}", "the name of a parameter is 1 to 64 bytes"),
         ("https://a.example/{q:%ff}", "UTF-8"),
-        ("https://a.example/{region}", "{region}, which is not built yet"),
-        ("https://a.example/{city:default=x}", "{city}, which is not built yet"),
-        ("https://a.example/{asn}", "not built yet"),
         ("https://a.example/{sub1:upper}", "unknown modifier `:upper` in {sub1:upper}; there are `:raw`, `:hash`"),
         ("https://a.example/{sub1:}", "unknown modifier `:`"),
         ("https://a.example/{sub1:Raw}", "unknown modifier `:Raw`"),
@@ -339,7 +343,10 @@ fn an_id_can_be_cut_out_where_it_stands_as_it_is_behind_the_path() {
 }
 
 /// All of them, as the table of the README must have them.
-pub(super) const ALL_MACROS: [&str; 31] = [
+pub(super) const ALL_MACROS: [&str; 34] = [
+    "region",
+    "city",
+    "asn",
     "click_id",
     "external_click_id",
     "campaign",

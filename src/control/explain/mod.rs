@@ -5,6 +5,7 @@
 //! of a question; [`TURNS_SHOWN`] turns; a value that was found is cut at
 //! [`FOUND_CHARS_MAX`](crate::click::condition::explain::FOUND_CHARS_MAX) characters.
 
+mod question;
 mod visit;
 
 use std::sync::Arc;
@@ -13,24 +14,21 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 
+use self::question::Subject;
 use self::visit::{Seen, Supposed};
 use super::Parts;
-use super::campaigns::without_answers_own;
 use super::extract::{Fields, NoParameters, Query};
-use super::problem::{Code, Problem, Wrong};
+use super::problem::{Code, Problem};
 use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
-use crate::catalog::{CampaignError, Entry, LinkError};
 use crate::click::address::truncate;
 use crate::click::campaign::{Campaign, Choice, Decision, Sticky, Strategy, Turn, Turns, Zone};
 use crate::click::condition::explain::Part;
-use crate::click::condition::{Condition, Facts};
-use crate::click::document::{Misfits, Object};
-use crate::click::domain::host;
+use crate::click::condition::{Condition, Facts, Needs};
 use crate::click::life::{EXPIRED, Stage};
 use crate::click::template::Values;
 use crate::click::visitor::VisitorId;
-use crate::click::{ClickId, DayKey, Link, Misfit, QueryMode, Template, query};
+use crate::click::{ClickId, DayKey, Link, QueryMode, Template, query};
 use crate::clock::{Clock, rfc_3339};
 use crate::config::IpPrivacy;
 
@@ -42,7 +40,7 @@ const TURNS_SHOWN: usize = 20;
 pub struct Explainer {
     /// User agents.
     pub agents: Arc<Agents>,
-    /// Countries.
+    /// Where addresses are.
     pub geo: Arc<Geo>,
     /// What is kept of an address, and told to destinations.
     pub privacy: IpPrivacy,
@@ -52,83 +50,16 @@ pub struct Explainer {
     pub clock: Arc<dyn Clock>,
 }
 
-/// What is asked about.
-struct Subject {
-    link: Option<Arc<Entry>>,
-    /// As the link or the question names it; empty for none.
-    campaign_id: String,
-    campaign: Option<Arc<Campaign>>,
-}
-
 pub(super) async fn explain(
     State(parts): State<Parts>,
     Query(NoParameters {}): Query<NoParameters>,
     body: Fields<Map<String, Value>>,
 ) -> Result<Json<Value>, Problem> {
     let body = Value::Object(body.value);
-    let (subject, supposed) = read(&parts, &body)?;
+    let (subject, supposed) = question::read(&parts, &body)?;
     // Only the shipped files can be at fault, which no answer mends.
     let explainer = (parts.explainer)().map_err(|error| Problem::new(Code::CatalogUnavailable, error))?;
     Ok(Json(answer(&explainer, &subject, &supposed)))
-}
-
-fn read(parts: &Parts, body: &Value) -> Result<(Subject, Supposed), Problem> {
-    let misfits = Misfits::default();
-    let refused = |misfits: Vec<Misfit>| {
-        Problem::fields(misfits.into_iter().map(|misfit| Wrong::at(&misfit.pointer, misfit.detail)))
-    };
-    let Some(question) = Object::of(body, String::new(), &misfits) else { return Err(refused(misfits.take())) };
-    let (link, campaign) = (question.text("link"), question.text("campaign"));
-    let document = question.value("document");
-    let given = ["link", "campaign", "document"].into_iter().filter(|field| body.get(field).is_some());
-    match given.collect::<Vec<_>>().as_slice() {
-        [_] => {}
-        [] => misfits.add("", "names nothing to explain: give `link`, `campaign` or `document`"),
-        [_, others @ ..] => {
-            others.iter().for_each(|field| question.wrong(field, "is one too many: ask about one thing"))
-        }
-    }
-    let none = Value::Object(Map::new());
-    let visit = Object::of(question.value("visit").unwrap_or(&none), question.pointer("visit"), &misfits);
-    let supposed = visit.map(|visit| Supposed::read(visit, link.is_some()));
-    let document = document.and_then(|document| unsaved(parts, document, &misfits));
-    question.end();
-    let misfits = misfits.take();
-    let Some(supposed) = supposed.filter(|_| misfits.is_empty()) else { return Err(refused(misfits)) };
-    let link = link
-        .map(|slug| parts.links.get_asked(&host(supposed.visit().host), slug).ok_or(LinkError::Unknown))
-        .transpose()?;
-    let campaign_id = match (&link, &document) {
-        (Some(entry), _) => entry.link.campaign.clone(),
-        (None, Some((id, _))) => id.clone(),
-        (None, None) => campaign.unwrap_or_default().to_owned(),
-    };
-    let campaign = match document {
-        Some((_, campaign)) => Some(Arc::new(campaign)),
-        None => parts.campaigns.get(&campaign_id),
-    };
-    if link.is_none() && campaign.is_none() {
-        return Err(CampaignError::Unknown.into());
-    }
-    Ok((Subject { link, campaign_id, campaign }, supposed))
-}
-
-/// A campaign that is not saved, checked as when it is; with the name that it gives itself, or none.
-fn unsaved(parts: &Parts, document: &Value, misfits: &Misfits) -> Option<(String, Campaign)> {
-    let mut document = document.clone();
-    if let Some(fields) = document.as_object_mut()
-        && let Err(detail) = without_answers_own(fields)
-    {
-        misfits.add("/document/version", detail);
-    }
-    let named = document["id"].as_str().map(str::to_owned);
-    match parts.campaigns.check(named.as_deref().unwrap_or("unsaved"), document) {
-        Ok(campaign) => Some((named.unwrap_or_default(), campaign)),
-        Err(faults) => {
-            faults.into_iter().for_each(|fault| misfits.add(&format!("/document{}", fault.pointer), fault.detail));
-            None
-        }
-    }
 }
 
 /// The turns of a thread that has just started.
@@ -165,6 +96,9 @@ fn answer(explainer: &Explainer, subject: &Subject, supposed: &Supposed) -> Valu
         _ => supposed.click_id.is_none(),
     };
     let shown = Shown { subject, link, campaign, stage, decision, is_drawn };
+    let address = (explainer.privacy == IpPrivacy::Truncate).then(|| truncate(visit.address));
+    // As on the edge: of what the click keeps.
+    let (region, city, asn) = supposed.place(&explainer.geo, address);
     let values = Values {
         click_id: Some(id),
         external_click_id: &external_click_id,
@@ -172,7 +106,10 @@ fn answer(explainer: &Explainer, subject: &Subject, supposed: &Supposed) -> Valu
         rule: decision.rule(),
         variant: shown.variant(),
         unix_ms,
-        address: (explainer.privacy == IpPrivacy::Truncate).then(|| truncate(visit.address)),
+        address,
+        region,
+        city,
+        asn,
         ..seen.values()
     };
     let applies = campaign.is_some_and(|campaign| holds(campaign.when.as_ref(), &seen) == Some(true));
@@ -182,6 +119,7 @@ fn answer(explainer: &Explainer, subject: &Subject, supposed: &Supposed) -> Valu
         "rules": shown.rules(&seen, applies),
         "default": shown.default(applies),
         "facts": seen.shown(),
+        "warnings": shown.warnings(&explainer.geo),
         "at": rfc_3339(unix_ms),
     })
 }
@@ -242,6 +180,32 @@ impl Shown<'_> {
         if self.expired().is_some() { EXPIRED } else { self.decision.variant() }
     }
 
+    /// Where it sends them, with the version of what says so.
+    fn target(&self) -> Option<(&Template, u64)> {
+        let own = self.link.map(|link| (&link.target, link.version));
+        match (self.expired(), self.decision.target(), self.campaign) {
+            (Some(target), ..) => own.map(|(_, version)| (target, version)),
+            (None, Some(target), Some(campaign)) => Some((target, campaign.version)),
+            _ => own,
+        }
+    }
+
+    /// What conditions and destination ask for and no file can say.
+    fn warnings(&self, geo: &Geo) -> Vec<&'static str> {
+        let asked = self.campaign.map_or(Needs::NOTHING, |campaign| campaign.needs);
+        let asked = self.target().map_or(asked, |(target, _)| asked.and(target.needs()));
+        let (has_city, has_asn) = geo.has();
+        let missing = [
+            (
+                Needs::CITY,
+                has_city,
+                "no file says where addresses are (geo.city): `region` and `city` are always empty",
+            ),
+            (Needs::ASN, has_asn, "no file says whose network addresses are in (geo.asn): `asn` is always 0"),
+        ];
+        missing.into_iter().filter(|(need, has, _)| asked.has(*need) && !has).map(|(.., told)| told).collect()
+    }
+
     /// What chose among several.
     fn choice(&self) -> Option<&Choice> {
         if self.not_asked().is_some() {
@@ -271,13 +235,7 @@ impl Shown<'_> {
         if by == "none" {
             return shown;
         }
-        let own = self.link.map(|link| (&link.target, link.version));
-        let target = match (self.expired(), self.decision.target(), self.campaign) {
-            (Some(target), ..) => own.map(|(_, version)| (target, version)),
-            (None, Some(target), Some(campaign)) => Some((target, campaign.version)),
-            _ => own,
-        };
-        if let Some((target, version)) = target {
+        if let Some((target, version)) = self.target() {
             let forward = self.link.is_some_and(|link| link.query == QueryMode::Forward);
             let mut spelled = Vec::new();
             target.splice(values, forward, &mut spelled);

@@ -1,7 +1,7 @@
 //! A visit that somebody supposes: read from the body of a question, and asked as a real one is.
 //!
 //! It becomes the same [`Visit`] and headers that the edge would have, and facts are read from these by the same functions
-//! (`click::facts`). Only what the question names itself (`country`, `device`, `os`, `browser`) is taken as it is said.
+//! (`click::facts`). Only what the question names itself (`country`, `region`, `city`, `asn`, `device`, `os`, `browser`) is taken as it is said.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,7 +11,8 @@ use axum::http::uri::PathAndQuery;
 use serde_json::Value;
 
 use super::Explainer;
-use crate::catalog::{agents, geo};
+use crate::catalog::agents;
+use crate::catalog::geo::{self, Geo};
 use crate::click::campaign::{Local, Zone};
 use crate::click::class::{AgentReasons, Verdict};
 use crate::click::condition::{Facts, Map, Number, Text};
@@ -38,6 +39,9 @@ pub(super) struct Supposed {
     pub(super) click_id: Option<ClickId>,
     /// `Some(None)`: of no country.
     country: Option<Option<[u8; 2]>>,
+    region: Option<String>,
+    city: Option<String>,
+    asn: Option<u32>,
     device: Option<&'static str>,
     os: Option<&'static str>,
     browser: Option<&'static str>,
@@ -84,10 +88,7 @@ impl Supposed {
         if tags.contains(&None) {
             visit.wrong("tags", "must be texts");
         }
-        let slug = visit.text("slug").unwrap_or_default();
-        if slug.len() > NAME_BYTES_MAX {
-            visit.wrong("slug", format!("has {} bytes; {NAME_BYTES_MAX} at most", slug.len()));
-        }
+        let slug = name(&visit, "slug").unwrap_or_default();
         for field in ["slug", "tags"] {
             if of_link && visit.value(field).is_some() {
                 visit.wrong(field, "is the link's own; leave it out, or ask by `campaign` or `document`");
@@ -101,14 +102,24 @@ impl Supposed {
             at: at.or(click_id.map(|id| id.unix_ms())),
             click_id,
             country,
+            region: name(&visit, "region"),
+            city: name(&visit, "city"),
+            asn: visit.whole("asn", 0..=u32::MAX.into()).and_then(|asn| u32::try_from(asn).ok()),
             device: one_of(&visit, "device", &agents::DEVICES),
             os: one_of(&visit, "os", &agents::SYSTEMS),
             browser: one_of(&visit, "browser", &agents::browsers()),
-            slug: slug.to_owned(),
+            slug,
             tags: tags.into_iter().flatten().map(str::to_owned).collect(),
         };
         visit.end();
         supposed
+    }
+
+    /// Region, city and network, as they are given or as this address has them.
+    pub(super) fn place(&self, geo: &Geo, address: Option<IpAddr>) -> (&str, &str, u32) {
+        let place = address.map(|address| geo.place(address)).unwrap_or_default();
+        let region = self.region.as_deref().unwrap_or(place.region);
+        (region, self.city.as_deref().unwrap_or(place.city), self.asn.unwrap_or(place.asn))
     }
 
     fn header(&self, name: &HeaderName) -> &[u8] {
@@ -140,6 +151,15 @@ fn one_of(visit: &Object<'_>, field: &'static str, known: &[&'static str]) -> Op
         visit.wrong(field, format!("is `{text}`; there are {}", known.join(", ")));
     }
     found
+}
+
+/// As long as a name may be.
+fn name(visit: &Object<'_>, field: &'static str) -> Option<String> {
+    let text = visit.text(field)?;
+    if text.len() > NAME_BYTES_MAX {
+        visit.wrong(field, format!("has {} bytes; {NAME_BYTES_MAX} at most", text.len()));
+    }
+    Some(text.to_owned())
 }
 
 fn read_query(visit: &Object<'_>) -> String {
@@ -242,6 +262,9 @@ pub(super) struct Seen<'v> {
     browser: &'static str,
     verdict: Verdict,
     country: Option<[u8; 2]>,
+    region: &'v str,
+    city: &'v str,
+    asn: u32,
     local: Local,
 }
 
@@ -266,6 +289,7 @@ impl<'v> Seen<'v> {
             None => agent.reasons,
         };
         let verdict = explainer.agents.classifier().classify(visit.head, visit.prefetch, visit.marks, reasons);
+        let (region, city, asn) = supposed.place(&explainer.geo, Some(visit.address));
         let (slug, tags) = link.unwrap_or((&supposed.slug, &supposed.tags));
         Self {
             supposed,
@@ -278,6 +302,9 @@ impl<'v> Seen<'v> {
             browser: supposed.browser.unwrap_or(agent.browser),
             verdict,
             country: supposed.country.unwrap_or_else(|| explainer.geo.country(visit.address)),
+            region,
+            city,
+            asn,
             local: zone.local(unix_ms),
         }
     }
@@ -333,6 +360,8 @@ impl Facts for Seen<'_> {
         match name {
             Text::Country => self.country.as_ref().map_or_else(Cow::default, |code| String::from_utf8_lossy(code)),
             Text::Continent => self.country.and_then(geo::continent).unwrap_or_default().into(),
+            Text::Region => self.region.into(),
+            Text::City => self.city.into(),
             Text::Device => self.device.into(),
             Text::Os => self.os.into(),
             Text::Browser => self.browser.into(),
@@ -352,6 +381,7 @@ impl Facts for Seen<'_> {
         match name {
             Number::Hour => self.local.hour.into(),
             Number::Weekday => self.local.weekday.into(),
+            Number::Asn => self.asn.into(),
         }
     }
 

@@ -240,7 +240,7 @@ async fn a_visit_is_read_as_the_edge_would_and_what_is_given_wins() {
     assert_eq!(
         answer["facts"],
         json!({
-            "country": "US", "continent": "NA", "device": "mobile", "os": "iOS", "browser": "Safari", "language": "de",
+            "country": "US", "continent": "NA", "region": "", "city": "", "asn": 0, "device": "mobile", "os": "iOS", "browser": "Safari", "language": "de",
             "referrer": "https://News.x:8443/a", "referrer_domain": "news.x", "source": "s", "external_click_id": "a b",
             "date": "2026-11-21", "hour": 0, "weekday": 6, "class": "head", "reasons": ["method_head"], "is_bot": false,
             "slug": "spring", "domain": "go.example", "tags": ["vip"], "ip": "8.8.8.8", "cookie": {"seen": "1"},
@@ -344,4 +344,39 @@ async fn an_unsaved_campaign_is_explained_and_not_kept() {
     let looping = json!({"document": {"fallback_url": "https://go.example/x"}});
     let refused = bench.api("POST", "/explain", &looping.to_string()).await;
     assert_eq!(refused.assert_problem(422, "invalid_fields"), ["/document/fallback_url"]);
+}
+
+#[tokio::test]
+async fn regions_cities_and_networks_are_as_given_and_a_missing_file_is_told() {
+    let bench = Bench::new().await;
+    let document = json!({"rules": [{"name": "berlin", "when": "region == 'BE' && city == 'Berlin' && asn == 3320",
+        "to": [{"url": "https://a.x/{region}/{city}/{asn}"}]}], "fallback_url": "https://f.x/"});
+    let given = json!({"region": "BE", "city": "Berlin", "asn": 3320});
+    let answer = bench.explain_document(document.clone(), given).await;
+    assert_eq!(answer["decision"]["destination"], "https://a.x/BE/Berlin/3320");
+    let warnings = answer["warnings"].as_array().unwrap();
+    assert!(warnings.len() == 2 && warnings[0].as_str().unwrap().contains("geo.city"), "{warnings:?}");
+    let unknown = bench.explain_document(document, json!({"ip": "8.8.8.8"})).await;
+    assert_eq!(unknown["rules"][0]["why"][2]["found"], json!({"asn": 0}));
+    let none = bench
+        .explain_document(
+            json!({"rules": [{"name": "r", "when": "country == 'DE'", "to": to(&[("a", 1)])}]}),
+            json!({}),
+        )
+        .await;
+    assert_eq!(none["warnings"], json!([]));
+    let macros = bench.explain_document(json!({"fallback_url": "https://f.x/?a={asn}"}), json!({})).await;
+    assert_eq!(macros["warnings"].as_array().unwrap().len(), 1, "a destination asks too");
+    let wrong = bench
+        .api(
+            "POST",
+            "/explain",
+            &json!({"document": {"fallback_url": "https://f.x/"},
+        "visit": {"asn": -1, "city": "x".repeat(201), "region": 7}})
+            .to_string(),
+        )
+        .await;
+    let pointers: Vec<_> =
+        wrong.json()["errors"].as_array().unwrap().iter().map(|e| e["pointer"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(pointers, ["/visit/region", "/visit/city", "/visit/asn"]);
 }

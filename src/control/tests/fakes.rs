@@ -128,7 +128,7 @@ pub(super) fn clicks() -> Vec<StoredClick> {
         let click = json!({
             "click_id": id, "ts": "2023-11-14T22:13:20.000Z", "org": "default", "campaign": "", "domain": "*", "link": "a", "path": "",
             "rule": "", "variant": "", "destination": "https://a.example/", "status": 302, "external_click_id": "", "source": "",
-            "class": "human", "reasons": [], "dedup": "unique", "fraud_score": 0, "country": "", "device": "", "os": "",
+            "class": "human", "reasons": [], "dedup": "unique", "fraud_score": 0, "country": "", "region": "", "city": "", "asn": 0, "device": "", "os": "",
             "browser": "", "language": "", "referrer": "", "ua": "", "ip": "", "privacy": "full", "query": {},
             "route_version": 1, "node": "n",
             "batch_id": "",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::catalog::agents::Agent;
+use crate::catalog::geo::Place;
 use crate::config;
 use crate::pipeline::dead_letter::{Refusal, RefusedRow};
 use crate::pipeline::{Batch, Label, Row, Store};
@@ -318,6 +319,7 @@ async fn insert(store: &ScriptedStore, clicks: std::ops::Range<u8>) {
         Row {
             frame: frame.into(),
             country: None,
+            place: Place::default(),
             class: crate::click::Class::Human,
             reasons: Default::default(),
             fraud_score: 0,

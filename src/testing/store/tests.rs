@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::catalog::agents::Agent;
+use crate::catalog::geo::Place;
 use crate::click::{Class, Privacy, Reasons};
 
 fn batch(ids: std::ops::Range<u64>) -> Batch {
@@ -35,6 +36,7 @@ fn batch(ids: std::ops::Range<u64>) -> Batch {
         Row {
             frame: frame.into(),
             country: None,
+            place: Place::default(),
             class: Class::Human,
             reasons: Reasons::default(),
             fraud_score: 0,
