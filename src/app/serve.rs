@@ -27,6 +27,7 @@ use crate::pipeline::breaker::Breaker;
 use crate::pipeline::dead_letter::{Actor, Shelf};
 use crate::pipeline::delivery::{Delivery, Refusals};
 use crate::pipeline::ledger::Ledger;
+use crate::pipeline::memory::Memory;
 use crate::pipeline::pace::Pace;
 use crate::pipeline::worker::{Drain, Ended};
 use crate::segment::{Disk, RealDisk};
@@ -215,9 +216,18 @@ impl Node {
         tokio::spawn(monitor.run());
 
         let (drain, _) = watch::channel(Drain::No);
-        let kept = Arc::clone(&ledger);
-        let maker =
-            WorkerMaker { config: config.clone(), backends, facts, delivery, ledger: kept, clock, metrics, runtimes };
+        let memory = Memory::new(config.classify.rules().memory, Arc::clone(&config.data_centres));
+        let maker = WorkerMaker {
+            config: config.clone(),
+            backends,
+            facts,
+            memory: Arc::new(memory),
+            delivery,
+            ledger: Arc::clone(&ledger),
+            clock,
+            metrics,
+            runtimes,
+        };
         let workers = maker.start_all(followers, &drain)?;
         let adopting = maker.adopt(orphans, drain.subscribe())?;
         lock.announce(control_address, edge_address)?;

@@ -15,6 +15,7 @@ use crate::handoff::{Follower, Orphan};
 use crate::pipeline::delivery::Delivery;
 use crate::pipeline::enrich::Enricher;
 use crate::pipeline::ledger::Ledger;
+use crate::pipeline::memory::Memory;
 use crate::pipeline::worker::{self, Drain, Ended, Worker};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pools::Pooled;
@@ -50,6 +51,7 @@ pub(super) struct WorkerMaker {
     pub(super) config: Config,
     pub(super) backends: Arc<Backends>,
     pub(super) facts: Facts,
+    pub(super) memory: Arc<Memory>,
     pub(super) delivery: Arc<Delivery>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) clock: Arc<dyn Clock>,
@@ -61,7 +63,7 @@ impl WorkerMaker {
     /// A worker for this follower, counted in shard `index`. To be called on the thread that will run it.
     fn make(&self, follower: Follower, index: usize) -> anyhow::Result<Worker> {
         let parts = worker::Parts {
-            enricher: self.facts.enricher(),
+            enricher: self.facts.enricher().remembering(Arc::clone(&self.memory)),
             deduper: self.backends.deduper(self.runtimes, &self.metrics)?,
             store: self.backends.store(self.runtimes, self.metrics.pool(Pooled::ClickHouse))?,
             delivery: Arc::clone(&self.delivery),

@@ -42,6 +42,23 @@ impl Network {
             _ => false,
         }
     }
+
+    /// Whether it is one of IPv4 addresses.
+    #[must_use]
+    pub const fn is_ipv4(&self) -> bool {
+        self.base.is_ipv4()
+    }
+
+    /// Its first and its last address, as numbers.
+    #[must_use]
+    pub fn range(&self) -> (u128, u128) {
+        let (base, bits) = match self.base {
+            IpAddr::V4(base) => (u128::from(u32::from(base)), 32),
+            IpAddr::V6(base) => (u128::from(base), 128),
+        };
+        let rest = u128::MAX.checked_shr(128 - (bits - u32::from(self.prefix))).unwrap_or(0);
+        (base & !rest, base | rest)
+    }
 }
 
 impl fmt::Display for Network {
@@ -87,6 +104,23 @@ mod tests {
         assert!(holds("::/0", "2001:db9::1"));
         assert!(holds("192.0.2.7", "192.0.2.7") && !holds("192.0.2.7", "192.0.2.8"));
         assert!("10.0.0.0/33".parse::<Network>().is_err() && "ten/8".parse::<Network>().is_err());
+    }
+
+    #[test]
+    fn a_network_begins_and_ends_where_its_addresses_do() {
+        for (network, first, last) in [
+            ("10.1.2.3/8", "10.0.0.0", "10.255.255.255"),
+            ("192.0.2.7", "192.0.2.7", "192.0.2.7"),
+            ("0.0.0.0/0", "0.0.0.0", "255.255.255.255"),
+            ("2001:db8::1/32", "2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("::/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ] {
+            let number = |text: &str| match text.parse().unwrap() {
+                IpAddr::V4(v4) => u128::from(u32::from(v4)),
+                IpAddr::V6(v6) => u128::from(v6),
+            };
+            assert_eq!(network.parse::<Network>().unwrap().range(), (number(first), number(last)), "{network}");
+        }
     }
 
     #[test]

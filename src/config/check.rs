@@ -141,6 +141,7 @@ impl Keys {
             },
             geo: self.geo(),
             classify: self.classify(),
+            data_centres: self.data_centres(),
             privacy: self.privacy(),
             log: self.log(),
         };

@@ -6,12 +6,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::check::Keys;
 use super::layers::Layers;
-use super::units::{MIB, Value, list, number, text, word};
+use super::units::{MIB, Value, list, number, text, time, word};
 use super::{Problems, file};
-use crate::click::class::{AgentWord, Classifier, Reasons, Rules};
+use crate::click::class::{AgentWord, Classifier, Memory, Reasons, Rules};
 
 /// As shipped, and the only source of defaults.
 const RULES: &str = include_str!("../../config/classify.toml");
@@ -48,7 +49,7 @@ impl Keys {
     /// The classifier by the rules that `classify.rules` names; by the shipped ones where there is a problem, until it is
     /// told.
     pub(super) fn classify(&mut self) -> Arc<Classifier> {
-        let (path, content) = self.get("classify.rules", text(read));
+        let (path, content) = self.get("classify.rules", text(|path| file::text(path, BYTES_MAX)));
         match check(path, &content) {
             Ok(rules) => Arc::new(Classifier::new(rules)),
             Err(Problems(problems)) => {
@@ -75,9 +76,42 @@ impl Keys {
             agent_bytes_min: self.get("agent_bytes_min", number(0..=60)),
             chrome_fetch_metadata_from: self.get("chrome_fetch_metadata_from", number(80..=100_000)),
             words: self.words(),
+            memory: self.memory(),
         };
         self.adding_up(&rules);
+        self.never_found(&rules);
         rules
+    }
+
+    fn memory(&mut self) -> Memory {
+        let seconds = Duration::from_secs;
+        Memory {
+            // A counter holds 2^20 - 1 for half a minute.
+            address_per_minute: self.get("velocity.address_per_minute", number(0..=1_000_000)),
+            link_per_minute: self.get("velocity.link_per_minute", number(0..=1_000_000)),
+            // 64 bytes each, for both sketches together: 64 KiB to 256 MiB.
+            counters: self.get("velocity.counters", number(1_024..=4_194_304)),
+            // Seven bits count them.
+            heads_min: self.get("preview_pattern.heads_min", number(0..=100)),
+            heads_within_ms: self.get("preview_pattern.within", time(seconds(2)..=seconds(600))).as_millis() as u64,
+            // 8 bytes each.
+            pairs: self.get("preview_pattern.pairs", number(1_024..=4_194_304)),
+        }
+    }
+
+    /// What is enforced and never looked for says what does not happen.
+    fn never_found(&mut self, rules: &Rules) {
+        let Memory { address_per_minute, link_per_minute, heads_min, .. } = rules.memory;
+        for (reason, name, key, from) in [
+            (Reasons::VELOCITY_ADDRESS, "velocity_address", "velocity.address_per_minute", address_per_minute),
+            (Reasons::VELOCITY_LINK, "velocity_link", "velocity.link_per_minute", link_per_minute),
+            (Reasons::PREVIEW_PATTERN, "preview_pattern", "preview_pattern.heads_min", heads_min.into()),
+        ] {
+            let tier = format!("reasons.{name}.tier");
+            self.relation(&[&tier, key], from > 0 || !rules.enforced.has(reason), || {
+                format!("is enforced and never found: {key} is 0 (never)")
+            });
+        }
     }
 
     fn words(&mut self) -> Vec<AgentWord> {
@@ -118,15 +152,6 @@ impl Keys {
             )
         });
     }
-}
-
-/// Path and content of the operator's file; both empty when there is none.
-fn read(path: &str) -> Result<(PathBuf, String), String> {
-    if path.is_empty() {
-        return Ok(Default::default());
-    }
-    let content = String::from_utf8(file::content(path, BYTES_MAX)?).map_err(|_| "the file is not UTF-8")?;
-    Ok((path.into(), content))
 }
 
 fn words(value: &Value) -> Result<Vec<String>, String> {
@@ -231,6 +256,16 @@ mod tests {
                 "1: agents.scanner.enforce = [\"a123\", \"b123\", \"c123\", \"d123\", \"e123\", \"f123\", \"g123\", \"h123\", ...]: \
                  \"i\" is not a word",
             ),
+            (
+                "reasons.preview_pattern.tier = \"enforce\"\npreview_pattern.heads_min = 0",
+                "1: reasons.preview_pattern.tier = \"enforce\": is enforced and never found: preview_pattern.heads_min is 0",
+            ),
+            (
+                "bot_from = 30\nreasons.velocity_link = { weight = 30, tier = \"enforce\" }\nvelocity.link_per_minute = 0",
+                "2: reasons.velocity_link.tier = \"enforce\": is enforced and never found: velocity.link_per_minute is 0",
+            ),
+            ("velocity.counters = 1000", "1: velocity.counters = 1000: must be 1024 to 4194304"),
+            ("preview_pattern.within = \"1s\"", "1: preview_pattern.within = \"1s\": must be 2s to 10m"),
             ("= 1", "1: is not TOML: "),
         ] {
             let told = told(content);

@@ -12,6 +12,7 @@ mod file;
 mod geo;
 mod ingress;
 mod layers;
+mod networks;
 mod privacy;
 mod problem;
 mod relations;
@@ -35,7 +36,7 @@ pub use units::Secret;
 
 use crate::click::address::Network;
 use crate::click::privacy::Policy as PrivacyPolicy;
-use crate::click::{Classifier, OwnHosts};
+use crate::click::{Classifier, Networks, OwnHosts};
 
 /// The commented defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -81,6 +82,8 @@ pub struct Config {
     pub geo: Geo,
     /// Who clicked: the rules of `classify.rules`.
     pub classify: Arc<Classifier>,
+    /// The networks of data centres: `classify.networks`.
+    pub data_centres: Arc<Networks>,
     /// What is kept of a visitor.
     pub privacy: Privacy,
     /// Log lines.

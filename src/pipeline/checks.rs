@@ -92,7 +92,8 @@ impl Checks {
                 claims.push(Claim { fingerprint, id: click.id });
                 claimants.push(rows.len());
             }
-            let row = enricher.enrich(&click).row(frame, Label::Unknown);
+            let observed = enricher.observe(&click);
+            let row = enricher.enrich(&click, observed).row(frame, Label::Unknown);
             rows.push(Labelled { row: Some(row), unix_ms, end });
         }
         self.clicks += rows.len();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::memory::Memory;
 use super::{Label, Row};
 use crate::catalog::AgentMemo;
 use crate::catalog::agents::{Agent, Agents};
@@ -15,12 +16,14 @@ use crate::click::{Class, Click, Reasons};
 pub struct Enricher {
     agents: AgentMemo,
     geo: Arc<Geo>,
+    memory: Option<Arc<Memory>>,
 }
 
 impl Clone for Enricher {
-    /// With the same data and an empty memo.
+    /// With the same data and memory, and an empty memo.
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(self.agents.agents()), Arc::clone(&self.geo))
+        let memory = self.memory.clone();
+        Self { memory, ..Self::new(Arc::clone(self.agents.agents()), Arc::clone(&self.geo)) }
     }
 }
 
@@ -45,23 +48,38 @@ impl Enricher {
     /// With shared data and a memo of its own.
     #[must_use]
     pub fn new(agents: Arc<Agents>, geo: Arc<Geo>) -> Self {
-        Self { agents: AgentMemo::new(agents), geo }
+        Self { agents: AgentMemo::new(agents), geo, memory: None }
+    }
+
+    /// With what the workers of this process remember together.
+    #[must_use]
+    pub fn remembering(self, memory: Arc<Memory>) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     /// Names the data: the same number, the same facts.
     #[must_use]
     pub fn facts(&self) -> u64 {
-        self.geo.version() ^ self.agents.agents().version().rotate_left(32)
+        let networks = self.memory.as_ref().map_or(0, |memory| memory.version());
+        self.geo.version() ^ self.agents.agents().version().rotate_left(32) ^ networks.rotate_left(16)
     }
 
-    /// What is known of this click. Derived from its frame and named data alone.
-    pub fn enrich(&mut self, click: &Click<'_>) -> Enriched {
+    /// What follows from the clicks before this one, which is remembered from now on: once for each click. Nothing without
+    /// a memory.
+    #[must_use]
+    pub fn observe(&self, click: &Click<'_>) -> Reasons {
+        self.memory.as_ref().map_or(Reasons::default(), |memory| memory.observe(click))
+    }
+
+    /// What is known of this click. Derived from its frame, what was [observed](Self::observe) of it, and named data alone.
+    pub fn enrich(&mut self, click: &Click<'_>, observed: Reasons) -> Enriched {
         let agent = match &click.privacy.agent {
             Some(told) => Agent::told(told),
             None => self.agents.read(click.ua),
         };
+        let classifier = self.agents.agents().classifier();
         let Verdict { class, reasons, fraud_score } =
-            self.agents.agents().classifier().classify(click.head, click.prefetch, click.marks, agent.reasons);
+            classifier.classify_with(observed, click.head, click.prefetch, click.marks, agent.reasons);
         let country = click.country.or_else(|| click.address.and_then(|address| self.geo.country(address)));
         let place = click.address.map(|address| self.geo.place(address)).unwrap_or_default();
         Enriched { country, place, class, reasons, fraud_score, agent }
@@ -96,5 +114,22 @@ mod tests {
         assert_eq!(facts(shipped_classifier()), facts(Arc::new(Classifier::new(rules.clone()))));
         rules.weights[0] += 1;
         assert_ne!(facts(shipped_classifier()), facts(Arc::new(Classifier::new(rules))));
+    }
+
+    #[test]
+    fn other_networks_of_data_centres_are_other_facts_and_copies_share_the_memory() {
+        let (agents, geo) = (Arc::new(Agents::new().unwrap()), Arc::new(Geo::new().unwrap()));
+        let limits = shipped_classifier().rules().memory;
+        let with = |networks: &[&str]| {
+            let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
+            let memory = Arc::new(Memory::new(limits, Arc::new(networks)));
+            Enricher::new(Arc::clone(&agents), Arc::clone(&geo)).remembering(memory)
+        };
+        let (none, some) = (with(&[]), with(&["192.0.2.0/24"]));
+        assert_ne!(none.facts(), some.facts());
+        assert_eq!(none.facts(), Enricher::new(Arc::clone(&agents), Arc::clone(&geo)).facts());
+        let copy = some.clone();
+        assert_eq!(copy.facts(), some.facts());
+        assert!(Arc::ptr_eq(copy.memory.as_ref().unwrap(), some.memory.as_ref().unwrap()));
     }
 }

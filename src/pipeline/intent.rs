@@ -1,11 +1,12 @@
 //! Intents: a batch is frozen on disk before it is sent, so that a restart sends the same batch, under the same token and
-//! with the same labels, and no second one with other borders.
+//! with the same labels and observations, and no second one with other borders.
 //!
 //! ```text
 //! <run>/<core>-<start>.intent
-//! magic "TRLINTN1" | batch id 16 | start u64 | end u64 | facts u64 | rows u32 | a label for each row u8 | crc32
+//! magic "TRLINTN1" | batch id 16 | start u64 | end u64 | facts u64 | rows u32 | a byte for each row | crc32
+//! byte: what was observed of the click, `Reasons::worker_bits`, 4 bits | its label 4 bits
 //! ```
-//! `start` and `end` are positions of the journal; `facts` names the data that country, agent and class were derived
+//! Where nothing was observed, as before there was anything that could be, the byte is the label. `start` and `end` are positions of the journal; `facts` names the data that country, agent and class were derived
 //! from. An intent stays until the checkpoint has passed its end, also when its batch was stored long before: so what
 //! lies between the checkpoint and the last intent is frozen without a gap. Bound: `batch.rows_max` bytes each, and as
 //! many as batches lie above the checkpoint.
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::Label;
+use crate::click::Reasons;
 use crate::segment::{Disk, Open, Position, read_again};
 
 const MAGIC: &[u8; 8] = b"TRLINTN1";
@@ -33,8 +35,8 @@ pub struct Intent {
     pub end: Position,
     /// Data that its facts were derived from.
     pub facts: u64,
-    /// A label for each row, in the order of the journal.
-    pub labels: Vec<Label>,
+    /// Of each row the label, and the reasons that only the worker finds; in the order of the journal.
+    pub labels: Vec<(Label, Reasons)>,
 }
 
 impl Intent {
@@ -54,7 +56,7 @@ impl Intent {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&u32::try_from(self.labels.len()).unwrap_or(u32::MAX).to_le_bytes());
-        bytes.extend(self.labels.iter().map(|label| label.index() as u8));
+        bytes.extend(self.labels.iter().map(|(label, observed)| observed.worker_bits() << 4 | label.index() as u8));
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
         let path = self.path(folder, core);
         let file = disk.open(&path, Open::Any)?;
@@ -119,7 +121,8 @@ impl Intent {
         let number = |at: usize| Some(u64::from_le_bytes(body.get(at..at + 8)?.try_into().ok()?));
         let rows = u32::from_le_bytes(body.get(FIXED_BYTES - 4..FIXED_BYTES)?.try_into().ok()?) as usize;
         let labels = body.get(FIXED_BYTES..)?;
-        let labels: Option<Vec<_>> = labels.iter().map(|label| Label::ALL.get(usize::from(*label)).copied()).collect();
+        let row = |byte: &u8| Some((*Label::ALL.get(usize::from(byte & 15))?, Reasons::from_worker_bits(byte >> 4)));
+        let labels: Option<Vec<_>> = labels.iter().map(row).collect();
         Some(Self {
             batch: Uuid::from_bytes(body.get(8..24)?.try_into().ok()?),
             start: Position::from_u64(number(24)?),
@@ -149,7 +152,11 @@ mod tests {
             start: Position { seq: 0, offset: start },
             end: Position { seq: 0, offset: end },
             facts: 7,
-            labels: vec![Label::Unique, Label::Duplicate, Label::Unknown],
+            labels: vec![
+                (Label::Unique, Reasons::default()),
+                (Label::Duplicate, Reasons::OF_WORKER),
+                (Label::Unknown, Reasons::VELOCITY_LINK),
+            ],
         }
     }
 
@@ -168,6 +175,17 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "two of core 1, one of core 11");
         second.remove(&RealDisk, folder.path(), 1).unwrap();
         second.remove(&RealDisk, folder.path(), 1).unwrap();
+    }
+
+    #[test]
+    fn an_intent_of_before_anything_was_observed_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut plain = intent(256, 300);
+        plain.labels = Label::ALL.map(|label| (label, Reasons::default())).to_vec();
+        plain.write(&RealDisk, folder.path(), 0).unwrap();
+        let bytes = std::fs::read(plain.path(folder.path(), 0)).unwrap();
+        assert_eq!(bytes[FIXED_BYTES..FIXED_BYTES + 3], [0, 1, 2], "as it always was");
+        assert_eq!(Intent::decode(&bytes), Some(plain));
     }
 
     #[test]

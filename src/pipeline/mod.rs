@@ -14,6 +14,7 @@ mod drain;
 pub mod enrich;
 pub mod intent;
 pub mod ledger;
+pub mod memory;
 pub mod months;
 pub mod pace;
 pub mod retry;

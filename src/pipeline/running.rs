@@ -15,7 +15,7 @@ use super::ledger::{Account, BATCH_MINUTES_MAX, Minutes};
 use super::sending::Finished;
 use super::worker::{Drain, Ended, Parts};
 use super::{Batch, Row};
-use crate::click::frame;
+use crate::click::{Reasons, frame};
 use crate::failpoint::{self, Point};
 use crate::handoff::{Follower, Item, Step};
 use crate::segment::Position;
@@ -335,7 +335,7 @@ impl Running {
             start: self.frozen_to,
             end,
             facts: self.enricher.facts(),
-            labels: rows.iter().map(|row| row.dedup).collect(),
+            labels: rows.iter().map(|row| (row.dedup, row.reasons.within(Reasons::OF_WORKER))).collect(),
         };
         let (disk, folder, core) = self.place();
         if let Err(error) = intent.write(disk, folder, core) {
@@ -345,7 +345,7 @@ impl Running {
         failpoint::hit(Point::Intent);
         self.frozen_to = end;
         // Here and not where they are enriched: what a cut leaves unfrozen is enriched again, and counted once.
-        rows.iter().for_each(|row| self.parts.metrics.fraud_score.observe(row.fraud_score.into()));
+        rows.iter().for_each(|row| self.parts.metrics.note_class(row.reasons, row.fraud_score));
         let batch = Batch { id: intent.batch, part: 0, node: Arc::clone(&self.parts.node), rows };
         self.start(batch, intent, taken, false);
         true

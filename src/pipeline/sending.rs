@@ -26,7 +26,7 @@ use super::intent::Intent;
 use super::ledger::Minutes;
 use super::worker::Parts;
 use super::{Batch, Row, Sealed, Store, StoreError};
-use crate::click::{Click, ClickId, frame};
+use crate::click::{Click, ClickId, Reasons, frame};
 use crate::clock::Clock;
 use crate::failpoint::{self, Point};
 use crate::handoff::{Item, read_range};
@@ -89,9 +89,8 @@ impl Source {
                 figures.damaged += 1;
                 continue;
             };
-            let found = self.enricher.enrich(&click);
-            let Some(label) = labels.next() else { return Err(not_the_same()) };
-            rows.push(found.row(frame, *label));
+            let Some((label, observed)) = labels.next() else { return Err(not_the_same()) };
+            rows.push(self.enricher.enrich(&click, *observed).row(frame, *label));
         }
         if labels.next().is_some() {
             return Err(not_the_same());
@@ -259,7 +258,8 @@ impl Sending {
 
     fn refused(&self, row: &Row, code: u32, reason: &str) -> Option<RefusedRow> {
         let id = frame::click_id(&row.frame)?;
-        Some(RefusedRow::new(id, row.dedup, code, reason, row.frame.clone(), self.clock.wall_ms()))
+        let refused = RefusedRow::new(id, row.dedup, code, reason, row.frame.clone(), self.clock.wall_ms());
+        Some(RefusedRow { observed: row.reasons.within(Reasons::OF_WORKER), ..refused })
     }
 
     /// The same code as in the batch before: not a matter of the rows.

@@ -12,6 +12,7 @@ use super::metrics::{
 };
 use super::pools::{PoolShard, Pooled};
 use super::shard::{Histogram, Snapshot};
+use crate::click::Reasons;
 use crate::click::privacy::Level;
 
 /// Everything that a scrape adds up.
@@ -218,6 +219,11 @@ impl Shards {
             .enumerate()
             .map(|(i, name)| (name, self.sum_workers(|w| w.labels[i].get())))
             .collect();
+        let reasons: Vec<_> = Reasons::ALL
+            .into_iter()
+            .enumerate()
+            .map(|(i, (_, name))| (name, self.sum_workers(|w| w.class_reasons[i].get())))
+            .collect();
         let claimed_bytes = self.sum_workers(|w| w.claimed_bytes.get());
         let lag_bytes = self.sum_edges(|e| e.journal_bytes.get()).saturating_sub(claimed_bytes);
         let in_flight = [
@@ -232,6 +238,7 @@ impl Shards {
             counter("trellis_dedup_checks_total", "Labels", "result", &labels),
             self.worker_histogram("trellis_dedup_duration_seconds", "One check of a chunk", 1e6, |w| &w.dedup_duration),
             self.worker_histogram("trellis_fraud_score", "Of a click, 0 to 100", 1.0, |w| &w.fraud_score),
+            counter("trellis_class_reasons_total", "Clicks by the reasons of class and score", "reason", &reasons),
             gauge("trellis_work_in_flight", "Clicks at the deduper, batches at the store", "stage", &in_flight),
             gauge(
                 "trellis_batches_parked",

@@ -15,6 +15,7 @@ use super::exposition::{ShardCollector, Shards, describe};
 use super::minutes::MinuteRing;
 use super::pools::{PoolShard, Pooled};
 use super::shard::{Cell, Histogram, LATENCY_US, ROWS, SCORES};
+use crate::click::Reasons;
 use crate::click::privacy::Level;
 
 pub use super::outcomes::{Decided, Found, Outcome};
@@ -110,6 +111,8 @@ pub struct WorkerShard {
     pub dedup_duration: Histogram,
     /// Of each click, counted when its batch is frozen.
     pub fraud_score: Histogram,
+    /// Clicks by the reasons they have, in the order of [`Reasons::ALL`]; counted likewise.
+    pub class_reasons: [Cell; Reasons::ALL.len()],
     /// Clicks of a batch.
     pub batch_rows: Histogram,
     /// One batch, from the first try to stored.
@@ -149,6 +152,7 @@ impl WorkerShard {
             labels: Default::default(),
             dedup_duration: Histogram::new(LATENCY_US),
             fraud_score: Histogram::new(SCORES),
+            class_reasons: Default::default(),
             batch_rows: Histogram::new(ROWS),
             batch_duration: Histogram::new(LATENCY_US),
             batches_in_flight: Cell::default(),
@@ -162,6 +166,16 @@ impl WorkerShard {
             unreadable: Cell::default(),
             claimed_bytes: Cell::default(),
             backlog: Arc::default(),
+        }
+    }
+
+    /// Counts the score and the reasons of a click.
+    pub fn note_class(&self, reasons: Reasons, fraud_score: u8) {
+        self.fraud_score.observe(fraud_score.into());
+        for ((reason, _), cell) in Reasons::ALL.into_iter().zip(&self.class_reasons) {
+            if reasons.has(reason) {
+                cell.add(1);
+            }
         }
     }
 }
@@ -349,7 +363,10 @@ mod tests {
         metrics.edge(1).count(Outcome::Redirected);
         metrics.edge(0).accepted.add(5);
         metrics.worker(1).claimed.add(2);
-        [0, 15, 100].into_iter().for_each(|score| metrics.worker(0).fraud_score.observe(score));
+        let (head, both) = (Reasons::METHOD_HEAD, Reasons::METHOD_HEAD.and(Reasons::PREVIEW_PATTERN));
+        for (reasons, score) in [(Reasons::default(), 0), (head, 15), (both, 100)] {
+            metrics.worker(0).note_class(reasons, score);
+        }
         metrics.edge(1).redirect_duration.observe(60);
         metrics.set_dependency("store", true);
         metrics.breaker(Guarded::Store).state.set(2);
@@ -368,6 +385,9 @@ mod tests {
             "trellis_fraud_score_bucket{le=\"20\"} 2",
             "trellis_fraud_score_bucket{le=\"100\"} 3",
             "trellis_fraud_score_sum 115",
+            "trellis_class_reasons_total{reason=\"method_head\"} 2",
+            "trellis_class_reasons_total{reason=\"preview_pattern\"} 1",
+            "trellis_class_reasons_total{reason=\"velocity_link\"} 0",
             "trellis_dependency_up{dependency=\"store\"} 1",
             "trellis_breaker_state{dependency=\"dedup\"} 0",
             "trellis_breaker_state{dependency=\"store\"} 2",

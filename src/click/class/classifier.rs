@@ -21,6 +21,25 @@ pub struct Rules {
     pub chrome_fetch_metadata_from: u32,
     /// Words of monitors, scanners and previews.
     pub words: Vec<AgentWord>,
+    /// What the worker remembers.
+    pub memory: Memory,
+}
+
+/// How much the worker remembers of clicks, and from where on it says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Clicks a minute from one network; 0: never.
+    pub address_per_minute: u32,
+    /// Clicks a minute on one link; 0: never.
+    pub link_per_minute: u32,
+    /// Counters in each row of a sketch; at least 1.
+    pub counters: u32,
+    /// HEADs that make a pattern together with a GET; 0: never.
+    pub heads_min: u8,
+    /// Milliseconds in which they must come; at least 2.
+    pub heads_within_ms: u64,
+    /// Pairs of network and link that are remembered for it; at least 1.
+    pub pairs: u32,
 }
 
 /// A word that stands in the user agents of a kind of program; case counts.
@@ -110,6 +129,19 @@ impl Classifier {
     /// is a `head`. Among agents: monitor, scanner, preview, bot. At last what only adds up.
     #[must_use]
     pub fn classify(&self, head: bool, prefetch: bool, marks: Marks, agent: AgentReasons) -> Verdict {
+        self.classify_with(Reasons::default(), head, prefetch, marks, agent)
+    }
+
+    /// The same for the record, with what the worker found ([`Reasons::OF_WORKER`]).
+    #[must_use]
+    pub fn classify_with(
+        &self,
+        found: Reasons,
+        head: bool,
+        prefetch: bool,
+        marks: Marks,
+        agent: AgentReasons,
+    ) -> Verdict {
         // A prefetch is no navigation, and a HEAD is made by scripts: there is nothing odd in how they say so.
         let missing = agent.sends_fetch_metadata && marks.has(Marks::TLS) && !marks.has(Marks::FETCH_METADATA);
         let odd = !head && !prefetch && (marks.has(Marks::NO_NAVIGATION) || missing);
@@ -120,7 +152,8 @@ impl Classifier {
             .with(Reasons::ACCEPT_LANGUAGE_MISSING, marks.has(Marks::NO_LANGUAGE))
             .with(Reasons::ACCEPT_ENCODING_MISSING, marks.has(Marks::NO_ENCODING))
             .with(Reasons::HTTP_1_0, marks.has(Marks::HTTP_1_0))
-            .with(Reasons::FETCH_METADATA_ODD, odd);
+            .with(Reasons::FETCH_METADATA_ODD, odd)
+            .and(found.within(Reasons::OF_WORKER));
         let enforced = agent.enforced.and(request.within(self.rules.enforced));
         let reasons = agent.found.and(request);
         Verdict { class: self.class(enforced), reasons, fraud_score: self.score(reasons) }
@@ -132,7 +165,7 @@ impl Classifier {
             (Reasons::PURPOSE_PREFETCH, Class::Prefetch),
             (Reasons::AGENT_MONITOR, Class::Monitor),
             (Reasons::AGENT_SCANNER, Class::Scanner),
-            (Reasons::AGENT_PREVIEW, Class::Preview),
+            (Reasons::AGENT_PREVIEW.and(Reasons::PREVIEW_PATTERN), Class::Preview),
             (Reasons::AGENT_CRAWLER.and(Reasons::AGENT_MISSING), Class::Bot),
         ];
         let decided = ORDER.into_iter().find(|(reasons, _)| enforced.has(*reasons)).map(|(_, class)| class);
@@ -188,6 +221,14 @@ mod tests {
                 word("p", Reasons::AGENT_PREVIEW, true),
                 word("x", Reasons::AGENT_PREVIEW, false),
             ],
+            memory: Memory {
+                address_per_minute: 1,
+                link_per_minute: 1,
+                counters: 1,
+                heads_min: 1,
+                heads_within_ms: 2,
+                pairs: 1,
+            },
         }
     }
 
@@ -251,6 +292,32 @@ mod tests {
     }
 
     #[test]
+    fn what_the_worker_found_is_scored_and_changes_the_class_only_where_it_is_enforced() {
+        let mut rules = rules();
+        let told = |rules: &Rules, found, head| {
+            let verdict = Classifier::new(rules.clone()).classify_with(
+                found,
+                head,
+                false,
+                Marks::default(),
+                AgentReasons::default(),
+            );
+            (verdict.class, names(verdict), verdict.fraud_score)
+        };
+        let shadow = ["data_centre", "velocity_address", "velocity_link", "preview_pattern"];
+        assert_eq!(told(&rules, Reasons::OF_WORKER, false), (Class::Human, shadow.to_vec(), 40));
+        rules.enforced = rules.enforced.and(Reasons::OF_WORKER);
+        assert_eq!(told(&rules, Reasons::PREVIEW_PATTERN, false).0, Class::Preview);
+        assert_eq!(told(&rules, Reasons::PREVIEW_PATTERN, true).0, Class::Head, "the method goes first");
+        let fast = Reasons::VELOCITY_ADDRESS.and(Reasons::DATA_CENTRE);
+        assert_eq!(told(&rules, fast, false).0, Class::Human, "it only adds up, and bot_from is 0");
+        rules.bot_from = 20;
+        assert_eq!(told(&rules, fast, false).0, Class::Bot);
+        assert_eq!(told(&rules, Reasons::VELOCITY_LINK, false).0, Class::Human);
+        assert_eq!(told(&rules, Reasons::AGENT_CRAWLER, false).1, [""; 0], "only those of the worker are taken");
+    }
+
+    #[test]
     fn each_mark_is_its_reason() {
         let classifier = Classifier::new(rules());
         for (mark, reason) in [
@@ -309,13 +376,14 @@ mod tests {
 
     #[test]
     fn other_rules_have_another_number() {
-        let (mut weight, mut tier, mut word) = (rules(), rules(), rules());
+        let (mut weight, mut tier, mut word, mut memory) = (rules(), rules(), rules(), rules());
+        memory.memory.link_per_minute = 2;
         weight.weights[12] = 11;
         tier.words[0].enforced = false;
         word.words[3].word = "y".into();
         let version = |rules| Classifier::new(rules).version();
         assert_eq!(version(rules()), version(rules()));
-        for other in [weight, tier, word] {
+        for other in [weight, tier, word, memory] {
             assert_ne!(version(other), version(rules()));
         }
     }

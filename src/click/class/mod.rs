@@ -3,12 +3,13 @@
 //! A [`Classifier`] holds the rules, which are data (`config/classify.toml`). It goes by one request alone: its method and
 //! purpose, the [`Marks`] that the edge found in its headers, and the [`AgentReasons`] that follow from its user agent.
 //! The edge asks it before the answer, for campaigns, and the worker after it, for the record: the same question gets the
-//! same answer. Pure; bounds: 16 reasons, and as many words as the configuration admits.
+//! same answer. The worker adds what it alone knows ([`Reasons::OF_WORKER`]): how fast clicks follow each other, and which
+//! networks are data centres'. Pure; bounds: 32 reasons, and as many words as the configuration admits.
 
 mod classifier;
 mod marks;
 
-pub use classifier::{AgentReasons, AgentWord, Classifier, Rules, Verdict};
+pub use classifier::{AgentReasons, AgentWord, Classifier, Memory, Rules, Verdict};
 pub use marks::Marks;
 
 /// What kind of client made the request.
@@ -58,7 +59,7 @@ impl Class {
 
 /// Why a click has its class and its score: a set of reasons.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reasons(u16);
+pub struct Reasons(u32);
 
 impl Reasons {
     /// The method was HEAD.
@@ -87,9 +88,17 @@ impl Reasons {
     pub const HTTP_1_0: Self = Self(1 << 11);
     /// `Sec-Fetch-*` headers of something else than a followed link, or none where the browser always sends them.
     pub const FETCH_METADATA_ODD: Self = Self(1 << 12);
+    /// The network of the address is a data centre's.
+    pub const DATA_CENTRE: Self = Self(1 << 13);
+    /// So many clicks a minute from the network of the address.
+    pub const VELOCITY_ADDRESS: Self = Self(1 << 14);
+    /// So many clicks a minute on the link.
+    pub const VELOCITY_LINK: Self = Self(1 << 15);
+    /// A GET and several HEADs of the link from one network within seconds.
+    pub const PREVIEW_PATTERN: Self = Self(1 << 16);
 
     /// Each with its word in the store and in `classify.toml`; the one at place n is bit n.
-    pub const ALL: [(Self, &'static str); 13] = [
+    pub const ALL: [(Self, &'static str); 17] = [
         (Self::METHOD_HEAD, "method_head"),
         (Self::PURPOSE_PREFETCH, "purpose_prefetch"),
         (Self::AGENT_MONITOR, "agent_monitor"),
@@ -103,6 +112,10 @@ impl Reasons {
         (Self::ACCEPT_ENCODING_MISSING, "accept_encoding_missing"),
         (Self::HTTP_1_0, "http_1_0"),
         (Self::FETCH_METADATA_ODD, "fetch_metadata_odd"),
+        (Self::DATA_CENTRE, "data_centre"),
+        (Self::VELOCITY_ADDRESS, "velocity_address"),
+        (Self::VELOCITY_LINK, "velocity_link"),
+        (Self::PREVIEW_PATTERN, "preview_pattern"),
     ];
 
     /// Those that say who an agent is by its words; each word has its own tier.
@@ -114,7 +127,14 @@ impl Reasons {
         .and(Self::ACCEPT_LANGUAGE_MISSING)
         .and(Self::ACCEPT_ENCODING_MISSING)
         .and(Self::HTTP_1_0)
-        .and(Self::FETCH_METADATA_ODD);
+        .and(Self::FETCH_METADATA_ODD)
+        .and(Self::DATA_CENTRE)
+        .and(Self::VELOCITY_ADDRESS)
+        .and(Self::VELOCITY_LINK);
+
+    /// Those that nobody knows before the answer: only the worker finds them, for the record.
+    pub const OF_WORKER: Self =
+        Self::DATA_CENTRE.and(Self::VELOCITY_ADDRESS).and(Self::VELOCITY_LINK).and(Self::PREVIEW_PATTERN);
 
     /// Their words in the store, in a fixed order.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
@@ -139,16 +159,36 @@ impl Reasons {
         Self(self.0 & other.0)
     }
 
-    /// Bit n is the reason at place n of [`Reasons::ALL`]; frames carry them, so a bit never changes its meaning.
+    /// Bit n is the reason at place n of [`Reasons::ALL`], for the first 16: frames carry those of agents, so a bit never
+    /// changes its meaning.
     #[must_use]
     pub const fn bits(self) -> u16 {
-        self.0
+        self.0 as u16
     }
 
     /// Likewise. Bits that this program does not know have no name and no weight.
     #[must_use]
     pub const fn from_bits(bits: u16) -> Self {
-        Self(bits)
+        Self(bits as u32)
+    }
+
+    /// Those of the worker, from bit 0 on; below 16. Intents carry them.
+    #[must_use]
+    pub const fn worker_bits(self) -> u8 {
+        (self.within(Self::OF_WORKER).0 >> Self::OF_WORKER.0.trailing_zeros()) as u8
+    }
+
+    /// Likewise.
+    #[must_use]
+    pub const fn from_worker_bits(bits: u8) -> Self {
+        Self((bits as u32) << Self::OF_WORKER.0.trailing_zeros()).within(Self::OF_WORKER)
+    }
+
+    /// Those of these words; `None` where one is unknown.
+    #[must_use]
+    pub fn from_names(names: &[impl AsRef<str>]) -> Option<Self> {
+        let one = |name: &str| Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(reason, _)| reason);
+        names.iter().try_fold(Self::default(), |all, name| Some(all.and(one(name.as_ref())?)))
     }
 
     /// With `reason`, if it holds.
@@ -168,6 +208,20 @@ mod tests {
             assert_eq!(reason, Reasons(1 << place), "{name}");
             assert_eq!(reason.names().collect::<Vec<_>>(), [name]);
         }
+    }
+
+    #[test]
+    fn reasons_go_through_names_and_those_of_the_worker_through_four_bits() {
+        for bits in 0..16 {
+            let reasons = Reasons::from_worker_bits(bits);
+            assert_eq!((reasons.worker_bits(), reasons.names().count()), (bits, bits.count_ones() as usize));
+            assert_eq!(Reasons::from_names(&reasons.names().collect::<Vec<_>>()), Some(reasons));
+        }
+        assert_eq!(Reasons::from_worker_bits(0xff), Reasons::OF_WORKER);
+        assert_eq!(Reasons::METHOD_HEAD.and(Reasons::FETCH_METADATA_ODD).worker_bits(), 0);
+        assert_eq!(Reasons::from_names(&["method_head", "method_haed"]), None);
+        let agents = Reasons::OF_WORDS.and(Reasons::AGENT_CRAWLER).and(Reasons::AGENT_MISSING).and(Reasons::AGENT_ODD);
+        assert_eq!(Reasons::from_bits(agents.bits()), agents, "all that frames carry");
     }
 
     #[test]

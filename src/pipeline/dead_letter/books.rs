@@ -118,7 +118,7 @@ impl Shelf {
         self.change(batch, |kept| {
             if let Some(row) = kept.refusal.rows.iter_mut().find(|row| row.click_id == id) {
                 let again = super::RefusedRow::new(id, row.label, code, reason, row.frame.clone(), now_ms);
-                *row = super::RefusedRow { state: row.state, ..again };
+                *row = super::RefusedRow { state: row.state, observed: row.observed, ..again };
             }
             kept.sending.clear();
         })

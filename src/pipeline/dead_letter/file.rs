@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Refusal, RefusedRow, RowState};
-use crate::click::ClickId;
+use crate::click::{ClickId, Reasons};
 use crate::clock::rfc_3339;
 use crate::pipeline::Label;
 
@@ -57,6 +57,9 @@ struct BodyRow {
     time: String,
     state: RowState,
     label: String,
+    /// Not in files of before anything was observed.
+    #[serde(default)]
+    observed: Vec<String>,
     code: u32,
     reason: String,
     refused_at_ms: u64,
@@ -70,6 +73,7 @@ pub(super) fn encode(kept: &Kept) -> Vec<u8> {
         time: rfc_3339(row.click_id.unix_ms()),
         state: row.state,
         label: row.label.name().to_owned(),
+        observed: row.observed.names().map(str::to_owned).collect(),
         code: row.code,
         reason: row.reason.clone(),
         refused_at_ms: row.refused_at_ms,
@@ -130,6 +134,7 @@ fn row(row: BodyRow) -> Option<RefusedRow> {
     Some(RefusedRow {
         click_id: row.click_id.parse().ok()?,
         label: Label::ALL.into_iter().find(|label| label.name() == row.label)?,
+        observed: Reasons::from_names(&row.observed)?.within(Reasons::OF_WORKER),
         code: row.code,
         reason: row.reason,
         frame: Bytes::from(frame),
@@ -159,6 +164,7 @@ mod tests {
         let row = |n: u8, state| RefusedRow {
             click_id: ClickId::new(1_700_000_000_000, &[n; 10]),
             label: Label::ALL[usize::from(n) % 3],
+            observed: Reasons::from_worker_bits(n),
             code: 469,
             reason: "a \"reason\"\n\u{fc}".into(),
             frame: if state == RowState::Waiting { Bytes::from(vec![0, 9, 0xab, 0xff, n]) } else { Bytes::new() },
@@ -206,9 +212,14 @@ mod tests {
             decode(format!("{head}\n{body}").as_bytes())
         };
         assert!(swap("edge-1", "edge-2").is_ok());
-        for (from, to) in
-            [("0009abff00", "0009abff0"), ("0009abff00", "0009abff0x"), ("\"unique\"", "\"both\""), ("waiting", "lost")]
-        {
+        assert_eq!(swap("\"observed\"", "\"not_there\""), Ok(kept()), "as before there was such a field");
+        for (from, to) in [
+            ("0009abff00", "0009abff0"),
+            ("0009abff00", "0009abff0x"),
+            ("\"unique\"", "\"both\""),
+            ("waiting", "lost"),
+            ("data_centre", "data_center"),
+        ] {
             assert!(swap(from, to).is_err(), "{from} -> {to}");
         }
     }

@@ -40,7 +40,7 @@ use uuid::Uuid;
 use self::file::Kept;
 use super::Label;
 use super::intent::read_whole;
-use crate::click::ClickId;
+use crate::click::{ClickId, Reasons};
 use crate::clock::Clock;
 use crate::config;
 use crate::segment::{Disk, Open};
@@ -68,6 +68,8 @@ pub struct RefusedRow {
     pub click_id: ClickId,
     /// What the deduper said: a replay keeps it.
     pub label: Label,
+    /// The reasons that only the worker finds: a replay keeps them too.
+    pub observed: Reasons,
     /// The store's number for the error.
     pub code: u32,
     /// In its words, cut to [`REASON_CHARS_MAX`].
@@ -81,11 +83,12 @@ pub struct RefusedRow {
 }
 
 impl RefusedRow {
-    /// A row that waits from now on.
+    /// A row that waits from now on, and of which nothing was observed.
     #[must_use]
     pub fn new(click_id: ClickId, label: Label, code: u32, reason: &str, frame: Bytes, now_ms: u64) -> Self {
         let reason = reason.chars().take(REASON_CHARS_MAX).collect();
-        Self { click_id, label, code, reason, frame, refused_at_ms: now_ms, state: RowState::Waiting }
+        let (observed, state) = (Reasons::default(), RowState::Waiting);
+        Self { click_id, label, observed, code, reason, frame, refused_at_ms: now_ms, state }
     }
 }
 

@@ -313,7 +313,7 @@ impl DeadLetters {
             let click = Click::decode(&row.frame).map_err(|error| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("the click {}: {error}", row.click_id))
             })?;
-            enriched.push(enricher.enrich(&click).row(row.frame.clone(), row.label));
+            enriched.push(enricher.enrich(&click, row.observed).row(row.frame.clone(), row.label));
         }
         Ok(enriched)
     }
