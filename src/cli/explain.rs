@@ -215,6 +215,11 @@ fn lines(answer: &Value) -> Vec<String> {
         lines.extend(why(campaign));
     }
     lines.push(format!("{:12}{}", "visit", facts(&answer["facts"])));
+    let later: Vec<_> = list(&answer["facts"], "reasons_found_later").iter().filter_map(Value::as_str).collect();
+    if !later.is_empty() {
+        let later = later.join(", ");
+        lines.push(format!("{:12}{}", "not known", cell(&format!("{later}: found after the answer, for the record"))));
+    }
     let rules = list(answer, "rules");
     let width =
         rules.iter().map(|rule| cell(text(rule, "name")).chars().count()).max().unwrap_or(0).max("default".len());

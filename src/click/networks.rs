@@ -131,10 +131,8 @@ mod tests {
 
     #[test]
     fn the_answer_is_that_of_a_search_through_all_networks() {
-        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
-        println!("SEED={seed}");
-        let mut random = fastrand::Rng::with_seed(seed);
-        for _ in 0..50 {
+        for seed in 0..50 {
+            let mut random = fastrand::Rng::with_seed(seed);
             // Within 10.0.0.0/16, so that they meet; none smaller than a piece.
             let texts: Vec<_> =
                 (0..random.u8(1..30)).map(|_| format!("10.0.{}.0/{}", random.u8(..), random.u8(16..=24))).collect();
@@ -142,11 +140,8 @@ mod tests {
             let set: Networks = list.iter().copied().collect();
             for third in 0..=255_u8 {
                 let address = truncate(IpAddr::from([10, 0, third, random.u8(..)]));
-                assert_eq!(
-                    set.cover(address),
-                    list.iter().any(|network| network.contains(address)),
-                    "{address} {list:?}"
-                );
+                let expected = list.iter().any(|network| network.contains(address));
+                assert_eq!(set.cover(address), expected, "SEED={seed}, {address} {list:?}");
             }
         }
     }

@@ -213,3 +213,139 @@ fn a_restart_keeps_scores_and_counts_no_click_again() {
     assert_eq!(told(&by_id(&trellis)["bot"]), json!(["bot", ["agent_crawler"], 60]));
     assert_eq!(trellis.metric("trellis_fraud_score_count"), 0.0);
 }
+
+/// A node behind a proxy, on rules and networks of the operator's.
+fn start_behind_proxy(rules: &str, networks: &str) -> (Trellis, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let (rules, networks) = (path("rules.toml", rules), path("networks.txt", networks));
+    let trellis = Trellis::start_with(&[
+        ("edge.trusted_proxies", "127.0.0.0/8"),
+        ("classify.rules", &rules),
+        ("classify.networks", &networks),
+    ]);
+    trellis.link("a", "https://a.example/");
+    (trellis, folder)
+}
+
+/// A visit from this address, and waits until it is stored: which of two at the same moment is taken up first is up to the
+/// threads.
+fn from(trellis: &Trellis, method: &str, address: &str, id: &str, agent: &str) {
+    let before = trellis.count("")["total"].as_u64().expect("a number");
+    visit(trellis, method, id, &[("User-Agent", agent), ("X-Forwarded-For", address)]);
+    eventually("the click is stored", || trellis.count("")["total"] == before + 1);
+}
+
+#[test]
+fn an_address_over_the_threshold_has_the_reason_and_its_class_only_where_that_is_enforced() {
+    let slow = "velocity.address_per_minute = 3\n";
+    let enforced = "bot_from = 30\nreasons.velocity_address = { weight = 30, tier = \"enforce\" }\n";
+    for (rules, class) in [(slow.to_owned(), "human"), (format!("{enforced}{slow}"), "bot")] {
+        let (trellis, _folder) = start_behind_proxy(&rules, "");
+        from(&trellis, "GET", "198.51.100.7", "first", CHROME);
+        from(&trellis, "GET", "198.51.100.7", "second", GOOGLEBOT);
+        from(&trellis, "GET", "203.0.113.1", "other", CHROME);
+        from(&trellis, "GET", "198.51.100.200", "third", CHROME);
+        from(&trellis, "GET", "198.51.100.7", "fourth", GOOGLEBOT);
+        // Of the same visitor again: a duplicate counts, and keeps its label.
+        from(&trellis, "GET", "198.51.100.7", "first", CHROME);
+        let mut stored = trellis.clicks();
+        stored.sort_by_key(|click| click["click_id"].as_str().map(str::to_owned));
+        let all: Vec<_> = stored.iter().map(|click| json!([click["external_click_id"], told(click)])).collect();
+        let fast = json!([class, ["velocity_address"], 30]);
+        assert_eq!(
+            all,
+            [
+                json!(["first", ["human", [], 0]]),
+                json!(["second", ["bot", ["agent_crawler"], 60]]),
+                json!(["other", ["human", [], 0]]),
+                json!(["third", fast]),
+                json!(["fourth", ["bot", ["agent_crawler", "velocity_address"], 90]]),
+                json!(["first", fast]),
+            ]
+        );
+        assert_eq!((&stored[0]["dedup"], &stored[5]["dedup"]), (&json!("unique"), &json!("duplicate")));
+        assert_eq!(trellis.metric("trellis_class_reasons_total{reason=\"velocity_address\"}"), 3.0);
+        assert_eq!(trellis.metric("trellis_class_reasons_total{reason=\"data_centre\"}"), 0.0);
+    }
+}
+
+#[test]
+fn heads_and_a_get_of_one_network_are_a_preview_where_that_is_enforced_and_no_redirect_changes() {
+    let (trellis, _folder) =
+        start_behind_proxy("preview_pattern.within = \"10m\"\nreasons.preview_pattern.tier = \"enforce\"\n", "");
+    for head in ["one", "two", "three"] {
+        from(&trellis, "HEAD", "198.51.100.7", head, CHROME);
+    }
+    from(&trellis, "GET", "203.0.113.1", "elsewhere", CHROME);
+    from(&trellis, "GET", "198.51.100.9", "get", CHROME);
+    from(&trellis, "HEAD", "198.51.100.9", "four", CHROME);
+    let stored = by_id(&trellis);
+    for (id, expected) in [
+        ("one", json!(["head", ["method_head"], 40])),
+        ("three", json!(["head", ["method_head"], 40])),
+        ("elsewhere", json!(["human", [], 0])),
+        ("get", json!(["preview", ["preview_pattern"], 40])),
+        ("four", json!(["head", ["method_head", "preview_pattern"], 80])),
+    ] {
+        assert_eq!(told(&stored[id]), expected, "{id}");
+    }
+}
+
+#[test]
+fn clicks_of_data_centres_and_fast_links_are_told_and_the_memory_ends_with_the_process() {
+    let (mut trellis, folder) =
+        start_behind_proxy("velocity.link_per_minute = 2\n", "# ours\n198.51.100.0/24\n2001:db8::/32 # a rack\n");
+    from(&trellis, "GET", "198.51.100.7", "v4", CHROME);
+    from(&trellis, "GET", "2001:db8::7", "v6", CHROME);
+    assert_eq!(trellis.stop().code(), Some(0));
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let trellis = Trellis::start_in(
+        trellis.folder(),
+        &[
+            ("edge.trusted_proxies", "127.0.0.0/8"),
+            ("classify.rules", &path("rules.toml")),
+            ("classify.networks", &path("networks.txt")),
+        ],
+    );
+    from(&trellis, "GET", "203.0.113.1", "again", CHROME);
+    let stored = by_id(&trellis);
+    assert_eq!(told(&stored["v4"]), json!(["human", ["data_centre"], 25]));
+    assert_eq!(told(&stored["v6"]), json!(["human", ["data_centre", "velocity_link"], 30]));
+    assert_eq!(told(&stored["again"]), json!(["human", [], 0]));
+}
+
+#[test]
+fn a_click_that_keeps_no_address_has_no_velocity_of_it() {
+    let (trellis, _folder) = start_behind_proxy("velocity.address_per_minute = 1\n", "198.51.100.0/24\n");
+    visit(&trellis, "GET", "gpc", &[("User-Agent", CHROME), ("X-Forwarded-For", "198.51.100.7"), ("Sec-GPC", "1")]);
+    trellis.wait_stored(1);
+    assert!(trellis.clicks().iter().all(|click| told(click) == json!(["human", [], 0])), "{:?}", trellis.clicks());
+}
+
+#[test]
+fn bad_networks_are_told_line_by_line_beside_the_configuration() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+    write("my.toml", "edge.threads = 2000\nclassify.networks = \"networks.txt\"\n");
+    write("networks.txt", "10.0.0.0/8\n10.0.0.0/33\n\n# fine\nAS64496\n");
+    let check = std::process::Command::new(crate::harness::BINARY)
+        .args(["check", "--config", "my.toml"])
+        .current_dir(folder.path())
+        .env_clear()
+        .output()
+        .expect("the program starts");
+    let errors = String::from_utf8_lossy(&check.stderr).into_owned();
+    assert_eq!(check.status.code(), Some(64), "{errors}");
+    for line in [
+        "my.toml:1: edge.threads = 2000: must be 0 to 1024",
+        "networks.txt:2: `10.0.0.0/33`: the prefix length must be 0 to 32",
+        "networks.txt:5: `AS64496` is not a network such as 10.0.0.0/8",
+    ] {
+        assert!(errors.lines().any(|told| told.ends_with(line)), "no line\n{line}\nin\n{errors}");
+    }
+}

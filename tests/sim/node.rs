@@ -23,7 +23,7 @@ use trellis::testing::MemoryBooks;
 
 use crate::deduper::SimDeduper;
 use crate::ledger;
-use crate::plan::{Bug, DATA, Plan, enricher};
+use crate::plan::{Bug, DATA, Plan, enricher, memory};
 use crate::store::SimStore;
 
 /// What lives on when a node ends.
@@ -154,7 +154,7 @@ impl Node {
         let maker = Maker {
             config: config.clone(),
             outside: outside.clone(),
-            enricher: enricher(),
+            enricher: enricher().remembering(memory()),
             delivery,
             ledger: Arc::clone(&ledger),
             clock: Arc::clone(clock),

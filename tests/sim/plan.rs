@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use trellis::catalog::agents::Agents;
 use trellis::catalog::geo::Geo;
-use trellis::config::{Config, JournalSync, Policy, Sources};
+use trellis::click::class;
+use trellis::config::{Config, JournalSync, Policy, Sources, shipped_classifier};
 use trellis::pipeline::enrich::Enricher;
+use trellis::pipeline::memory::Memory;
 use trellis::testing::Fault;
 
 use crate::disk::DiskBug;
@@ -189,6 +191,12 @@ pub(crate) fn enricher() -> Enricher {
     let load = || (Arc::new(Agents::new().expect("agents")), Arc::new(Geo::new().expect("countries")));
     let (agents, geo) = FACTS.get_or_init(load);
     Enricher::new(Arc::clone(agents), Arc::clone(geo))
+}
+
+/// An empty one, as at each start, in which links are soon too fast: what was observed in one life is not in the next.
+pub(crate) fn memory() -> Arc<Memory> {
+    let limits = shipped_classifier().rules().memory;
+    Arc::new(Memory::new(class::Memory { link_per_minute: 5, counters: 16, pairs: 4, ..limits }, Arc::default()))
 }
 
 /// The folder of the run folders.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use trellis::BoxFuture;
-use trellis::click::{Click, ClickId};
+use trellis::click::{Click, ClickId, Reasons};
 use trellis::pipeline::store::{ClickCursor, Difference, Expired};
 use trellis::pipeline::{Batch, ClickFilter, Counts, Label, Payload, Row, Sealed, Store, StoreError, StoredClick};
 use uuid::Uuid;
@@ -83,6 +83,8 @@ struct State {
     raw: BTreeMap<ClickId, Vec<Raw>>,
     /// What was stored under a token, from its first row on.
     tokens: HashMap<String, Vec<ClickId>>,
+    /// Label and reasons of each row of a batch, as they were sent first.
+    sent: HashMap<(Uuid, ClickId), (Label, Reasons)>,
     /// Batches that are stored after so many more calls.
     late: Vec<(u32, Arc<Batch>)>,
     poison: BTreeMap<ClickId, u32>,
@@ -203,6 +205,7 @@ impl State {
         let mood = self.mood;
         let text = || "simulated".to_owned();
         self.inserts += 1;
+        self.compare_with_before(batch);
         self.land();
         if self.strikes(mood.transient) {
             return Err(StoreError::Transient(text()));
@@ -277,6 +280,18 @@ impl State {
             self.raw.entry(*id).or_default().push(raw);
         }
         self.tokens.insert(batch.token(), ids[..rows.max(known.len()).min(ids.len())].to_vec());
+    }
+
+    /// A row that is sent again with its batch says what it said before, also after a restart, which remembers nothing.
+    fn compare_with_before(&mut self, batch: &Batch) {
+        for row in &batch.rows {
+            let Some(id) = trellis::click::frame::click_id(&row.frame) else { continue };
+            let says = (row.dedup, row.reasons);
+            let sent = *self.sent.entry((batch.id, id)).or_insert(says);
+            if sent != says {
+                self.wrong.push(format!("{id} of batch {} was {sent:?}, and is sent as {says:?}", batch.id));
+            }
+        }
     }
 
     fn raw_of(&mut self, batch: &Batch, row: &Row, late: bool) -> Raw {

@@ -350,6 +350,8 @@ impl<'v> Seen<'v> {
             ("cookie".to_owned(), entries(Map::Cookie, cookies)),
             ("tags".to_owned(), self.tags.into()),
             ("reasons".to_owned(), self.verdict.reasons.names().collect()),
+            // They need the clicks before this one, or are found for the record alone: no decision goes by them.
+            ("reasons_found_later".to_owned(), Reasons::OF_WORKER.names().collect()),
         ]);
         shown.into()
     }

@@ -243,6 +243,7 @@ async fn a_visit_is_read_as_the_edge_would_and_what_is_given_wins() {
             "country": "US", "continent": "NA", "region": "", "city": "", "asn": 0, "device": "mobile", "os": "iOS", "browser": "Safari", "language": "de",
             "referrer": "https://News.x:8443/a", "referrer_domain": "news.x", "source": "s", "external_click_id": "a b",
             "date": "2026-11-21", "hour": 0, "weekday": 6, "class": "head", "reasons": ["method_head"], "is_bot": false,
+            "reasons_found_later": ["data_centre", "velocity_address", "velocity_link", "preview_pattern"],
             "slug": "spring", "domain": "go.example", "tags": ["vip"], "ip": "8.8.8.8", "cookie": {"seen": "1"},
             "query": {"source": "s", "click_id": "a b", "é": "&"},
             "header": {"host": "Go.Example", "x-app": "7", "user-agent": PHONE, "accept-language": "de-AT, en", "referer": "https://News.x:8443/a",

@@ -8,8 +8,8 @@
 //!             ^---------- next replay ----------------------- no answer
 //! ```
 //! What is done is on the disk before the next step, and what may be in the store is looked for before it is sent: a
-//! crash anywhere, or a second call, ends in the same state. Rows keep their batch and label; country, agent and class
-//! are read anew. Each action writes one line with `audit=true` to the log. Called by the control API. Bounds: one action a
+//! crash anywhere, or a second call, ends in the same state. Rows keep their batch, their label and what was observed;
+//! country, agent and class are read anew. Each action writes one line with `audit=true` to the log. Called by the control API. Bounds: one action a
 //! batch at a time; [`BATCHES_MAX`] batches, or [`TIME_MAX`] before the last one begins, in one replay of all.
 
 use std::collections::HashSet;

@@ -6,6 +6,7 @@ use super::tests::{Bench, batch, refusal, row};
 use super::*;
 use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
+use crate::click::Reasons;
 use crate::pipeline::StoreError;
 use crate::pipeline::enrich::Enricher;
 use crate::testing::{Fault, Outcome, ScriptedStore};
@@ -43,11 +44,13 @@ fn replay(n: u32) -> String {
 #[tokio::test]
 async fn a_replayed_row_is_stored_once_under_its_batch_with_its_label_and_its_frame_is_forgotten() {
     let (bench, store) = (Bench::new(1), store([]));
-    bench.shelf().refuse(&refusal(1, [row(0, "a"), row(1, "b")])).unwrap();
+    let fast = RefusedRow { observed: Reasons::VELOCITY_LINK, ..row(1, "b") };
+    bench.shelf().refuse(&refusal(1, [row(0, "a"), fast])).unwrap();
     let letters = letters(&bench, &store);
     assert_eq!(letters.replay(batch(1)).await.unwrap(), Replayed { stored: 2, found: 0, waiting: 0 });
     let (token, rows, _) = store.calls().remove(0);
     assert_eq!((token, rows.len(), rows[0].dedup), (replay(1), 2, Label::Duplicate));
+    assert_eq!([0, 1].map(|n: usize| rows[n].reasons.has(Reasons::VELOCITY_LINK)), [false, true]);
     assert_eq!(letters.replay(batch(1)).await.unwrap(), Replayed::default(), "again: nothing to do");
     assert_eq!(store.calls().len(), 1);
     let after = letters.read(batch(1)).await.unwrap();
