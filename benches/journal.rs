@@ -59,6 +59,7 @@ fn click(id: ClickId) -> Click<'static> {
         fingerprint: Some(Fingerprint(*id.as_bytes())),
         head: false,
         prefetch: false,
+        bound: false,
         marks: Default::default(),
         status: 302,
         route_version: 1,

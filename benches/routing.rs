@@ -6,13 +6,17 @@
 use std::borrow::Cow;
 use std::hint::black_box;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::{Value, json};
-use trellis::click::campaign::{Campaign, Turn, Turns};
+use trellis::catalog::Caps;
+use trellis::click::campaign::{Campaign, Tally, Turn};
+use trellis::click::cap::Place;
 use trellis::click::condition::{Condition, Facts, Map, Number, Text};
 use trellis::click::template::Values;
-use trellis::click::{ClickId, OwnHosts, Visit};
+use trellis::click::{Cap, ClickId, OwnHosts, Visit};
+use trellis::clock::SystemClock;
 
 /// A desktop visit from Austria.
 struct Fixed;
@@ -50,7 +54,7 @@ impl Facts for Fixed {
 #[derive(Default)]
 struct OneTurn(Turn);
 
-impl Turns for OneTurn {
+impl Tally for OneTurn {
     fn turn(&mut self, _: &Campaign, _: usize) -> &mut Turn {
         &mut self.0
     }
@@ -124,6 +128,79 @@ fn choose(c: &mut Criterion) {
     }
 }
 
+/// One thread's part of real gates.
+#[derive(Default)]
+struct Gates(Turn);
+
+impl Tally for Gates {
+    fn turn(&mut self, _: &Campaign, _: usize) -> &mut Turn {
+        &mut self.0
+    }
+
+    fn is_open(&self, cap: &Cap) -> bool {
+        cap.gate.is_open(0, 1)
+    }
+
+    fn take(&mut self, cap: &Cap) -> bool {
+        cap.gate.take(0, 1).is_some()
+    }
+}
+
+/// With gates for four threads; of destinations every third is closed.
+fn gated(document: Value) -> Campaign {
+    let caps = Caps::new(4, 100_000, false, Arc::new(SystemClock::new()));
+    let mut campaign = campaign(document);
+    caps.adopt_campaign(&mut campaign);
+    caps.publish();
+    let mut number = 0;
+    campaign.for_each_cap(|_, cap| {
+        number += 1;
+        if number % 3 == 0 {
+            cap.gate.lower(1, u64::from(u32::MAX));
+        }
+    });
+    campaign
+}
+
+fn capped(c: &mut Criterion) {
+    let cap = json!({"limit": 1_000_000_000, "per": "total"});
+    let with_caps = |to: Value| -> Value {
+        let with = |mut one: Value| {
+            one["cap"] = cap.clone();
+            one
+        };
+        to.as_array().expect("a list").iter().cloned().map(with).collect()
+    };
+    let mut gates = Gates::default();
+    for strategy in ["weighted", "round_robin", "priority"] {
+        let (campaign, mut key) =
+            (gated(json!({"rules": [{"name": "r", "strategy": strategy, "to": with_caps(to(1000))}]})), 0_u64);
+        c.bench_function(&format!("{strategy} among 1,000 with caps"), |b| {
+            b.iter(|| {
+                key += 1;
+                campaign.decide(black_box(&Fixed), key, &mut gates).variant().len()
+            });
+        });
+    }
+    let rule = |n: usize| {
+        json!({"name": format!("r{n}"), "to": with_caps(to(3)), "cap": cap,
+            "when": format!("country in [\"DE\", \"AT\"] && device == \"desktop\" && query.utm_source != \"mail-{n}\"")})
+    };
+    let rules: Vec<_> = (0..5).map(rule).collect();
+    let (mut campaign, mut key) = (gated(json!({"rules": rules, "default": to(3)})), 0_u64);
+    // Four rules are at their caps: the fifth takes the visit.
+    campaign.for_each_cap(|place, cap| match place {
+        Place::Rule(_, "r4") | Place::Destination(..) => cap.gate.raise(1, 1_000_000_000),
+        _ => cap.gate.lower(1, u64::from(u32::MAX)),
+    });
+    c.bench_function("decide, 5 rules with caps", |b| {
+        b.iter(|| {
+            key += 1;
+            campaign.decide(black_box(&Fixed), key, &mut gates).variant().len()
+        });
+    });
+}
+
 fn save(c: &mut Criterion) {
     c.bench_function("parse a condition", |b| {
         b.iter(|| {
@@ -132,5 +209,5 @@ fn save(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, decide, choose, save);
+criterion_group!(benches, decide, choose, capped, save);
 criterion_main!(benches);

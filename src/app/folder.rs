@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parts::Backends;
 use super::workers::Facts;
-use super::{books, letters};
+use super::{books, caps, letters};
 use crate::catalog::{Campaigns, Domains, Links};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secret, StoreBackend};
@@ -213,18 +213,21 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     }
     let own = config.edge.own_hosts(None);
     let catalog = backends.catalog()?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    // Their locks are held by this process as long as the folder is open.
+    let orphans = Orphan::find(&disk, &config.data_dir).context("the journal folder cannot be read")?;
+    // Without edge threads: it shows what is counted, and counts nothing.
+    let caps = caps::open(config, &*catalog, &orphans, 0, &clock).await?;
     let max = config.catalog;
     let domains = Domains::open(Arc::clone(&catalog) as _, own, max.domains_max, Arc::clone(&clock)).await?;
     let domains = Arc::new(domains);
     let links = Links::open(Arc::clone(&catalog) as _, Arc::clone(&domains), max.links_max, Arc::clone(&clock)).await?;
     let campaigns = Campaigns::open(catalog, Arc::clone(&domains), max.campaigns_max, Arc::clone(&clock)).await?;
+    let (links, campaigns) = (links.with_caps(Arc::clone(&caps))?, campaigns.with_caps(Arc::clone(&caps))?);
     let links = Arc::new(links);
     let counted = Arc::clone(&links);
     let metrics = Metrics::new(0, 0, &[], move || counted.len())?;
     let shelf = letters::shelf(config, &clock, &metrics)?;
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    // Their locks are held by this process as long as the folder is open.
-    let orphans = Orphan::find(&disk, &config.data_dir).context("the journal folder cannot be read")?;
     let ledger = books::open(config, &shelf, &orphans, &clock, &metrics).context("the ledger cannot be used")?;
     // Most commands need no facts about clicks.
     let (classifier, files) = (Arc::clone(&config.classify), config.geo);
@@ -244,6 +247,7 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         links,
         campaigns: Arc::new(campaigns),
         domains,
+        caps,
         explainer: Arc::new(move || explainer().map_err(|error| format!("{error:#}"))),
         dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::CommandLine),
         actor: Actor::CommandLine,

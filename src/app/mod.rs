@@ -8,6 +8,7 @@
 
 mod backup;
 mod books;
+mod caps;
 mod expiry;
 mod folder;
 mod letters;

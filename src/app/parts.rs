@@ -8,11 +8,13 @@ use anyhow::Context as _;
 use crate::backend::clickhouse::{self, ClickHouseStore};
 use crate::backend::memory::MemoryDeduper;
 use crate::backend::redis::{self, RedisDeduper};
+use crate::backend::redis_caps::RedisCaps;
 use crate::backend::sqlite_catalog::SqliteCatalog;
 use crate::backend::sqlite_clicks::SqliteClicks;
 use crate::clock::Clock;
 use crate::config::{Config, DedupBackend, StoreBackend};
 use crate::pipeline::breaker::Breaker;
+use crate::pipeline::caps::CapExchange;
 use crate::pipeline::{Deduper, Store};
 use crate::telemetry::metrics::{Guarded, Metrics};
 use crate::telemetry::pools::{PoolShard, Pooled};
@@ -72,6 +74,18 @@ impl Backends {
                 let parts = redis::Parts { retry, breaker, clock, metrics: metrics.pool(Pooled::Redis) };
                 let deduper = RedisDeduper::new(&self.config.redis, &self.config.dedup, runtimes, parts);
                 Ok(Arc::new(deduper.map_err(|error| anyhow::anyhow!("redis.url is not usable: {error}"))?))
+            }
+        }
+    }
+
+    /// Where nodes share their caps: there where they share what is unique. `None` for the only node.
+    pub(super) fn cap_exchange(&self, metrics: &Metrics) -> anyhow::Result<Option<Arc<dyn CapExchange>>> {
+        let Config { redis, node, .. } = &self.config;
+        match self.config.dedup.backend {
+            DedupBackend::Memory => Ok(None),
+            DedupBackend::Redis => {
+                let exchange = RedisCaps::new(redis, node, Arc::clone(&self.clock), metrics.pool(Pooled::Redis));
+                Ok(Some(Arc::new(exchange.map_err(|error| anyhow::anyhow!("redis.url is not usable: {error}"))?)))
             }
         }
     }

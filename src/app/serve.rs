@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::books::{self, Keeping};
+use super::caps;
 use super::expiry;
 use super::folder::{self, FolderLock};
 use super::letters;
@@ -110,25 +111,29 @@ impl Node {
         let backends = Arc::new(Backends::new(&config, Arc::clone(&clock)));
         let own = config.edge.own_hosts(None);
         let catalog = backends.catalog()?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let orphans = Orphan::find(&disk, &config.data_dir).context("the journal folder cannot be read")?;
+        let caps = caps::open(&config, &*catalog, &orphans, config.edge.threads, &clock).await?;
         let max = config.catalog;
         let domains = Domains::open(Arc::clone(&catalog) as _, own, max.domains_max, Arc::clone(&clock)).await?;
         let domains = Arc::new(domains);
         let links =
             Links::open(Arc::clone(&catalog) as _, Arc::clone(&domains), max.links_max, Arc::clone(&clock)).await?;
-        let links = Arc::new(links);
-        let campaigns = Campaigns::open(catalog, Arc::clone(&domains), max.campaigns_max, Arc::clone(&clock)).await?;
-        let campaigns = Arc::new(campaigns);
+        let links = Arc::new(links.with_caps(Arc::clone(&caps))?);
+        let campaigns =
+            Campaigns::open(Arc::clone(&catalog) as _, Arc::clone(&domains), max.campaigns_max, Arc::clone(&clock))
+                .await?;
+        let campaigns = Arc::new(campaigns.with_caps(Arc::clone(&caps))?);
         let facts = Facts::load(&config.classify, &config.geo)?;
         let counted = Arc::clone(&links);
         let metrics =
             Metrics::new(config.edge.threads, config.queue.groups_max, &monitor::NAMES, move || counted.len())?;
         let metrics = Arc::new(metrics);
 
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let orphans = Orphan::find(&disk, &config.data_dir).context("the journal folder cannot be read")?;
         let shelf = letters::shelf(&config, &clock, &metrics)?;
         let ledger = books::open(&config, &shelf, &orphans, &clock, &metrics).context("the ledger cannot be used")?;
         let (run, doors) = Run::begin(&disk, &config, &metrics, &clock).context("the journal cannot be made")?;
+        caps.begin_run(&run.folder().file_name().unwrap_or_default().to_string_lossy());
         ledger.begin_run(run.folder(), (0..config.edge.threads).map(|core| metrics.edge(core)))?;
         let (listeners, edge_address) = edge::bind(config.edge.listen, config.edge.threads)
             .with_context(|| format!("edge.listen: {} cannot be used", config.edge.listen))?;
@@ -152,10 +157,12 @@ impl Node {
             links: Arc::clone(&links),
             campaigns: Arc::clone(&campaigns),
             domains: Arc::clone(&domains),
+            caps: Arc::clone(&caps),
             agents: Arc::clone(&facts.agents),
             geo: Arc::clone(&facts.geo),
             clock: Arc::clone(&clock),
         };
+        caps::keep(&backends, &caps, catalog, &metrics)?;
         let edge = Edge::start(&edge_parts, lanes)?;
         let explainer = control::Explainer {
             agents: edge_parts.agents,
@@ -175,6 +182,7 @@ impl Node {
             links: Arc::clone(&links),
             campaigns,
             domains,
+            caps: Arc::clone(&caps),
             explainer: Arc::new(move || Ok(explainer.clone())),
             store: Arc::clone(&store),
             ledger: Arc::clone(&ledger),
@@ -224,6 +232,7 @@ impl Node {
             memory: Arc::new(memory),
             delivery,
             ledger: Arc::clone(&ledger),
+            caps,
             clock,
             metrics,
             runtimes,

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 
 use super::parts::Backends;
+use crate::catalog::Caps;
 use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
 use crate::click::Classifier;
@@ -54,6 +55,7 @@ pub(super) struct WorkerMaker {
     pub(super) memory: Arc<Memory>,
     pub(super) delivery: Arc<Delivery>,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) caps: Arc<Caps>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) runtimes: usize,
@@ -68,6 +70,7 @@ impl WorkerMaker {
             store: self.backends.store(self.runtimes, self.metrics.pool(Pooled::ClickHouse))?,
             delivery: Arc::clone(&self.delivery),
             ledger: Arc::clone(&self.ledger),
+            caps: Arc::clone(&self.caps),
             batch: self.config.batch,
             lag_max: self.config.dedup.lag_max,
             checks_in_flight_max: self.config.dedup.checks_in_flight_max,

@@ -18,6 +18,7 @@ pub(super) fn click(query: &str) -> Click<'_> {
         fingerprint: Some(Fingerprint([3; 16])),
         head: false,
         prefetch: false,
+        bound: false,
         marks: Default::default(),
         status: 302,
         route_version: 7,

@@ -18,29 +18,30 @@ use crate::catalog::{CampaignStore, CatalogError, LinkPage, LinkStore};
 use crate::click::{Campaign, Link, OwnHosts, QueryMode, RawLink};
 use crate::clock::rfc_3339;
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration { name: "001_links", sql: include_str!("../../schema/sqlite/catalog/001_links.sql") },
     Migration { name: "002_campaigns", sql: include_str!("../../schema/sqlite/catalog/002_campaigns.sql") },
     Migration { name: "003_life", sql: include_str!("../../schema/sqlite/catalog/003_life.sql") },
     Migration { name: "004_domains", sql: include_str!("../../schema/sqlite/catalog/004_domains.sql") },
+    Migration { name: "005_caps", sql: include_str!("../../schema/sqlite/catalog/005_caps.sql") },
 ];
 
 const CACHE_KIB: u32 = 2048;
 
 const SELECT: &str =
     "SELECT domain, slug, url, status, query, campaign, paused, tags, external_id, starts_ms, expires_ms, expired_url,
-     version, created_ms, updated_ms FROM links WHERE (domain, slug) > (?1, ?2)";
+     version, created_ms, updated_ms, cap, max_clicks FROM links WHERE (domain, slug) > (?1, ?2)";
 const ORDER: &str = "ORDER BY domain, slug";
 const INSERT: &str =
     "INSERT INTO links (domain, slug, url, status, query, campaign, paused, tags, external_id, starts_ms, expires_ms, expired_url,
-     version, created_ms, updated_ms)
+     version, created_ms, updated_ms, cap, max_clicks)
      VALUES (:domain, :slug, :url, :status, :query, :campaign, :paused, :tags, :external_id, :starts_ms, :expires_ms, :expired_url,
-     :version, :created_ms, :updated_ms)";
+     :version, :created_ms, :updated_ms, :cap, :max_clicks)";
 const UPDATE: &str =
     "UPDATE links SET url = :url, status = :status, query = :query, campaign = :campaign, paused = :paused,
      tags = :tags, external_id = :external_id, starts_ms = :starts_ms, expires_ms = :expires_ms,
-     expired_url = :expired_url, version = :version, created_ms = :created_ms, updated_ms = :updated_ms
-     WHERE domain = :domain AND slug = :slug";
+     expired_url = :expired_url, version = :version, created_ms = :created_ms, updated_ms = :updated_ms,
+     cap = :cap, max_clicks = :max_clicks WHERE domain = :domain AND slug = :slug";
 
 /// Links in a SQLite file.
 #[derive(Debug)]
@@ -182,6 +183,8 @@ enum Column {
     Version,
     CreatedMs,
     UpdatedMs,
+    Cap,
+    MaxClicks,
 }
 
 fn read(row: &Row<'_>) -> Result<Link, String> {
@@ -213,6 +216,10 @@ fn read(row: &Row<'_>) -> Result<Link, String> {
         starts_at: moment(Column::StartsMs, "starts_ms")?,
         expires_at: moment(Column::ExpiresMs, "expires_ms")?,
         expired_url: get::<Option<String>>(row, Column::ExpiredUrl)?.map(Value::from),
+        cap: get::<Option<String>>(row, Column::Cap)?
+            .map(|text| serde_json::from_str(&text).map_err(|e| format!("cap: {e}")))
+            .transpose()?,
+        max_clicks: get::<Option<i64>>(row, Column::MaxClicks)?.map(Value::from),
         ..RawLink::default()
     };
     // A host that became one of ours after the link was saved is no reason to stop serving it.
@@ -233,7 +240,7 @@ fn save(connection: &mut Connection, sql: &str, link: &Link) -> rusqlite::Result
         QueryMode::Forward => "forward",
     };
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let life = link.life.as_deref();
+    let (life, caps) = (link.life.as_deref(), link.caps.as_deref());
     connection.prepare_cached(sql)?.execute(named_params! {
         ":domain": link.domain(),
         ":slug": link.slug,
@@ -247,6 +254,8 @@ fn save(connection: &mut Connection, sql: &str, link: &Link) -> rusqlite::Result
         ":starts_ms": life.and_then(|life| life.starts_ms).map(number),
         ":expires_ms": life.and_then(|life| life.expires_ms).map(number),
         ":expired_url": life.and_then(|life| life.expired.as_ref()).map(|expired| &expired.url),
+        ":cap": caps.and_then(|caps| caps.document.as_ref()).map(Value::to_string),
+        ":max_clicks": caps.and_then(|caps| caps.max_clicks.as_ref()).map(|cap| number(cap.limit)),
         ":version": number(link.version),
         ":created_ms": number(link.created_ms),
         ":updated_ms": number(link.updated_ms),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
+use super::caps::{Caps, TooManyCaps};
 use super::{CatalogError, Domains};
 use crate::BoxFuture;
 use crate::click::{Campaign, Misfit};
@@ -49,6 +50,9 @@ pub enum CampaignError {
     /// `catalog.campaigns_max` is reached.
     #[error("this node serves {0} campaigns already, the most that `catalog.campaigns_max` allows")]
     Full(usize),
+    /// `caps.counters_max` would be passed.
+    #[error(transparent)]
+    Caps(#[from] TooManyCaps),
     /// The catalog refused.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -71,6 +75,7 @@ pub struct Campaigns {
     domains: Arc<Domains>,
     clock: Arc<dyn Clock>,
     store: Arc<dyn CampaignStore>,
+    caps: Option<Arc<Caps>>,
     /// Held over one edit: catalog and memory change in the same order.
     edits: Mutex<()>,
 }
@@ -89,7 +94,24 @@ impl Campaigns {
         let all = store.load_campaigns().await?;
         let all = all.into_iter().map(|one| (one.id.as_str().into(), Arc::new(one))).collect();
         let all = ArcSwap::from_pointee(All::new(all));
-        Ok(Self { all, campaigns_max, domains, clock, store, edits: Mutex::new(()) })
+        Ok(Self { all, campaigns_max, domains, clock, store, caps: None, edits: Mutex::new(()) })
+    }
+
+    /// Counts the caps of all campaigns here, before any is served. Without it no cap keeps anybody out.
+    ///
+    /// # Errors
+    /// There are more than `caps.counters_max`.
+    pub fn with_caps(mut self, caps: Arc<Caps>) -> Result<Self, CatalogError> {
+        let mut by_name = self.all.load().by_name.clone();
+        for campaign in by_name.values_mut() {
+            let campaign = Arc::make_mut(campaign);
+            caps.check_campaign(campaign).map_err(|error| CatalogError::Unavailable(error.to_string()))?;
+            caps.adopt_campaign(campaign);
+        }
+        caps.publish();
+        self.all.store(Arc::new(All::new(by_name)));
+        self.caps = Some(caps);
+        Ok(self)
     }
 
     /// Calls `f` with the campaign of this name. No lock, no copy, no reference count.
@@ -153,11 +175,18 @@ impl Campaigns {
         if earlier.is_none() && self.all.load().by_name.len() >= self.campaigns_max {
             return Err(CampaignError::Full(self.campaigns_max));
         }
+        if let Some(caps) = &self.caps {
+            caps.check_campaign(&mut campaign)?;
+        }
         let now_ms = self.clock.wall_ms();
         campaign.version = is + 1;
         campaign.created_ms = earlier.as_ref().map_or(now_ms, |earlier| earlier.created_ms);
         campaign.updated_ms = now_ms;
         self.store.put_campaign(&campaign).await?;
+        if let Some(caps) = &self.caps {
+            caps.adopt_campaign(&mut campaign);
+            caps.publish();
+        }
         let campaign = Arc::new(campaign);
         self.edit(|all| {
             all.insert(id.into(), Arc::clone(&campaign));
@@ -178,6 +207,9 @@ impl Campaigns {
         self.edit(|all| {
             all.remove(id);
         });
+        if let Some(caps) = &self.caps {
+            caps.forget_campaign(id);
+        }
         Ok(())
     }
 

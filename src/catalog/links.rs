@@ -11,6 +11,7 @@ use hashbrown::{HashMap, HashTable};
 use hyper::header::HeaderValue;
 use tokio::sync::Mutex;
 
+use super::caps::{Caps, TooManyCaps};
 use super::domains::{Domains, DomainsFull};
 use crate::BoxFuture;
 use crate::click::domain::ANY;
@@ -70,6 +71,9 @@ pub enum LinkError {
     /// `catalog.domains_max` is reached, and its domain would be one more.
     #[error(transparent)]
     DomainsFull(#[from] DomainsFull),
+    /// `caps.counters_max` would be passed.
+    #[error(transparent)]
+    Caps(#[from] TooManyCaps),
     /// The catalog refused.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -109,6 +113,7 @@ pub struct Links {
     domains: Arc<Domains>,
     clock: Arc<dyn Clock>,
     store: Arc<dyn LinkStore>,
+    caps: Option<Arc<Caps>>,
     /// Held over one edit: catalog and map change in the same order.
     edits: Mutex<()>,
 }
@@ -151,8 +156,26 @@ impl Links {
             domains,
             clock,
             store,
+            caps: None,
             edits: Mutex::new(()),
         })
+    }
+
+    /// Counts the caps of all links here, before any is served. Without it no cap keeps anybody out.
+    ///
+    /// # Errors
+    /// There are more than `caps.counters_max`.
+    pub fn with_caps(mut self, caps: Arc<Caps>) -> Result<Self, CatalogError> {
+        let all: Vec<_> = self.shards.iter().map(ArcSwap::load_full).collect();
+        let capped = all.iter().flat_map(|shard| shard.iter()).filter(|entry| entry.link.caps.is_some());
+        for mut link in capped.map(|entry| entry.link.clone()) {
+            caps.check_link(&link).map_err(|error| CatalogError::Unavailable(error.to_string()))?;
+            caps.adopt_link(&mut link);
+            self.publish(link);
+        }
+        caps.publish();
+        self.caps = Some(caps);
+        Ok(self)
     }
 
     /// Calls `f` with the link of this slug that belongs to no domain. No lock, no copy, no reference count.
@@ -214,6 +237,7 @@ impl Links {
         link.version = 1;
         link.created_ms = self.clock.wall_ms();
         link.updated_ms = link.created_ms;
+        self.check_caps(&link)?;
         if let Some(domain) = &link.domain {
             self.domains.take(domain)?;
         }
@@ -222,7 +246,7 @@ impl Links {
             return Err(error.into());
         }
         self.count.fetch_add(1, Ordering::Relaxed);
-        Ok(self.publish(link))
+        Ok(self.publish_capped(link))
     }
 
     /// Changes the fields that `change` names; live when this returns.
@@ -235,8 +259,9 @@ impl Links {
         let mut link = entry.link.changed(change, &self.domains.own_hosts()).map_err(LinkError::Fields)?;
         link.version += 1;
         link.updated_ms = self.clock.wall_ms();
+        self.check_caps(&link)?;
         self.store.update(&link).await?;
-        Ok(self.publish(link))
+        Ok(self.publish_capped(link))
     }
 
     /// Removes a link; gone when this returns. Its clicks stay.
@@ -250,6 +275,9 @@ impl Links {
         self.count.fetch_sub(1, Ordering::Relaxed);
         self.edit(&entry.link, None);
         entry.link.domain.iter().for_each(|domain| self.domains.release(domain));
+        if let Some(caps) = &self.caps {
+            caps.forget_link(domain, slug);
+        }
         Ok(())
     }
 
@@ -267,6 +295,18 @@ impl Links {
     /// The catalog's.
     pub async fn ping(&self) -> Result<(), CatalogError> {
         self.store.ping().await
+    }
+
+    fn check_caps(&self, link: &Link) -> Result<(), TooManyCaps> {
+        self.caps.as_ref().map_or(Ok(()), |caps| caps.check_link(link))
+    }
+
+    fn publish_capped(&self, mut link: Link) -> Arc<Entry> {
+        if let Some(caps) = &self.caps {
+            caps.adopt_link(&mut link);
+            caps.publish();
+        }
+        self.publish(link)
     }
 
     fn publish(&self, link: Link) -> Arc<Entry> {

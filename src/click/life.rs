@@ -24,7 +24,7 @@ pub(super) struct RawLife {
     pub(super) expired_url: Option<Value>,
 }
 
-/// When a link is followed; at least one of them is there.
+/// When a link is followed; at least one of them is there. `expired` alone, where a link expires by its clicks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
     /// The first moment, Unix milliseconds. Before it the link answers like an unknown one.
@@ -69,9 +69,11 @@ impl Life {
     }
 
     /// Checks what was sent, over what was there before; what is wrong goes to `errors`. `None` when nothing is left.
+    /// `has_max_clicks`: it may also expire by its clicks.
     pub(super) fn check(
         raw: &RawLife,
         before: Option<&Self>,
+        has_max_clicks: bool,
         own: &OwnHosts,
         errors: &mut Vec<FieldError>,
     ) -> Option<Box<Self>> {
@@ -101,15 +103,19 @@ impl Life {
                     None => FieldError::new("starts_at", "must lie before expires_at"),
                 });
             }
-            if expired.is_some() && expires_ms.is_none() {
+            if expired.is_some() && expires_ms.is_none() && !has_max_clicks {
                 errors.push(match raw.expired_url {
-                    Some(_) => FieldError::new("expired_url", "is of no use without expires_at; give both"),
+                    Some(_) => FieldError::new(
+                        "expired_url",
+                        "is of no use without expires_at or max_clicks; give one of them too",
+                    ),
                     None => FieldError::new("expires_at", "is wanted by expired_url; remove both"),
                 });
             }
         }
         let life = Self { starts_ms, expires_ms, expired };
-        (life.starts_ms.is_some() || life.expires_ms.is_some()).then(|| Box::new(life))
+        let says_something = life.starts_ms.is_some() || life.expires_ms.is_some() || life.expired.is_some();
+        says_something.then(|| Box::new(life))
     }
 }
 
@@ -158,7 +164,7 @@ mod tests {
     fn check(before: Option<&Life>, fields: &Value) -> (Option<Box<Life>>, Vec<(&'static str, String)>) {
         let own = OwnHosts { hosts: vec!["go.example".into()], sockets: vec![] };
         let mut errors = Vec::new();
-        let life = Life::check(&raw(fields), before, &own, &mut errors);
+        let life = Life::check(&raw(fields), before, fields.get("max_clicks").is_some(), &own, &mut errors);
         (life, errors.into_iter().map(|error| (error.field, error.detail)).collect())
     }
 
@@ -177,6 +183,8 @@ mod tests {
         let late = good(None, &json!({"expires_at": NOON, "expired_url": "https://a.example/{slug}"})).unwrap();
         let target = Template::parse("https://a.example/{slug}").unwrap().0;
         assert_eq!([late.stage(0), late.stage(NOON_MS)], [Stage::Alive, Stage::Expired(Some(&target))]);
+        let by_clicks = good(None, &json!({"expired_url": "https://a.example/", "max_clicks": 1})).unwrap();
+        assert_eq!((by_clicks.stage(u64::MAX), by_clicks.expired.is_some()), (Stage::Alive, true));
         let early = good(None, &json!({"starts_at": NOON})).unwrap();
         assert_eq!([early.stage(0), early.stage(u64::MAX)], [Stage::Early, Stage::Alive]);
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Template;
 use super::domain::{self, ANY};
 use super::life::{Life, RawLife, Stage, null_too};
+use super::link_caps::LinkCaps;
 
 /// Bytes of a destination, macros included.
 pub const URL_BYTES_MAX: usize = 4096;
@@ -61,8 +62,12 @@ pub struct RawLink {
     pub expired_url: Option<serde_json::Value>,
     /// A host name; any domain when absent.
     pub domain: Option<String>,
-    /// Not built yet: refused.
+    /// So many clicks of people, and the link has expired. Of this and the next a JSON null is kept: it removes.
+    #[serde(default, deserialize_with = "null_too")]
     pub max_clicks: Option<serde_json::Value>,
+    /// How many clicks it takes in a period: see [`super::cap`].
+    #[serde(default, deserialize_with = "null_too")]
+    pub cap: Option<serde_json::Value>,
 }
 
 /// A checked link, ready to be followed.
@@ -90,6 +95,8 @@ pub struct Link {
     pub external_id: String,
     /// When it is followed; always, without one. In a box: most links have none.
     pub life: Option<Box<Life>>,
+    /// How many clicks it takes; any number, without one. In a box, likewise.
+    pub caps: Option<Box<LinkCaps>>,
     /// Grows by one with every change; stored with each click.
     pub version: u64,
     /// Unix milliseconds.
@@ -146,9 +153,9 @@ impl Link {
         Self::check_over(None, raw, own)
     }
 
-    /// `before`: what the life was, where it is not sent.
-    fn check_over(before: Option<&Life>, raw: RawLink, own: &OwnHosts) -> Result<Self, Vec<FieldError>> {
-        let mut errors = not_built(&raw);
+    /// `before`: what life and caps were, where they are not sent.
+    fn check_over(before: Option<&Self>, raw: RawLink, own: &OwnHosts) -> Result<Self, Vec<FieldError>> {
+        let mut errors = Vec::new();
         let slug = raw.slug.unwrap_or_default();
         errors.extend(check_slug(&slug).err().map(|e| FieldError::new("slug", e)));
         let domain = check_domain(raw.domain.as_deref(), &mut errors);
@@ -176,7 +183,11 @@ impl Link {
             }
         }
         let life = RawLife { starts_at: raw.starts_at, expires_at: raw.expires_at, expired_url: raw.expired_url };
-        let life = Life::check(&life, before, own, &mut errors);
+        let before_caps = before.and_then(|link| link.caps.as_deref());
+        let caps = LinkCaps::check((raw.cap, raw.max_clicks), before_caps, own, &mut errors);
+        let has_max = caps.as_ref().is_some_and(|caps| caps.max_clicks.is_some());
+        let before_life = before.and_then(|link| link.life.as_deref());
+        let life = Life::check(&life, before_life, has_max, own, &mut errors);
         match target {
             Some(target) if errors.is_empty() => Ok(Self {
                 slug,
@@ -190,6 +201,7 @@ impl Link {
                 tags,
                 external_id,
                 life,
+                caps,
                 version: 0,
                 created_ms: 0,
                 updated_ms: 0,
@@ -229,8 +241,9 @@ impl Link {
             expired_url: change.expired_url,
             domain: self.domain.as_deref().map(str::to_owned),
             max_clicks: change.max_clicks,
+            cap: change.cap,
         };
-        let link = Self::check_over(self.life.as_deref(), merged, own)?;
+        let link = Self::check_over(Some(self), merged, own)?;
         Ok(Self { version: self.version, created_ms: self.created_ms, updated_ms: self.updated_ms, ..link })
     }
 
@@ -238,6 +251,12 @@ impl Link {
     #[must_use]
     pub fn domain(&self) -> &str {
         self.domain.as_deref().unwrap_or(ANY)
+    }
+
+    /// Where its visitors go once it has expired.
+    #[must_use]
+    pub fn expired(&self) -> Option<&Template> {
+        self.life.as_ref()?.expired.as_ref().map(|expired| &expired.target)
     }
 
     /// Where it stands in its life at this moment, Unix milliseconds.
@@ -291,14 +310,6 @@ pub fn check_url(url: &str, own: &OwnHosts) -> Result<Template, String> {
     Ok(template)
 }
 
-fn not_built(raw: &RawLink) -> Vec<FieldError> {
-    [("max_clicks", &raw.max_clicks)]
-        .into_iter()
-        .filter(|(_, value)| value.is_some())
-        .map(|(field, _)| FieldError::new(field, "is not built yet; leave it out"))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,12 +337,23 @@ mod tests {
             expires_at: Some(serde_json::json!("tomorrow")),
             expired_url: Some(serde_json::json!("mailto:a@b.example")),
             domain: Some("a.example:80".into()),
-            max_clicks: Some(serde_json::json!(5)),
+            max_clicks: Some(serde_json::json!(0)),
+            cap: Some(serde_json::json!({"limit": 1})),
             ..raw("in", "mailto:a@b.example")
         };
         let fields: Vec<_> = Link::check(link, &own()).unwrap_err().into_iter().map(|e| e.field).collect();
-        let expected =
-            ["max_clicks", "slug", "domain", "url", "status", "tags", "starts_at", "expires_at", "expired_url"];
+        let expected = [
+            "slug",
+            "domain",
+            "url",
+            "status",
+            "tags",
+            "cap/per",
+            "max_clicks",
+            "starts_at",
+            "expires_at",
+            "expired_url",
+        ];
         assert_eq!(fields, expected);
     }
 

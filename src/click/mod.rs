@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod campaign;
+pub mod cap;
 pub mod class;
 pub mod condition;
 pub mod document;
@@ -15,9 +16,11 @@ pub mod facts;
 pub mod fate;
 pub mod fingerprint;
 pub mod frame;
+pub mod gate;
 pub mod id;
 pub mod life;
 pub mod link;
+pub mod link_caps;
 pub mod networks;
 pub mod privacy;
 pub mod query;
@@ -26,6 +29,7 @@ pub mod visit;
 pub mod visitor;
 
 pub use campaign::Campaign;
+pub use cap::Cap;
 pub use class::{Class, Classifier, Marks, Reasons};
 pub use condition::Condition;
 pub use document::Misfit;
@@ -33,6 +37,7 @@ pub use domain::Domain;
 pub use fate::Fate;
 pub use fingerprint::{DayKey, Fingerprint};
 pub use frame::Click;
+pub use gate::Gate;
 pub use id::{ClickId, IdSource};
 pub use life::{Life, Stage};
 pub use link::{FieldError, Link, OwnHosts, QueryMode, RawLink};

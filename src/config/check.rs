@@ -14,7 +14,7 @@ use super::units::{
     node_name, number, redis_url, size, socket, text, time, token, word,
 };
 use super::{
-    Batch, Catalog, ClickHouse, Config, Control, DeadLetter, Dedup, DedupBackend, Edge, Journal, Ledger, Log,
+    Batch, Caps, Catalog, ClickHouse, Config, Control, DeadLetter, Dedup, DedupBackend, Edge, Journal, Ledger, Log,
     LogFormat, LogLevel, Origin, Policy, Problems, Queue, Redis, Retry, Rollup, Shutdown, Store, StoreBackend,
 };
 
@@ -139,6 +139,7 @@ impl Keys {
                 campaigns_max: self.get("catalog.campaigns_max", number(1..=100_000)),
                 domains_max: self.get("catalog.domains_max", number(1..=100_000)),
             },
+            caps: Caps { counters_max: self.get("caps.counters_max", number(1..=100_000)) },
             geo: self.geo(),
             classify: self.classify(),
             data_centres: self.data_centres(),

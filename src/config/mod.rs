@@ -78,6 +78,8 @@ pub struct Config {
     pub rollup: Rollup,
     /// Links.
     pub catalog: Catalog,
+    /// How many clicks something takes.
+    pub caps: Caps,
     /// Where addresses are.
     pub geo: Geo,
     /// Who clicked: the rules of `classify.rules`.
@@ -353,6 +355,13 @@ pub struct Catalog {
     pub campaigns_max: usize,
     /// Domains in use.
     pub domains_max: usize,
+}
+
+/// `[caps]`
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    /// Caps counted.
+    pub counters_max: usize,
 }
 
 /// `[privacy]`

@@ -118,7 +118,7 @@ impl From<CampaignError> for Problem {
             }
             CampaignError::Unknown => Self::new(Code::UnknownCampaign, error.to_string()),
             CampaignError::Changed { .. } => Self::new(Code::Changed, error.to_string()),
-            CampaignError::Full(_) => Self::new(Code::CatalogFull, error.to_string()),
+            CampaignError::Full(_) | CampaignError::Caps(_) => Self::new(Code::CatalogFull, error.to_string()),
             CampaignError::Catalog(error) => error.into(),
         }
     }

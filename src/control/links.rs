@@ -19,6 +19,7 @@ use crate::catalog::{LinkError, LinkPage};
 use crate::click::domain::{ANY, check_name};
 use crate::click::life::REMOVABLE;
 use crate::click::link::check_slug;
+use crate::click::link_caps::REMOVABLE_CAPS;
 use crate::click::{Link, QueryMode, RawLink};
 use crate::clock::rfc_3339;
 
@@ -42,6 +43,8 @@ struct Shown<'a> {
     starts_at: Option<String>,
     expires_at: Option<String>,
     expired_url: Option<&'a str>,
+    cap: Option<&'a Value>,
+    max_clicks: Option<u64>,
     version: u64,
     created_at: String,
     updated_at: String,
@@ -49,7 +52,7 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn new(link: &'a Link) -> Self {
-        let life = link.life.as_deref();
+        let (life, caps) = (link.life.as_deref(), link.caps.as_deref());
         Self {
             domain: link.domain(),
             slug: &link.slug,
@@ -63,6 +66,8 @@ impl<'a> Shown<'a> {
             starts_at: life.and_then(|life| life.starts_ms).map(rfc_3339),
             expires_at: life.and_then(|life| life.expires_ms).map(rfc_3339),
             expired_url: life.and_then(|life| life.expired.as_ref()).map(|expired| expired.url.as_str()),
+            cap: caps.and_then(|caps| caps.document.as_ref()),
+            max_clicks: caps.and_then(|caps| caps.max_clicks.as_ref()).map(|cap| cap.limit),
             version: link.version,
             created_at: rfc_3339(link.created_ms),
             updated_at: rfc_3339(link.updated_ms),
@@ -162,7 +167,8 @@ pub(super) async fn change(
     Query(under): Query<Under>,
     body: Fields<RawLink>,
 ) -> Result<Response, Problem> {
-    let nulls = body.nulls.into_iter().filter(|field| !REMOVABLE.contains(&field.as_str()));
+    let nulls =
+        body.nulls.into_iter().filter(|field| !REMOVABLE.iter().chain(&REMOVABLE_CAPS).any(|known| known == field));
     let wrong: Vec<_> = nulls.map(|field| Wrong::new(field, "is null; leave it out, or give the new value")).collect();
     if !wrong.is_empty() {
         return Err(Problem::fields(wrong));

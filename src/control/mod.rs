@@ -9,7 +9,7 @@
 //! /api/v1/links  /api/v1/links/{slug}         bearer token
 //! /api/v1/campaigns  /api/v1/campaigns/{id}   bearer token
 //! /api/v1/domains  /api/v1/domains/{domain}   bearer token
-//! /api/v1/explain                             bearer token
+//! /api/v1/explain  /api/v1/caps               bearer token
 //! /api/v1/clicks  /api/v1/clicks/count        bearer token
 //! /api/v1/dead-letters  …/{batch}  …/replay    bearer token
 //! /api/v1/ledger                              bearer token
@@ -23,6 +23,7 @@
 
 mod auth;
 mod campaigns;
+mod caps;
 mod clicks;
 mod dead_letters;
 mod domains;
@@ -55,7 +56,7 @@ pub use problem::{Code, Problem};
 pub use serve::{CONNECTIONS_MAX, serve};
 pub use status::{State, Status};
 
-use crate::catalog::{Campaigns, Domains, Links};
+use crate::catalog::{Campaigns, Caps, Domains, Links};
 use crate::config::Secret;
 use crate::pipeline::Store;
 use crate::pipeline::dead_letter::{Actor, DeadLetters};
@@ -77,6 +78,8 @@ pub struct Parts {
     pub campaigns: Arc<Campaigns>,
     /// Domains of this node.
     pub domains: Arc<Domains>,
+    /// What they count.
+    pub caps: Arc<Caps>,
     /// Gives what `explain` goes by; asked for each question, so that nothing is read where there is none.
     pub explainer: Arc<dyn Fn() -> Result<Explainer, String> + Send + Sync>,
     /// Where clicks are kept.
@@ -112,6 +115,7 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .route("/campaigns/{id}", get(campaigns::read).put(campaigns::put).delete(campaigns::remove))
         .route("/domains", get(domains::list))
         .route("/domains/{domain}", get(domains::read).put(domains::put).delete(domains::remove))
+        .route("/caps", get(caps::list))
         .route("/explain", post(explain::explain))
         .route("/clicks", get(clicks::list))
         .route("/clicks/count", get(clicks::count))

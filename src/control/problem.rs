@@ -67,7 +67,7 @@ pub enum Code {
     LedgerUnavailable,
     /// 503: the answer took too long.
     Timeout,
-    /// 507: `catalog.links_max`, `catalog.campaigns_max` or `catalog.domains_max` is reached.
+    /// 507: `catalog.links_max`, `catalog.campaigns_max`, `catalog.domains_max` or `caps.counters_max` is reached.
     CatalogFull,
 }
 
@@ -149,7 +149,11 @@ impl Wrong {
 
 impl From<FieldError> for Wrong {
     fn from(error: FieldError) -> Self {
-        Self::new(error.field, error.detail)
+        // A field inside of another is named by its way there.
+        match error.field.split_once('/') {
+            Some(_) => Self { field: Some(error.field.into()), ..Self::at(&format!("/{}", error.field), error.detail) },
+            None => Self::new(error.field, error.detail),
+        }
     }
 }
 
@@ -210,7 +214,9 @@ impl From<LinkError> for Problem {
         match error {
             LinkError::Fields(errors) => Self::fields(errors),
             LinkError::Unknown => Self::new(Code::UnknownLink, error.to_string()),
-            LinkError::Full(_) | LinkError::DomainsFull(_) => Self::new(Code::CatalogFull, error.to_string()),
+            LinkError::Full(_) | LinkError::DomainsFull(_) | LinkError::Caps(_) => {
+                Self::new(Code::CatalogFull, error.to_string())
+            }
             LinkError::Catalog(error) => error.into(),
         }
     }

@@ -22,6 +22,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 
 /// What all connections of one thread share. Nothing in it is ever touched by another thread.
 pub(super) struct Core {
+    /// Among the edge threads.
+    pub(super) number: usize,
     pub(super) parts: Parts,
     pub(super) intake: Rc<RefCell<Intake>>,
     pub(super) metrics: Arc<EdgeShard>,
@@ -39,7 +41,7 @@ pub(super) struct Core {
 }
 
 /// Runs an edge thread until its phase is `Stopped`, or `Closing` and the last connection is gone.
-pub(super) fn run(parts: Parts, lane: Lane, connections_max: usize, phase: watch::Receiver<Phase>) {
+pub(super) fn run(number: usize, parts: Parts, lane: Lane, connections_max: usize, phase: watch::Receiver<Phase>) {
     let runtime = match Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -49,6 +51,7 @@ pub(super) fn run(parts: Parts, lane: Lane, connections_max: usize, phase: watch
     };
     let now_ms = parts.clock.wall_ms();
     let core = Rc::new(Core {
+        number,
         intake: Rc::new(RefCell::new((lane.intake)())),
         metrics: lane.metrics,
         connections: Connections::new(parts.config.head_timeout, parts.config.idle_timeout),

@@ -13,7 +13,7 @@ use hyper::HeaderMap;
 
 use super::core::Core;
 use super::privacy;
-use super::resolve::{self, Entrance, Resolved};
+use super::resolve::{self, Entrance, Past, Resolved};
 use super::route::Found;
 use crate::click::Visit;
 use crate::click::domain::{self, ANY, ROOT, UNKNOWN};
@@ -88,7 +88,7 @@ fn stray(
         let entrance = Entrance::orphan(slug, of, to, domain.version);
         if domain.record_orphans {
             resolve::begin_turn_once(core);
-            resolve::hand_over(core, &entrance, None, None, visit, headers)
+            resolve::hand_over(core, &entrance, Past::NONE, None, visit, headers)
         } else if to.is_some() {
             resolve::begin_turn_once(core);
             send_on(core, &entrance, visit, headers)

@@ -14,7 +14,7 @@ use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 
 use super::core::Core;
-use super::resolve::{self, Entrance, Resolved};
+use super::resolve::{self, Entrance, Past, Resolved};
 use super::route::{Found, Seen};
 use crate::click::condition::Condition;
 use crate::click::{Campaign, Visit, query};
@@ -80,7 +80,14 @@ pub(super) fn follow(core: &Rc<Core>, visit: &Visit<'_>, headers: &HeaderMap) ->
     resolve::begin_turn_once(core);
     let go = |campaign: Option<&Campaign>| {
         let name = campaign.map_or("", |campaign| &campaign.id);
-        resolve::hand_over(core, &Entrance::ingress(name, ingress.fallback.as_ref()), None, campaign, visit, headers)
+        resolve::hand_over(
+            core,
+            &Entrance::ingress(name, ingress.fallback.as_ref()),
+            Past::NONE,
+            campaign,
+            visit,
+            headers,
+        )
     };
     let name = query::find(visit.query, "campaign").unwrap_or_default();
     if name.is_empty() {

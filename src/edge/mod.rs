@@ -22,6 +22,7 @@ mod resolve;
 mod respond;
 mod route;
 mod sticky;
+mod tally;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use tokio::sync::watch;
 
 use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
-use crate::catalog::{Campaigns, Domains, Links};
+use crate::catalog::{Campaigns, Caps, Domains, Links};
 use crate::clock::Clock;
 use crate::config;
 use crate::handoff::Intake;
@@ -65,6 +66,8 @@ pub struct Parts {
     pub campaigns: Arc<Campaigns>,
     /// Domains in memory.
     pub domains: Arc<Domains>,
+    /// Of links and campaigns.
+    pub caps: Arc<Caps>,
     /// User agents, for campaigns and destinations that ask.
     pub agents: Arc<Agents>,
     /// Countries, likewise, and for when privacy leaves no address.
@@ -103,7 +106,7 @@ impl Edge {
             .enumerate()
             .map(|(index, lane)| {
                 let (parts, phase) = (parts.clone(), phase.subscribe());
-                let run = move || core::run(parts, lane, share, phase);
+                let run = move || core::run(index, parts, lane, share, phase);
                 std::thread::Builder::new().name(format!("edge-{index}")).spawn(run)
             })
             .collect::<std::io::Result<_>>()?;

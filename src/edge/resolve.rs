@@ -13,16 +13,18 @@ use super::ingress::{self, Refusal};
 use super::privacy;
 use super::route::{self, Found, Seen};
 use super::sticky::By;
+use super::tally::{self, Entered, Taken, VisitTally};
 use super::{client, domain, marks};
 use crate::catalog::Entry;
 use crate::click::campaign::{Campaign, Decision};
+use crate::click::cap::{CAPPED, Moment, UTC};
 use crate::click::condition::Needs;
 use crate::click::domain::NO_LINK;
 use crate::click::fingerprint::To;
 use crate::click::life::{EXPIRED, Stage};
 use crate::click::privacy::{Keeps, Level};
 use crate::click::template::Values;
-use crate::click::{Click, ClickId, DayKey, QueryMode, Template, Visit, facts, query};
+use crate::click::{Class, Click, ClickId, DayKey, QueryMode, Template, Visit, facts, query};
 use crate::handoff::Ticket;
 
 static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
@@ -48,6 +50,7 @@ pub(super) enum Resolved {
         place: Place,
         /// For a visitor who is to be known again.
         cookie: Option<HeaderValue>,
+        taken: Taken,
     },
     UnknownLink,
     /// It has expired and sends its visitors nowhere.
@@ -66,6 +69,15 @@ pub(super) struct Place {
     pub(super) location: HeaderValue,
     /// Where to when the journal does not take the click; without it, `location` with the id cut out.
     pub(super) without_id: Option<HeaderValue>,
+}
+
+/// How a visit stands to its link before its campaign is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Past<'l> {
+    /// The link is past it: where its visitors go, whatever its campaign would say, and the variant that says so.
+    to: Option<(&'static str, &'l Template)>,
+    /// Places of the link that it took.
+    taken: Taken,
 }
 
 /// What a visit came in by: a link, `/in`, which has no name of its own, or a path that is no link's.
@@ -173,23 +185,35 @@ fn association(file: &Option<Bytes>) -> Resolved {
 pub(super) fn follow(core: &Rc<Core>, entry: &Entry, asked: &str, visit: &Visit<'_>, headers: &HeaderMap) -> Resolved {
     begin_turn_once(core);
     let link = &Entrance::link(entry, asked);
-    match entry.link.stage(core.turn_ms.get()) {
-        Stage::Alive => core
-            .parts
-            .campaigns
-            .with(&entry.link.campaign, |campaign| hand_over(core, link, None, campaign, visit, headers)),
-        Stage::Early => Resolved::UnknownLink,
-        Stage::Expired(None) => Resolved::ExpiredLink,
-        Stage::Expired(expired) => hand_over(core, link, expired, None, visit, headers),
-    }
+    let entered = match entry.link.stage(core.turn_ms.get()) {
+        Stage::Alive => tally::enter(core, &entry.link, visit),
+        Stage::Early => return Resolved::UnknownLink,
+        Stage::Expired(expired) => Entered::Expired(expired),
+    };
+    let past = match entered {
+        Entered::In(taken) => {
+            let past = Past { to: None, taken };
+            let campaigns = &core.parts.campaigns;
+            let go = |campaign: Option<&Campaign>| hand_over(core, link, past, campaign, visit, headers);
+            return campaigns.with(&entry.link.campaign, go);
+        }
+        Entered::Expired(None) => return Resolved::ExpiredLink,
+        Entered::Expired(Some(expired)) => (EXPIRED, expired),
+        Entered::Overflow(overflow) => (CAPPED, overflow),
+    };
+    hand_over(core, link, Past { to: Some(past), ..Past::NONE }, None, visit, headers)
 }
 
-/// Decides where the visit goes, spells the destination, names the click and gives it to the journal. `expired`: where the
-/// visitors of a link that has expired go, whatever its campaign would say. The turn has begun.
+impl Past<'_> {
+    /// It is not, and took nothing.
+    pub(super) const NONE: Self = Self { to: None, taken: Taken::NONE };
+}
+
+/// Decides where the visit goes, spells the destination, names the click and gives it to the journal. The turn has begun.
 pub(super) fn hand_over(
     core: &Rc<Core>,
     link: &Entrance<'_>,
-    expired: Option<&Template>,
+    past: Past<'_>,
     campaign: Option<&Campaign>,
     visit: &Visit<'_>,
     headers: &HeaderMap,
@@ -202,26 +226,41 @@ pub(super) fn hand_over(
     let policy = &core.parts.privacy.policy;
     let level = privacy::level(policy, headers, visit, &mut found);
     let keeps = level.keeps();
-    let mut turns = core.turns.borrow_mut();
+    let mut tally = VisitTally {
+        turns: &mut core.turns.borrow_mut(),
+        core: core.number,
+        moment: Moment::new(campaign.map_or(&UTC, |campaign| &campaign.zone), unix_ms),
+        counts: false,
+        taken: past.taken,
+        passed: false,
+    };
     let mut cookie = None;
     let decision = campaign.map_or(Decision::Link, |campaign| {
         found.find(campaign.needs);
         let seen = Seen { found: &found, headers, link, external_click_id: &external_click_id };
+        tally.counts = campaign.is_capped && seen.class() == Class::Human;
         let by = By::of(core, campaign, visit, headers, id, keeps.address);
-        let decision = campaign.decide(&seen, by.key, &mut *turns);
+        let decision = campaign.decide(&seen, by.key, &mut tally);
         cookie = by.cookie(core, campaign, &decision, visit.marks);
         route::count(core, &decision);
         decision
     });
+    let (variant, expired) = match past.to {
+        Some((variant, to)) => (variant, Some(to)),
+        None => (link.of.variant().unwrap_or(decision.variant()), None),
+    };
     if decision.target().or(expired).or(link.own).is_none() && !link.goes_nowhere() {
         return Resolved::Refused(Refusal::NoDestination);
     }
+    if variant != EXPIRED && link.of.orphan.is_none() {
+        tally::count(core, &decision, expired.is_some(), tally.passed);
+    }
+    let taken = tally.taken;
     core.metrics.keep(level);
     let (target, route_version) = match (decision.target(), campaign) {
         (Some(target), Some(campaign)) => (Some(target), campaign.version),
         _ => (expired, link.version),
     };
-    let variant = if expired.is_some() { EXPIRED } else { link.of.variant().unwrap_or(decision.variant()) };
     let address = privacy::address(core.parts.privacy.ip, keeps, visit, &mut found);
     let fingerprint = || core.day_key.borrow().fingerprint(link.to(), &external_click_id, visit);
     let fingerprint = keeps.address.then(fingerprint);
@@ -245,6 +284,7 @@ pub(super) fn hand_over(
     let place = spell(core, link, target, keeps, &mut found, &values);
     if place.is_none() && !link.goes_nowhere() {
         // Templates yield ASCII without controls; a property test holds them to it.
+        taken.give_back(core);
         return Resolved::UnknownLink;
     }
     let ticket = intake.push(&Click {
@@ -252,6 +292,7 @@ pub(super) fn hand_over(
         fingerprint,
         head: visit.head,
         prefetch: visit.prefetch,
+        bound: link.of.domain.is_some(),
         marks: visit.marks,
         status: link.status,
         route_version,
@@ -272,7 +313,7 @@ pub(super) fn hand_over(
         query: visit.query,
     });
     match place {
-        Some(place) => Resolved::Redirect { ticket, id, status: link.status, place, cookie },
+        Some(place) => Resolved::Redirect { ticket, id, status: link.status, place, cookie, taken },
         None => Resolved::Nowhere { ticket, id },
     }
 }

@@ -42,9 +42,13 @@ const ROBOTS: &str = "User-agent: *\nDisallow: /\n";
 /// was complete.
 pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration) -> Answer {
     match resolved {
-        Resolved::Redirect { ticket, id, status, place, cookie } => {
+        Resolved::Redirect { ticket, id, status, place, cookie, taken } => {
             let kept = ticket.await;
             failpoint::hit(Point::Respond);
+            // One that was written and could not be forced may be stored all the same.
+            if !kept && !core.intake.borrow().waits_for_sync() {
+                taken.give_back(core);
+            }
             core.metrics.count(if kept { Outcome::Redirected } else { Outcome::Untracked });
             let answered = core.intake.borrow().last_answered();
             core.metrics.redirect_duration.observe_duration(answered.saturating_sub(began));

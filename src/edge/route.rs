@@ -12,7 +12,7 @@ use super::core::Core;
 use super::resolve::Entrance;
 use crate::catalog::agents::Agent;
 use crate::catalog::geo::{self, Place};
-use crate::click::campaign::{Campaign, Decision, Local, Strategy, Turn, Turns, Zone};
+use crate::click::campaign::{Campaign, Decision, Local, Strategy, Turn, Zone};
 use crate::click::condition::{Facts, Map, Needs, Number, Text};
 use crate::click::{Class, Visit, domain, facts, frame};
 use crate::telemetry::metrics::Decided;
@@ -27,8 +27,8 @@ static UTC: Zone = Zone::UTC;
 #[derive(Debug, Default)]
 pub(super) struct ThreadTurns(HashMap<(u64, usize), (u64, Turn)>);
 
-impl Turns for ThreadTurns {
-    fn turn(&mut self, of: &Campaign, rule: usize) -> &mut Turn {
+impl ThreadTurns {
+    pub(super) fn turn(&mut self, of: &Campaign, rule: usize) -> &mut Turn {
         let place = (of.mark, rule);
         if self.0.len() >= TURNS_MAX && !self.0.contains_key(&place) {
             self.0.clear();
@@ -109,11 +109,18 @@ impl Seen<'_> {
     }
 
     /// As the worker will find it: by the same function, from the same facts.
-    fn class(&self) -> Class {
+    pub(super) fn class(&self) -> Class {
         let (visit, agent) = (self.visit(), self.found.agent.map(|agent| agent.reasons).unwrap_or_default());
         let classifier = self.found.core.parts.agents.classifier();
         classifier.classify(visit.head, visit.prefetch, visit.marks, agent).class
     }
+}
+
+/// Whether a visit is a click of a person, as far as one request tells. Reads the user agent.
+pub(super) fn is_human(core: &Core, visit: &Visit<'_>) -> bool {
+    let agent = core.agents.borrow_mut().read(frame::kept_ua(visit.ua));
+    let classifier = core.parts.agents.classifier();
+    classifier.classify(visit.head, visit.prefetch, visit.marks, agent.reasons).class == Class::Human
 }
 
 /// Counts what decided.
@@ -126,6 +133,7 @@ pub(super) fn count(core: &Core, decision: &Decision<'_>) {
             Strategy::HighestBid => Decided::HighestBid,
         },
         Decision::Default(_) => Decided::Default,
+        Decision::Overflow(..) => Decided::Overflow,
         Decision::Fallback(_) => Decided::Fallback,
         Decision::Link => Decided::Link,
     });

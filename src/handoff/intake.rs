@@ -258,6 +258,12 @@ impl Intake {
         }
     }
 
+    /// Whether clicks are answered only when the disk has them.
+    #[must_use]
+    pub const fn waits_for_sync(&self) -> bool {
+        self.waits_for_sync
+    }
+
     /// Writes this turn's group and wakes its tickets. Does nothing when there is none.
     pub fn flush(&mut self) {
         if self.clicks == 0 {

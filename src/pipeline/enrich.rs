@@ -10,7 +10,7 @@ use crate::catalog::AgentMemo;
 use crate::catalog::agents::{Agent, Agents};
 use crate::catalog::geo::{Geo, Place};
 use crate::click::class::Verdict;
-use crate::click::{Class, Click, Reasons};
+use crate::click::{Class, Classifier, Click, Reasons};
 
 /// Enriches clicks; one for each worker, so that its memo needs no lock.
 pub struct Enricher {
@@ -69,6 +69,11 @@ impl Enricher {
     #[must_use]
     pub fn observe(&self, click: &Click<'_>) -> Reasons {
         self.memory.as_ref().map_or(Reasons::default(), |memory| memory.observe(click))
+    }
+
+    /// Who says what is a person.
+    pub(super) fn classifier(&self) -> &Classifier {
+        self.agents.agents().classifier()
     }
 
     /// What is known of this click. Derived from its frame, what was [observed](Self::observe) of it, and named data alone.

@@ -1,11 +1,12 @@
 //! L3: the visitor is gone. Workers take clicks from the handoff, enrich, label and batch them, and bring them to the
 //! store.
 //!
-//! It never drops a click, never blocks an edge thread, and never names a database: [`Deduper`], [`Store`] and
-//! [`ledger::Books`] are the ports, and `backend` has what implements them. `app` calls in here. Bounds: `queue.*`, `batch.*`.
+//! It never drops a click, never blocks an edge thread, and never names a database: [`Deduper`], [`Store`],
+//! [`caps::CapExchange`] and [`ledger::Books`] are the ports, and `backend` has what implements them. `app` calls in here. Bounds: `queue.*`, `batch.*`.
 
 pub mod batch;
 pub mod breaker;
+pub mod caps;
 mod checks;
 pub mod dead_letter;
 pub mod dedup;

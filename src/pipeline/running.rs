@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 
 use super::batch::{Open, month_around, new_id};
+use super::caps::CapCounter;
 use super::checks::{CHUNK_CLICKS, Checks, Labelled};
 use super::enrich::Enricher;
 use super::intent::Intent;
@@ -50,6 +51,7 @@ pub(super) struct Running {
     pub(super) follower: Follower,
     pub(super) parts: Parts,
     pub(super) account: Account,
+    pub(super) caps: CapCounter,
     pub(super) enricher: Enricher,
     drain: watch::Receiver<Drain>,
     /// Where the follower puts what it claims: at most one chunk, or a group.
@@ -88,6 +90,7 @@ impl Running {
             frozen: frozen.into(),
             frozen_to: follower.next_position(),
             account: Account::open(&parts.ledger, &follower),
+            caps: CapCounter::open(&parts.caps, &follower),
             enricher: parts.enricher.clone(),
             checks: Checks::new(deduper, clock, metrics, lag_max),
             follower,
@@ -144,12 +147,13 @@ impl Running {
         Ended { finished, damaged: self.follower.is_damaged() }
     }
 
-    fn is_finished(&self) -> bool {
+    fn is_finished(&mut self) -> bool {
         self.exhausted
             && self.frozen.is_empty()
             && self.is_drained()
             && self.open.rows.is_empty()
             && self.inserts.is_empty()
+            && !self.waits_for_caps()
     }
 
     /// Nothing lies between the door and the open batch.
@@ -300,7 +304,7 @@ impl Running {
         if self.open.rows.is_empty() {
             return true;
         }
-        let counted = |end: Position| end <= self.account.counted_to();
+        let counted = |end: Position| (end <= self.account.counted_to(), end <= self.caps.counted_to());
         self.open.end.is_none_or(|end| counted(end) == counted(next.end))
             && self.open.taken.has_room(next.unix_ms, BATCH_MINUTES_MAX)
             && (next.row.is_none() || self.open.month_ms.contains(&next.unix_ms))

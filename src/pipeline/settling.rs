@@ -60,6 +60,7 @@ impl Running {
     }
 
     pub(super) fn start(&mut self, batch: Batch, intent: Intent, taken: Minutes, look_first: bool) {
+        self.caps.count(intent.end, &batch.rows, self.enricher.classifier());
         let intent = Arc::new(intent);
         let source = self.source(Arc::clone(&intent));
         let sending = Sending::new(&self.parts, batch, source, !self.follower.is_live());
@@ -89,8 +90,10 @@ impl Running {
     /// Finishes the ranges at the front that are stored: in the ledger, and then by the checkpoint.
     pub(super) fn settle(&mut self) {
         let mut below = Vec::new();
+        let hurry = self.inserts.is_empty();
         while let Some(range) = self.ranges.front()
             && let Some(finished) = &range.finished
+            && self.caps.may_finish(range.intent.end, hurry)
             && self.account.finish(range.intent.end, &finished.figures(&range.taken))
         {
             below.extend(self.ranges.pop_front().map(|range| range.intent));
@@ -100,6 +103,18 @@ impl Running {
         {
             tracing::warn!(%error, "the checkpoint could not be written; it will be with the next batch");
         }
+    }
+
+    /// Whether the first range is stored, and its clicks are counted and not saved yet.
+    pub(super) fn waits_for_caps(&mut self) -> bool {
+        let stored = |running: &Self| {
+            running.ranges.front().filter(|range| range.finished.is_some()).map(|range| range.intent.end)
+        };
+        // What has been saved meanwhile is settled, or it would be left unfinished.
+        if stored(self).is_some_and(|end| self.caps.may_finish(end, true)) {
+            self.settle();
+        }
+        stored(self).is_some_and(|end| !self.caps.may_finish(end, true))
     }
 
     /// Moves the checkpoint, and then, not before, removes the intents below it.

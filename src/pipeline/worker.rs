@@ -32,6 +32,7 @@ use super::enrich::Enricher;
 use super::ledger::Ledger;
 use super::running::{Left, Running};
 use super::{Deduper, Store};
+use crate::catalog::Caps;
 use crate::clock::Clock;
 use crate::config;
 use crate::handoff::Follower;
@@ -50,6 +51,8 @@ pub struct Parts {
     pub delivery: Arc<Delivery>,
     /// Where it is written down what became of them; likewise.
     pub ledger: Arc<Ledger>,
+    /// What is counted against limits; likewise.
+    pub caps: Arc<Caps>,
     /// Sizes and ages.
     pub batch: config::Batch,
     /// A click older than this gets the label unknown.

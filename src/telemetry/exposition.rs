@@ -8,7 +8,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily,
 
 use super::books::LedgerShard;
 use super::metrics::{
-    BreakerShard, DeadLetterShard, Decided, EdgeShard, Found, Guarded, KeeperShard, Outcome, WorkerShard,
+    BreakerShard, DeadLetterShard, Decided, Destined, EdgeShard, Found, Guarded, KeeperShard, Outcome, WorkerShard,
 };
 use super::pools::{PoolShard, Pooled};
 use super::shard::{Histogram, Snapshot};
@@ -159,6 +159,11 @@ impl Shards {
             .enumerate()
             .map(|(i, name)| (*name, self.sum_edges(|e| e.decisions[i].get())))
             .collect();
+        let destinations: Vec<_> = Destined::NAMES
+            .iter()
+            .enumerate()
+            .map(|(i, name)| (*name, self.sum_edges(|e| e.destinations[i].get())))
+            .collect();
         let outcomes: Vec<_> = Outcome::NAMES
             .into_iter()
             .enumerate()
@@ -178,6 +183,7 @@ impl Shards {
         vec![
             counter("trellis_redirects_total", "Answers of the edge", "outcome", &outcomes),
             counter("trellis_decisions_total", "Visits of campaigns, by what decided", "strategy", &decisions),
+            counter("trellis_destinations_total", "Visits, by what they were sent to", "result", &destinations),
             counter("trellis_privacy_total", "Visits, by what their clicks keep", "level", &levels),
             self.edge_histogram("trellis_redirect_duration_seconds", "Request head to written journal", |e| {
                 &e.redirect_duration

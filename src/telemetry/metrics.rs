@@ -18,13 +18,14 @@ use super::shard::{Cell, Histogram, LATENCY_US, ROWS, SCORES};
 use crate::click::Reasons;
 use crate::click::privacy::Level;
 
-pub use super::outcomes::{Decided, Found, Outcome};
+pub use super::outcomes::{Decided, Destined, Found, Outcome};
 
 /// Written by one edge thread.
 #[derive(Debug)]
 pub struct EdgeShard {
     pub(super) outcomes: [Cell; Outcome::NAMES.len()],
     pub(super) decisions: [Cell; Decided::NAMES.len()],
+    pub(super) destinations: [Cell; Destined::NAMES.len()],
     pub(super) privacy: [Cell; Level::NAMES.len()],
     /// From the request head to the written journal, for redirects.
     pub redirect_duration: Histogram,
@@ -59,6 +60,7 @@ impl EdgeShard {
         Self {
             outcomes: Default::default(),
             decisions: Default::default(),
+            destinations: Default::default(),
             privacy: Default::default(),
             redirect_duration: Histogram::new(LATENCY_US),
             append_duration: Histogram::new(LATENCY_US),
@@ -84,6 +86,11 @@ impl EdgeShard {
     /// Counts a visit of a campaign.
     pub fn decide(&self, decided: Decided) {
         self.decisions[decided as usize].add(1);
+    }
+
+    /// Counts a visit by where it goes.
+    pub fn destine(&self, destined: Destined) {
+        self.destinations[destined as usize].add(1);
     }
 
     /// Counts a visit by what its click may keep.

@@ -41,11 +41,32 @@ pub enum Decided {
     Fallback,
     /// The campaign had nothing: the link's own destination; of `/in` its fallback, or nowhere.
     Link,
+    /// A cap: the overflow of a rule, or of a destination.
+    Overflow,
 }
 
 impl Decided {
-    pub(super) const NAMES: [&str; 7] =
-        ["weighted", "round_robin", "priority", "highest_bid", "default", "fallback", "link"];
+    pub(super) const NAMES: [&str; 8] =
+        ["weighted", "round_robin", "priority", "highest_bid", "default", "fallback", "link", "overflow"];
+}
+
+/// What kind of destination a visit was sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destined {
+    /// One that a rule or the default chose.
+    Chosen,
+    /// Counted beside another: a destination, a rule or a link that it would have taken was at its cap.
+    Capped,
+    /// An `overflow_url`.
+    Overflow,
+    /// The campaign's `fallback_url`.
+    Fallback,
+    /// The link's own.
+    Link,
+}
+
+impl Destined {
+    pub(super) const NAMES: [&str; 5] = ["chosen", "capped", "overflow", "fallback", "link"];
 }
 
 /// How much of a batch was in the store when it was looked for.

@@ -258,6 +258,7 @@ mod tests {
                 fingerprint: random.bool().then_some(Fingerprint([3; 16])),
                 head: random.bool(),
                 prefetch: random.bool(),
+                bound: random.bool(),
                 marks: Marks::from_bits(random.u8(..)),
                 status: 302,
                 route_version: 4,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use trellis::catalog::Caps;
 use trellis::catalog::agents::Agents;
 use trellis::catalog::geo::Geo;
 use trellis::click::{Click, ClickId, Fingerprint, Privacy};
@@ -118,6 +119,7 @@ impl Bench {
             store: self.store.clone(),
             delivery: Arc::clone(&self.delivery),
             ledger: Arc::clone(&self.ledger),
+            caps: Arc::new(Caps::new(0, 100, false, Arc::clone(&self.clock))),
             batch: self.config.batch,
             lag_max: self.config.dedup.lag_max,
             checks_in_flight_max: self.config.dedup.checks_in_flight_max,
@@ -158,6 +160,7 @@ pub(crate) fn click(id: ClickId) -> Click<'static> {
         fingerprint: Some(Fingerprint(*id.as_bytes())),
         head: false,
         prefetch: false,
+        bound: false,
         marks: Default::default(),
         status: 302,
         route_version: 1,

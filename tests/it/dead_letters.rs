@@ -33,6 +33,7 @@ fn plant(data_dir: &Path, n: u128, links: &[&str]) {
             fingerprint: None,
             head: false,
             prefetch: false,
+            bound: false,
             marks: Default::default(),
             status: 302,
             route_version: 1,

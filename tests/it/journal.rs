@@ -99,6 +99,7 @@ fn click(n: u64, query: &str) -> Click<'_> {
         fingerprint: None,
         head: false,
         prefetch: false,
+        bound: false,
         marks: Default::default(),
         status: 302,
         route_version: 1,

@@ -94,6 +94,7 @@ pub(crate) fn click<'a>(unix_ms: u64, link: &'a str, query: &'a str) -> Click<'a
         fingerprint: None,
         head: false,
         prefetch: false,
+        bound: false,
         marks: Default::default(),
         status: 302,
         route_version: u64::MAX,

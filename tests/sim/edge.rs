@@ -60,6 +60,7 @@ fn click<'a>(pushed: &Pushed, ua: &'a [u8], query: &'a str) -> Click<'a> {
         fingerprint: Some(Fingerprint(*pushed.id.as_bytes())),
         head: false,
         prefetch: false,
+        bound: false,
         marks: Default::default(),
         status: 302,
         route_version: 1,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use trellis::catalog::Caps;
 use trellis::clock::Clock;
 use trellis::config::{Config, JournalSync};
 use trellis::handoff::{Follower, Intake, Orphan, Run, Ticket, Upkeep};
@@ -78,6 +79,7 @@ impl Maker {
             store: self.outside.store.clone(),
             delivery: Arc::clone(&self.delivery),
             ledger: Arc::clone(&self.ledger),
+            caps: Arc::new(Caps::new(0, 100, false, Arc::clone(&self.clock))),
             batch: config.batch,
             lag_max: config.dedup.lag_max,
             checks_in_flight_max: config.dedup.checks_in_flight_max,

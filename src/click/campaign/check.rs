@@ -7,10 +7,11 @@ use serde_json::Value;
 use siphasher::sip::SipHasher13;
 
 use super::{Campaign, Choice, DESTINATIONS_MAX, Destination, RULES_MAX, Rule, Sticky, Strategy, Zone};
-use crate::click::Template;
+use crate::click::cap::RESERVED;
 use crate::click::condition::{Condition, Needs};
 use crate::click::document::{Misfit, Misfits, Object};
 use crate::click::link::{NAME_BYTES_MAX, OwnHosts, check_url};
+use crate::click::{Cap, Template};
 
 /// The greatest weight: a thousand of them are far from any overflow.
 const WEIGHT_MAX: u64 = 1_000_000;
@@ -41,7 +42,7 @@ fn read(id: &str, document: &Value, own: &OwnHosts, misfits: &Misfits) -> Option
         object.wrong("dedup", NOT_BUILT);
     }
     let zone = object.text("zone").map(|name| Zone::named(name).map_err(|detail| object.wrong("zone", detail)));
-    let mut reader = Reader { own, misfits, needs: Needs::default() };
+    let mut reader = Reader { own, misfits, needs: Needs::default(), is_capped: false, reserved: Vec::new() };
     let when = reader.condition(&object);
     let (mut rules, mut names) = (Vec::new(), BTreeSet::new());
     for (number, value) in object.list("rules", RULES_MAX).unwrap_or_default().iter().enumerate() {
@@ -58,8 +59,9 @@ fn read(id: &str, document: &Value, own: &OwnHosts, misfits: &Misfits) -> Option
             rule.wrong("to", "is missing; give one destination at least");
         }
         let choice = reader.choice(&rule, "to", strategy);
+        let cap = reader.cap(&rule);
         rule.end();
-        rules.extend(choice.map(|choice| Rule { name: name.into(), when, choice }));
+        rules.extend(choice.map(|choice| Rule { name: name.into(), when, choice, cap }));
     }
     let default = object.value("default").and_then(|_| reader.choice(&object, "default", Strategy::Weighted));
     let sticky = match object.text("sticky") {
@@ -76,6 +78,7 @@ fn read(id: &str, document: &Value, own: &OwnHosts, misfits: &Misfits) -> Option
         misfits.add("", "says nothing: give `rules`, `default` or `fallback_url`");
     }
     object.end();
+    reader.end();
     Some(Campaign {
         id: id.to_owned(),
         when,
@@ -86,6 +89,7 @@ fn read(id: &str, document: &Value, own: &OwnHosts, misfits: &Misfits) -> Option
         fallback,
         document: Value::Null,
         needs: reader.needs,
+        is_capped: reader.is_capped,
         mark: hash(id),
         version: 0,
         created_ms: 0,
@@ -117,6 +121,9 @@ struct Reader<'d> {
     own: &'d OwnHosts,
     misfits: &'d Misfits,
     needs: Needs,
+    is_capped: bool,
+    /// Where destinations have names that say what became of a click.
+    reserved: Vec<String>,
 }
 
 impl<'d> Reader<'d> {
@@ -130,6 +137,23 @@ impl<'d> Reader<'d> {
                 faults.iter().for_each(|fault| object.wrong("when", fault.to_string()));
                 None
             }
+        }
+    }
+
+    /// Whether a click counts goes by its class, for which the user agent is read.
+    fn cap(&mut self, of: &Object<'d>) -> Option<Cap> {
+        let cap = Cap::read(of.object("cap")?, self.own);
+        self.is_capped = true;
+        self.needs = self.needs.and(Needs::AGENT);
+        cap
+    }
+
+    /// What can be told when everything is read.
+    fn end(&self) {
+        for pointer in self.reserved.iter().filter(|_| self.is_capped) {
+            let known = RESERVED.join(", ");
+            self.misfits
+                .add(pointer, format!("says what became of a click ({known}); in a campaign with caps use another"));
         }
     }
 
@@ -175,6 +199,8 @@ impl<'d> Reader<'d> {
             Some(name) => {
                 if let Err(detail) = check_name(name) {
                     object.wrong("name", detail);
+                } else if RESERVED.contains(&name) {
+                    self.reserved.push(object.pointer("name"));
                 }
                 name.to_owned()
             }
@@ -188,13 +214,11 @@ impl<'d> Reader<'d> {
         if bid.is_none() && strategy == Strategy::HighestBid && object.value("bid").is_none() {
             object.wrong("bid", "is missing; `highest_bid` compares bids");
         }
-        if object.value("cap").is_some() {
-            object.wrong("cap", NOT_BUILT);
-        }
+        let cap = self.cap(&object);
         object.end();
         let weight = u32::try_from(weight).unwrap_or(u32::MAX);
         let seed = hash(&name);
-        Some(Destination { name: name.into(), target: target?, weight, bid: bid.unwrap_or_default(), seed })
+        Some(Destination { name: name.into(), target: target?, weight, bid: bid.unwrap_or_default(), cap, seed })
     }
 }
 

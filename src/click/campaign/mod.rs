@@ -1,15 +1,20 @@
 //! Campaigns: rules that say where the visitors of a link go.
 //!
 //! ```text
-//! rules, in their order: the first whose condition holds decides, by its strategy
+//! rules, in their order: the first whose condition holds and that has an open destination decides, by its strategy
 //!   else the default destinations (weighted)      else fallback_url      else the link's own url
 //! ```
+//! A destination or a rule at its [`Cap`] is closed; where the cap has an overflow, those who would have gone there go to the
+//! overflow instead, and take no place of any cap of the campaign.
+//!
 //! [`Campaign::decide`] is total and synchronous; it is asked on the request thread, with what the edge knows of the visit
-//! ([`Facts`], filled as far as [`Campaign::needs`] says), a key, and the thread's turns of round robin ([`Turns`]). A
-//! campaign is checked and compiled when it is saved ([`Campaign::check`]), and everything that is wrong is told at once.
+//! ([`Facts`], filled as far as [`Campaign::needs`] says), a key, and what the thread keeps ([`Tally`]: turns of round
+//! robin, and caps). A campaign is checked and compiled when it is saved ([`Campaign::check`]), and everything that is wrong is told at once.
 //!
 //! Bounds: [`RULES_MAX`], [`DESTINATIONS_MAX`] of a rule, the length of a document by `control.body_bytes_max`.
 
+#[cfg(test)]
+mod cap_tests;
 mod check;
 mod choice;
 #[cfg(test)]
@@ -17,12 +22,13 @@ mod tests;
 
 use std::fmt;
 
-pub use choice::{Choice, Destination, Strategy, Turn, Turns};
+pub use choice::{Choice, Chosen, Destination, Strategy, Tally, Turn};
 
+use super::cap::{OVERFLOW, Place};
 use super::condition::{Condition, Facts, Needs};
 use super::document::Misfit;
 use super::link::OwnHosts;
-use super::{ClickId, Template};
+use super::{Cap, ClickId, Template};
 
 /// Rules of a campaign.
 pub const RULES_MAX: usize = 100;
@@ -62,6 +68,8 @@ pub struct Campaign {
     pub document: serde_json::Value,
     /// What must be known of a visit.
     pub needs: Needs,
+    /// Something in it has a cap.
+    pub is_capped: bool,
     /// A hash of its name, the same in every process.
     pub mark: u64,
     /// Grows by one with every change.
@@ -81,6 +89,8 @@ pub struct Rule {
     pub when: Option<Condition>,
     /// Where they go.
     pub choice: Choice,
+    /// How many clicks it decides.
+    pub cap: Option<Cap>,
 }
 
 /// A time zone by its IANA name.
@@ -94,6 +104,8 @@ pub enum Decision<'c> {
     Rule(&'c Rule, &'c Destination),
     /// One of the default destinations.
     Default(&'c Destination),
+    /// The overflow of a rule at its cap; or of a destination, which a rule or, without one, the default chose.
+    Overflow(Option<&'c Rule>, &'c Template),
     /// The campaign's `fallback_url`.
     Fallback(&'c Template),
     /// The link's own `url`.
@@ -119,29 +131,65 @@ impl Campaign {
     #[must_use]
     pub fn goes_by_key(&self, decision: &Decision<'_>) -> bool {
         match decision {
-            Decision::Rule(rule, _) => rule.choice.goes_by_key(),
-            Decision::Default(_) => self.default.as_ref().is_some_and(Choice::goes_by_key),
+            Decision::Rule(rule, _) | Decision::Overflow(Some(rule), _) => rule.choice.goes_by_key(),
+            Decision::Default(_) | Decision::Overflow(None, _) => {
+                self.default.as_ref().is_some_and(Choice::goes_by_key)
+            }
             Decision::Fallback(_) | Decision::Link => false,
         }
     }
 
     /// Where this visit goes. `key` is of the visitor, or of the visit: the same key goes the same way while weights stay,
     /// and when one is changed no more of them go another way than must.
-    pub fn decide(&self, facts: &impl Facts, key: u64, turns: &mut impl Turns) -> Decision<'_> {
+    pub fn decide(&self, facts: &impl Facts, key: u64, tally: &mut impl Tally) -> Decision<'_> {
         let is_for = |when: &Option<Condition>| when.as_ref().is_none_or(|when| when.holds(facts));
         if !is_for(&self.when) {
             return Decision::Link;
         }
         for (number, rule) in self.rules.iter().enumerate() {
-            if is_for(&rule.when) {
-                return Decision::Rule(rule, rule.choice.choose(key, || turns.turn(self, number)));
+            if is_for(&rule.when)
+                && let Some(decision) = self.take(rule, number, key, tally)
+            {
+                return decision;
             }
         }
-        match (&self.default, &self.fallback) {
-            (Some(choice), _) => Decision::Default(choice.choose(key, || turns.turn(self, RULES_MAX))),
-            (None, Some(fallback)) => Decision::Fallback(fallback),
-            (None, None) => Decision::Link,
+        match self.default.as_ref().and_then(|choice| choice.choose(key, tally, self, RULES_MAX)) {
+            Some(Chosen::To(destination)) => Decision::Default(destination),
+            Some(Chosen::Overflow(overflow)) => Decision::Overflow(None, overflow),
+            None => self.fallback.as_ref().map_or(Decision::Link, Decision::Fallback),
         }
+    }
+
+    /// What a rule decides whose condition holds; nothing when it is closed.
+    fn take<'c>(&'c self, rule: &'c Rule, number: usize, key: u64, tally: &mut impl Tally) -> Option<Decision<'c>> {
+        let Some(cap) = &rule.cap else {
+            return Some(match rule.choice.choose(key, tally, self, number)? {
+                Chosen::To(destination) => Decision::Rule(rule, destination),
+                Chosen::Overflow(overflow) => Decision::Overflow(Some(rule), overflow),
+            });
+        };
+        if tally.is_open(cap) {
+            match rule.choice.choose(key, tally, self, number)? {
+                Chosen::Overflow(overflow) => return Some(Decision::Overflow(Some(rule), overflow)),
+                Chosen::To(destination) if tally.take(cap) => return Some(Decision::Rule(rule, destination)),
+                // The rule's last place has just gone.
+                Chosen::To(destination) => destination.cap.iter().for_each(|cap| tally.give_back(cap)),
+            }
+        }
+        tally.pass_over();
+        cap.overflow.as_ref().map(|overflow| Decision::Overflow(Some(rule), overflow))
+    }
+
+    /// Its caps, each with its place.
+    pub fn for_each_cap(&mut self, mut f: impl FnMut(Place<'_>, &mut Cap)) {
+        let Self { id, rules, default, .. } = self;
+        for rule in rules {
+            let Rule { name, choice, cap, .. } = rule;
+            cap.iter_mut().for_each(|cap| f(Place::Rule(id, name), cap));
+            choice.caps_mut().for_each(|(to, cap)| f(Place::Destination(id, name, to), cap));
+        }
+        let default = default.iter_mut().flat_map(Choice::caps_mut);
+        default.for_each(|(to, cap)| f(Place::Destination(id, "", to), cap));
     }
 }
 
@@ -150,16 +198,17 @@ impl Decision<'_> {
     #[must_use]
     pub fn rule(&self) -> &str {
         match self {
-            Self::Rule(rule, _) => &rule.name,
+            Self::Rule(rule, _) | Self::Overflow(Some(rule), _) => &rule.name,
             _ => "",
         }
     }
 
-    /// Name of the destination, or `fallback`; empty for the link's own.
+    /// Name of the destination, `overflow` or `fallback`; empty for the link's own.
     #[must_use]
     pub fn variant(&self) -> &str {
         match self {
             Self::Rule(_, destination) | Self::Default(destination) => &destination.name,
+            Self::Overflow(..) => OVERFLOW,
             Self::Fallback(_) => "fallback",
             Self::Link => "",
         }
@@ -170,7 +219,7 @@ impl Decision<'_> {
     pub fn target(&self) -> Option<&Template> {
         match self {
             Self::Rule(_, destination) | Self::Default(destination) => Some(&destination.target),
-            Self::Fallback(template) => Some(template),
+            Self::Overflow(_, template) | Self::Fallback(template) => Some(template),
             Self::Link => None,
         }
     }
@@ -196,6 +245,32 @@ impl Zone {
         let local = self.0.to_datetime(moment.unwrap_or(jiff::Timestamp::UNIX_EPOCH));
         let weekday = local.date().weekday().to_monday_one_offset();
         Local { hour: local.hour(), weekday, year: local.year(), month: local.month(), day: local.day() }
+    }
+
+    /// The number of the day around a moment there: it grows from one day to the next, and is above 0.
+    #[must_use]
+    pub fn day(&self, unix_ms: u64) -> u32 {
+        let Local { year, month, day, .. } = self.local(unix_ms);
+        let number = i32::from(year) * 372 + i32::from(month) * 31 + i32::from(day);
+        u32::try_from(number).unwrap_or(0).max(1)
+    }
+
+    /// When the day around a moment ends there, Unix milliseconds.
+    #[must_use]
+    pub fn day_ends_ms(&self, unix_ms: u64) -> Option<u64> {
+        let ends = self.zoned(unix_ms)?.tomorrow().ok()?.start_of_day().ok()?;
+        u64::try_from(ends.timestamp().as_millisecond()).ok()
+    }
+
+    /// When it began.
+    #[must_use]
+    pub fn day_begins_ms(&self, unix_ms: u64) -> Option<u64> {
+        u64::try_from(self.zoned(unix_ms)?.start_of_day().ok()?.timestamp().as_millisecond()).ok()
+    }
+
+    fn zoned(&self, unix_ms: u64) -> Option<jiff::Zoned> {
+        let moment = jiff::Timestamp::from_millisecond(i64::try_from(unix_ms).ok()?).ok()?;
+        Some(moment.to_zoned(self.0.clone()))
     }
 }
 

@@ -46,7 +46,7 @@ impl Facts for From {
 #[derive(Default)]
 struct OneTurn(Turn);
 
-impl Turns for OneTurn {
+impl Tally for OneTurn {
     fn turn(&mut self, _: &Campaign, _: usize) -> &mut Turn {
         &mut self.0
     }

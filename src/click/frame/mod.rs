@@ -3,7 +3,7 @@
 //! ```text
 //! offset  size  field
 //!      0     1  version (3)
-//!      1     1  flags: 1 HEAD, 2 prefetch, 4 fingerprint, 8 IPv4, 16 IPv6, 32 country
+//!      1     1  flags: 1 HEAD, 2 prefetch, 4 fingerprint, 8 IPv4, 16 IPv6, 32 country, 64 bound
 //!      2     2  status of the answer
 //!      4     8  route_version
 //!     12    16  click_id
@@ -50,6 +50,7 @@ const FINGERPRINT: u8 = 4;
 const IPV4: u8 = 8;
 const IPV6: u8 = 16;
 const COUNTRY: u8 = 32;
+const BOUND: u8 = 64;
 /// Of the byte for privacy, above the level.
 const AGENT: u8 = 4;
 const SENDS_FETCH_METADATA: u8 = 8;
@@ -65,6 +66,8 @@ pub struct Click<'a> {
     pub head: bool,
     /// Fetched ahead of a click.
     pub prefetch: bool,
+    /// The link belongs to the domain that was asked.
+    pub bound: bool,
     /// What the edge saw in headers that are not kept.
     pub marks: Marks,
     /// Status of the answer.
@@ -112,7 +115,8 @@ impl<'a> Click<'a> {
             | flag(self.fingerprint.is_some(), FINGERPRINT)
             | flag(matches!(self.address, Some(IpAddr::V4(_))), IPV4)
             | flag(matches!(self.address, Some(IpAddr::V6(_))), IPV6)
-            | flag(self.country.is_some(), COUNTRY);
+            | flag(self.country.is_some(), COUNTRY)
+            | flag(self.bound, BOUND);
         out.put_u8(VERSION);
         out.put_u8(flags);
         out.put_u16_le(self.status);
@@ -181,6 +185,7 @@ impl<'a> Click<'a> {
             fingerprint,
             head: has(HEAD),
             prefetch: has(PREFETCH),
+            bound: version == VERSION && has(BOUND),
             marks: Marks::from_bits(marks),
             status,
             route_version,

@@ -12,6 +12,7 @@ fn click<'a>(ua: &'a [u8], query: &'a str, address: Option<IpAddr>) -> Click<'a>
         fingerprint: Some(Fingerprint([3; 16])),
         head: true,
         prefetch: false,
+        bound: true,
         marks: Marks::NO_ACCEPT.with(Marks::TLS, true),
         status: 302,
         route_version: 4,
@@ -107,7 +108,7 @@ const OF_VERSION_2: &[u8] =
 
 #[test]
 fn frames_of_earlier_versions_are_clicks_of_any_domain() {
-    let second = Click { domain: "*", path: b"", ..click(b"ua", "a=1", None) };
+    let second = Click { bound: false, domain: "*", path: b"", ..click(b"ua", "a=1", None) };
     assert_eq!(Click::decode(OF_VERSION_2), Ok(second));
     // Of which all was kept.
     let first = Click { rule: "", variant: "", marks: Marks::default(), ..second };

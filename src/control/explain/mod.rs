@@ -5,6 +5,7 @@
 //! of a question; [`TURNS_SHOWN`] turns; a value that was found is cut at
 //! [`FOUND_CHARS_MAX`](crate::click::condition::explain::FOUND_CHARS_MAX) characters.
 
+mod caps;
 mod question;
 mod visit;
 
@@ -14,6 +15,7 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 
+use self::caps::{LinkStage, Looking, is_capped, rule_is_closed};
 use self::question::Subject;
 use self::visit::{Seen, Supposed};
 use super::Parts;
@@ -22,7 +24,8 @@ use super::problem::{Code, Problem};
 use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
 use crate::click::address::truncate;
-use crate::click::campaign::{Campaign, Choice, Decision, Sticky, Strategy, Turn, Turns, Zone};
+use crate::click::campaign::{Campaign, Choice, Chosen, Decision, Sticky, Strategy, Zone};
+use crate::click::cap::{CAPPED, OVERFLOW};
 use crate::click::condition::explain::Part;
 use crate::click::condition::{Condition, Facts, Needs};
 use crate::click::life::{EXPIRED, Stage};
@@ -62,16 +65,6 @@ pub(super) async fn explain(
     Ok(Json(answer(&explainer, &subject, &supposed)))
 }
 
-/// The turns of a thread that has just started.
-#[derive(Default)]
-struct FirstTurn(Turn);
-
-impl Turns for FirstTurn {
-    fn turn(&mut self, _: &Campaign, _: usize) -> &mut Turn {
-        &mut self.0
-    }
-}
-
 fn answer(explainer: &Explainer, subject: &Subject, supposed: &Supposed) -> Value {
     let (link, campaign) = (subject.link.as_ref().map(|entry| &entry.link), subject.campaign.as_deref());
     let unix_ms = supposed.at.unwrap_or_else(|| explainer.clock.wall_ms());
@@ -88,14 +81,14 @@ fn answer(explainer: &Explainer, subject: &Subject, supposed: &Supposed) -> Valu
             Sticky::Cookie => seen.visitor().map(VisitorId::key),
             _ => Some(DayKey::new(&explainer.secret, unix_ms).visitor(&visit)),
         });
-        campaign.decide(&seen, key, &mut FirstTurn::default())
+        campaign.decide(&seen, key, &mut Looking::new(place.0, unix_ms))
     });
-    let stage = link.map_or(Stage::Alive, |link| link.stage(unix_ms));
+    let stands = link.map_or(LinkStage::ALIVE, |link| LinkStage::of(link, unix_ms));
     let is_drawn = match campaign.map(|campaign| campaign.sticky) {
         Some(Sticky::Cookie) => seen.visitor().is_none(),
         _ => supposed.click_id.is_none(),
     };
-    let shown = Shown { subject, link, campaign, stage, decision, is_drawn };
+    let shown = Shown { subject, link, campaign, stage: stands.stage, stands, decision, is_drawn, at: place };
     let address = (explainer.privacy == IpPrivacy::Truncate).then(|| truncate(visit.address));
     // As on the edge: of what the click keeps.
     let (region, city, asn) = supposed.place(&explainer.geo, address);
@@ -147,9 +140,13 @@ struct Shown<'s> {
     campaign: Option<&'s Campaign>,
     /// Where the link stands in its life.
     stage: Stage<'s>,
+    /// And what its caps say.
+    stands: LinkStage<'s>,
     decision: Decision<'s>,
     /// What chooses is a sample: the click id, or, where a cookie chooses, that.
     is_drawn: bool,
+    /// When, and where the days of the campaign are.
+    at: (&'s Zone, u64),
 }
 
 impl Shown<'_> {
@@ -161,6 +158,7 @@ impl Shown<'_> {
     fn not_asked(&self) -> Option<&'static str> {
         match self.stage {
             _ if self.is_paused() => Some("the link is paused: it is answered like an unknown one"),
+            _ if self.stands.at_cap.is_some() => self.stands.at_cap,
             Stage::Early => Some("the link has not started: it is answered like an unknown one"),
             Stage::Expired(None) => Some("the link has expired: it is answered 410"),
             Stage::Expired(Some(_)) => Some("the link has expired: its campaign is not asked"),
@@ -177,7 +175,11 @@ impl Shown<'_> {
     }
 
     fn variant(&self) -> &str {
-        if self.expired().is_some() { EXPIRED } else { self.decision.variant() }
+        match self.expired() {
+            Some(_) if self.stands.overflows => CAPPED,
+            Some(_) => EXPIRED,
+            None => self.decision.variant(),
+        }
     }
 
     /// Where it sends them, with the version of what says so.
@@ -214,16 +216,18 @@ impl Shown<'_> {
         match self.decision {
             Decision::Rule(rule, _) => Some(&rule.choice),
             Decision::Default(_) => self.campaign?.default.as_ref(),
-            Decision::Fallback(_) | Decision::Link => None,
+            Decision::Overflow(..) | Decision::Fallback(_) | Decision::Link => None,
         }
     }
 
     fn decision(&self, values: &Values<'_>, applies: bool) -> Value {
         let by = match self.decision {
+            _ if self.expired().is_some() && self.stands.overflows => OVERFLOW,
             _ if self.expired().is_some() => "expired",
             _ if self.not_asked().is_some() => "none",
             Decision::Rule(..) => "rule",
             Decision::Default(_) => "default",
+            Decision::Overflow(..) => OVERFLOW,
             Decision::Fallback(_) => "fallback",
             Decision::Link => "link",
         };
@@ -307,20 +311,26 @@ impl Shown<'_> {
 
     fn rules(&self, seen: &Seen<'_>, applies: bool) -> Value {
         let Some(campaign) = self.campaign else { return json!([]) };
+        let looking = Looking::new(self.at.0, self.at.1);
         let taken = match self.decision {
-            Decision::Rule(rule, _) => campaign.rules.iter().position(|one| std::ptr::eq(one, rule)),
+            Decision::Rule(rule, _) | Decision::Overflow(Some(rule), _) => {
+                campaign.rules.iter().position(|one| std::ptr::eq(one, rule))
+            }
             _ => None,
         };
         let rule = |(number, rule): (usize, &crate::click::campaign::Rule)| {
             let verdict = match holds(rule.when.as_ref(), seen) {
                 _ if !applies || self.not_asked().is_some() => "not reached",
                 _ if taken == Some(number) => "taken",
-                Some(true) => "would take",
+                Some(true) => rule_is_closed(rule, &looking).unwrap_or("would take"),
                 Some(false) => "does not hold",
                 None => "undecided",
             };
             let (when, why) = why(rule.when.as_ref(), seen);
-            let mut shown = json!({ "name": rule.name, "verdict": verdict, "when": when, "why": why });
+            let mut shown = json!({
+                "name": rule.name, "verdict": verdict, "when": when, "why": why,
+                "capped": is_capped(rule.cap.as_ref(), &looking),
+            });
             if verdict == "taken" {
                 self.destinations(&rule.choice, &campaign.document["rules"][number]["to"], &mut shown);
             }
@@ -334,7 +344,9 @@ impl Shown<'_> {
         let Some((campaign, choice)) = self.campaign.and_then(|one| Some((one, one.default.as_ref()?))) else {
             return Value::Null;
         };
-        let taken = applies && self.not_asked().is_none() && matches!(self.decision, Decision::Default(_));
+        let taken = applies
+            && self.not_asked().is_none()
+            && matches!(self.decision, Decision::Default(_) | Decision::Overflow(None, _));
         let mut shown = json!({ "verdict": if taken { "taken" } else { "not reached" } });
         if taken {
             self.destinations(choice, &campaign.document["default"], &mut shown);
@@ -354,20 +366,25 @@ impl Shown<'_> {
             }
         };
         let entries = document.as_array().map(Vec::as_slice).unwrap_or_default().iter().enumerate();
+        let looking = Looking::new(self.at.0, self.at.1);
+        let cap = |name: &str| choice.destinations().iter().find(|one| *one.name == *name)?.cap.as_ref();
         let to = entries.map(|(number, entry)| {
             let name = entry["name"].as_str().map_or_else(|| (number + 1).to_string(), str::to_owned);
             let weight = entry["weight"].as_u64().unwrap_or(1);
             json!({
                 "name": name, "url": entry["url"], "weight": weight, "bid": entry["bid"], "share": share(&name),
-                "chosen": name == self.decision.variant(),
+                "chosen": name == self.decision.variant(), "capped": is_capped(cap(&name), &looking),
             })
         });
         shown["strategy"] = word(choice.strategy()).into();
         shown["to"] = to.collect();
-        if choice.strategy() == Strategy::RoundRobin {
-            let mut turn = Turn::default();
-            let next = |_| Value::from(&*choice.choose(0, || &mut turn).name);
-            shown["turns"] = (0..TURNS_SHOWN).map(next).collect();
+        if let (Strategy::RoundRobin, Some(campaign)) = (choice.strategy(), self.campaign) {
+            let mut looking = looking;
+            let next = |_| match choice.choose(0, &mut looking, campaign, 0)? {
+                Chosen::To(destination) => Some(&*destination.name),
+                Chosen::Overflow(_) => Some(OVERFLOW),
+            };
+            shown["turns"] = (0..TURNS_SHOWN).filter_map(next).map(Value::from).collect();
         }
     }
 }

@@ -45,6 +45,7 @@ impl Bench {
             fingerprint: None,
             head: false,
             prefetch: false,
+            bound: false,
             marks: Default::default(),
             status: 302,
             route_version: 1,

@@ -34,9 +34,10 @@ async fn all_wrong_fields_are_told_at_once_with_pointers() {
         errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let wrong = r#"{"slug":"in","url":"x","starts_at":1700000000000,"expires_at":"tomorrow",
-        "expired_url":"https://go.example/","max_clicks":5,"domain":"a.example:80"}"#;
+        "expired_url":"https://go.example/","max_clicks":0,"cap":{"limit":1},"domain":"a.example:80"}"#;
     let told = pointers(&bench.api("POST", "/links", wrong).await);
-    assert_eq!(told, ["/max_clicks", "/slug", "/domain", "/url", "/starts_at", "/expires_at", "/expired_url"]);
+    let all = ["/slug", "/domain", "/url", "/cap/per", "/max_clicks", "/starts_at", "/expires_at", "/expired_url"];
+    assert_eq!(told, all);
 
     let body = r#"{"slug":"a","url":"https://a.example/","starts_at":"2026-01-01T00:00:00Z",
         "expires_at":"2027-01-01T00:00:00Z","expired_url":"https://b.example/"}"#;
@@ -48,10 +49,10 @@ async fn all_wrong_fields_are_told_at_once_with_pointers() {
         (r#"{"expires_at":null,"expired_url":"https://c.example/"}"#, &["/expired_url"]),
         (r#"{"expired_url":""}"#, &["/expired_url"]),
         (r#"{"expires_at":"","status":200}"#, &["/status", "/expires_at"]),
-        // These three alone take a null.
+        // These five alone take a null.
         (
-            r#"{"campaign":null,"expires_at":null,"max_clicks":null,"domain":null}"#,
-            &["/campaign", "/domain", "/max_clicks"],
+            r#"{"campaign":null,"expires_at":null,"max_clicks":null,"cap":null,"domain":null}"#,
+            &["/campaign", "/domain"],
         ),
     ] {
         let answer = bench.api("PATCH", "/links/a", change).await;

@@ -73,6 +73,9 @@ impl Bench {
         let domains = Arc::new(Domains::open(fake.clone(), own, 2, Arc::new(Noon)).await.unwrap());
         let links = Links::open(fake.clone(), domains.clone(), 3, Arc::new(Noon)).await.unwrap();
         let campaigns = Campaigns::open(fake.clone(), domains.clone(), 2, Arc::new(Noon)).await.unwrap();
+        let caps = Arc::new(Caps::new(0, 3, false, Arc::new(Noon)));
+        let links = links.with_caps(Arc::clone(&caps)).unwrap();
+        let campaigns = campaigns.with_caps(Arc::clone(&caps)).unwrap();
         let (shelf, scripted, letters) = dead_letters::parts();
         let books = Box::new(MemoryBooks::default());
         let ledger = Ledger::open(books, "n", Arc::clone(&shelf), Arc::new(Noon), Arc::default()).unwrap();
@@ -85,6 +88,7 @@ impl Bench {
             links: Arc::new(links),
             campaigns: Arc::new(campaigns),
             domains,
+            caps,
             store: fake.clone(),
             token: Secret::new(TOKEN),
             status: status.clone(),
@@ -129,6 +133,7 @@ async fn a_link_is_made_read_changed_and_removed() {
         "domain": "*", "slug": "spring", "url": "https://a.example/", "status": 302, "query": "ignore", "campaign": "c", "paused": false,
         "tags": ["x"], "external_id": "e", "version": 1, "created_at": "2023-11-14T22:13:20.000Z",
         "updated_at": "2023-11-14T22:13:20.000Z", "starts_at": null, "expires_at": null, "expired_url": null,
+        "cap": null, "max_clicks": null,
     });
     assert_eq!(made.json(), expected);
     assert_eq!(bench.api("GET", "/links/spring", "").await.json(), expected);

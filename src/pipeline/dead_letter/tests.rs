@@ -59,6 +59,7 @@ pub(super) fn row(ms: u64, link: &str) -> RefusedRow {
         fingerprint: None,
         head: false,
         prefetch: false,
+        bound: false,
         marks: Default::default(),
         status: 302,
         route_version: 1,

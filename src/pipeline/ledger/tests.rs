@@ -296,6 +296,7 @@ async fn insert(store: &ScriptedStore, clicks: std::ops::Range<u8>) {
             fingerprint: None,
             head: false,
             prefetch: false,
+            bound: false,
             marks: Default::default(),
             status: 302,
             route_version: 1,

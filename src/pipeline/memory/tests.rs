@@ -31,6 +31,7 @@ fn bare(id: ClickId) -> Click<'static> {
         fingerprint: None,
         head: false,
         prefetch: false,
+        bound: false,
         marks: Marks::default(),
         status: 302,
         route_version: 1,

@@ -13,6 +13,7 @@ fn batch(ids: std::ops::Range<u64>) -> Batch {
             fingerprint: None,
             head: false,
             prefetch: false,
+            bound: false,
             marks: Default::default(),
             status: 302,
             route_version: 1,
