@@ -6,10 +6,10 @@
 //! ```
 //! A node raises its claim in the script that finds the room for it, and lowers it only after its cores can no longer use
 //! what it gives back: so the claims of a cap never add up to more than its limit. Each node writes its own field, whole,
-//! so a question that is asked again changes nothing. Of a node that has been silent for [`SILENT_S`] only what it has
+//! so a question that is asked again changes nothing. Of a node that has been silent for ten seconds only what it has
 //! spent counts. Times are Redis's own. One pipeline of scripts a second; keys of hours and days expire.
 //!
-//! Bounds: one connection; `redis.timeout` for each script of [`CAPS_MAX`] caps.
+//! Bounds: one connection; `redis.timeout` for each script of 100 caps.
 
 use std::sync::Arc;
 use std::time::Duration;
