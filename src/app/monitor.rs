@@ -4,10 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::MissedTickBehavior;
+
 use crate::catalog::Links;
+use crate::config;
 use crate::control::Status;
 use crate::pipeline::{Deduper, Store};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::overload::{self, Reflex};
 
 const INTERVAL: Duration = Duration::from_secs(2);
 /// For one answer.
@@ -66,4 +70,23 @@ impl Monitor {
 
 async fn within(answer: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     tokio::time::timeout(TIMEOUT, answer).await.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}")))
+}
+
+/// Looks how the node feels, for ever, and moves the lever that says what is left undone.
+pub(super) async fn reflexes(metrics: Arc<Metrics>, thresholds: config::Overload) {
+    let mut reflex = Reflex::new(thresholds);
+    let mut tick = tokio::time::interval(overload::LOOK);
+    // After a stall it goes on at its pace: looks made up for all at once would count as a second of overload.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let (signals, before) = (metrics.signals(), metrics.lever().level());
+        let level = reflex.look(&signals);
+        if level > before {
+            tracing::warn!(?level, ?signals, "overload: work is left undone up to this level");
+        } else if level < before {
+            tracing::info!(?level, "overload passes");
+        }
+        metrics.lever().set(level);
+    }
 }

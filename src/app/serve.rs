@@ -22,6 +22,7 @@ use crate::catalog::{Campaigns, Domains, Links};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control::{self, State, Status};
+use crate::edge::limits::Limits;
 use crate::edge::{self, Edge, Lane, Phase};
 use crate::handoff::{Orphan, Run};
 use crate::pipeline::breaker::Breaker;
@@ -160,6 +161,7 @@ impl Node {
             caps: Arc::clone(&caps),
             agents: Arc::clone(&facts.agents),
             geo: Arc::clone(&facts.geo),
+            limits: limits(&config, fingerprint_secret.expose()),
             clock: Arc::clone(&clock),
         };
         caps::keep(&backends, &caps, catalog, &metrics)?;
@@ -223,6 +225,7 @@ impl Node {
         monitor.look().await;
         tokio::spawn(monitor.run());
 
+        tokio::spawn(monitor::reflexes(Arc::clone(&metrics), config.limits.overload));
         let (drain, _) = watch::channel(Drain::No);
         let memory = Memory::new(config.classify.rules().memory, Arc::clone(&config.data_centres));
         let maker = WorkerMaker {
@@ -316,6 +319,11 @@ async fn ended(condition: impl Fn() -> bool) {
     while !condition() {
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Shared by all edge threads. Its hash is keyed by the node's secret.
+fn limits(config: &Config, secret: &str) -> Arc<Limits> {
+    Arc::new(Limits::new(&config.limits, secret.as_bytes(), config.edge.connections_max))
 }
 
 /// What all batches share.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use quick_cache::unsync::Cache;
 
 use super::agents::{Agent, Agents};
+use crate::click::class::AgentReasons;
 
 /// User agents remembered by a thread: at some 200 bytes an entry about 2 MB. Real traffic has a few thousand.
 const MEMO_ENTRIES: usize = 10_000;
@@ -30,6 +31,11 @@ impl AgentMemo {
         let agent = self.agents.read(ua);
         self.memo.insert(ua.into(), agent);
         agent
+    }
+
+    /// What speaks against a person in this user agent, without its names, which may be remembered or not.
+    pub fn reasons(&mut self, ua: &[u8]) -> AgentReasons {
+        self.memo.get(ua).map_or_else(|| self.agents.reasons(ua), |agent| agent.reasons)
     }
 
     /// The words.

@@ -209,10 +209,16 @@ impl Agents {
         self.programs.classifier()
     }
 
+    /// What speaks against a person in this user agent.
+    #[must_use]
+    pub fn reasons(&self, ua: &[u8]) -> AgentReasons {
+        self.programs.reasons(ua)
+    }
+
     /// What this user agent says. Any bytes will do.
     #[must_use]
     pub fn read(&self, ua: &[u8]) -> Agent {
-        let reasons = self.programs.reasons(ua);
+        let reasons = self.reasons(ua);
         if reasons.found.has(Reasons::AGENT_CRAWLER) || reasons.enforced.has(Reasons::OF_WORDS) {
             return Agent { browser: "Other", os: "Other", device: "bot", reasons };
         }

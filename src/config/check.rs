@@ -144,6 +144,7 @@ impl Keys {
             classify: self.classify(),
             data_centres: self.data_centres(),
             privacy: self.privacy(),
+            limits: self.limits(),
             log: self.log(),
         };
         self.relations(&config);

@@ -12,6 +12,7 @@ mod file;
 mod geo;
 mod ingress;
 mod layers;
+mod limits;
 mod networks;
 mod privacy;
 mod problem;
@@ -30,6 +31,7 @@ pub use classify::shipped_classifier;
 pub use geo::{ASN, CITY, COUNTRY, Geo, GeoFile, REGION};
 pub use ingress::Ingress;
 pub use layers::Sources;
+pub use limits::{Limits, Overload, Rate};
 pub use problem::{Origin, Problem, Problems};
 pub use retention::Retention;
 pub use units::Secret;
@@ -88,6 +90,8 @@ pub struct Config {
     pub data_centres: Arc<Networks>,
     /// What is kept of a visitor.
     pub privacy: Privacy,
+    /// Who may ask how often.
+    pub limits: Limits,
     /// Log lines.
     pub log: Log,
 }

@@ -23,6 +23,7 @@ impl Keys {
             format!("edge.listen ({}) and control.listen ({}) need different ports", edge.listen, control.listen)
         });
         self.policy_relations(&config.retry);
+        self.limits_relations(config);
         let (letters, ledger) = (config.dead_letter.keep, config.ledger.keep);
         self.relation(&["dead_letter.keep", "ledger.keep"], letters >= ledger, || {
             let (letters, ledger) = (show_time(letters), show_time(ledger));

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -19,7 +18,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::core::Core;
-use super::{resolve, respond};
+use super::gate::{self, Peer};
+use super::limits::addresses::Counted;
+use super::respond;
 
 /// hyper's own limit of header lines.
 const HYPER_HEADERS_MAX: usize = 100;
@@ -100,6 +101,11 @@ impl Connections {
         self.len() == 0
     }
 
+    /// Monotonic time as of the last request.
+    pub(super) fn now(&self) -> Duration {
+        self.now.get()
+    }
+
     /// Waits for the last one to go.
     pub(super) async fn emptied(&self) {
         self.emptied.notified().await;
@@ -161,21 +167,25 @@ impl Connections {
 struct Registration {
     core: Rc<Core>,
     slot: usize,
+    counted: Option<Counted>,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         self.core.connections.remove(self.slot);
         self.core.metrics.connections_open.sub(1);
+        if let Some(counted) = self.counted {
+            self.core.parts.limits.disconnect(counted);
+        }
     }
 }
 
-/// Serves a connection in a task of this thread.
-pub(super) fn spawn(core: Rc<Core>, stream: TcpStream, peer: IpAddr) {
+/// Serves a connection in a task of this thread. `counted` is given back when it closes.
+pub(super) fn spawn(core: Rc<Core>, stream: TcpStream, peer: Peer, counted: Option<Counted>) {
     core.connections.now.set(core.parts.clock.now());
     let (slot, watched) = core.connections.add();
     core.metrics.connections_open.add(1);
-    let registration = Registration { core: Rc::clone(&core), slot };
+    let registration = Registration { core: Rc::clone(&core), slot, counted };
     let limits = &core.parts.config;
     let mut builder = http1::Builder::new();
     builder
@@ -188,10 +198,9 @@ pub(super) fn spawn(core: Rc<Core>, stream: TcpStream, peer: IpAddr) {
     if limits.headers_max != HYPER_HEADERS_MAX {
         builder.max_headers(limits.headers_max);
     }
-    let trusted = limits.trusted_proxies.iter().any(|network| network.contains(peer));
     tokio::task::spawn_local(async move {
         let io = Socket { stream: TokioIo::new(stream), core: Rc::clone(&core), watched: Rc::clone(&watched) };
-        let service = service_fn(|request| answer(&core, &watched, peer, trusted, request));
+        let service = service_fn(|request| answer(&core, &watched, &peer, request));
         let connection = std::pin::pin!(builder.serve_connection(io, service));
         // A connection that breaks concerns nobody but its visitor.
         let _ = serve(connection, &watched).await;
@@ -202,14 +211,13 @@ pub(super) fn spawn(core: Rc<Core>, stream: TcpStream, peer: IpAddr) {
 async fn answer(
     core: &Rc<Core>,
     watched: &Watched,
-    peer: IpAddr,
-    trusted: bool,
+    peer: &Peer,
     request: hyper::Request<hyper::body::Incoming>,
 ) -> Result<respond::Answer, Infallible> {
     let now = core.parts.clock.now();
     core.connections.now.set(now);
     watched.enter(Doing::Busy, now);
-    let resolved = resolve::resolve(core, peer, trusted, &request);
+    let resolved = gate::resolve(core, peer, &request, now);
     let answer = respond::respond(core, resolved, now).await;
     watched.enter(Doing::Idle, core.connections.now.get());
     Ok(answer)

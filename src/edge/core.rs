@@ -19,6 +19,8 @@ use crate::telemetry::metrics::EdgeShard;
 /// From the last accept to the word that connections are to close: requests that came with a connection are in its
 /// socket, and the event loop has to look there once.
 const SETTLE: Duration = Duration::from_millis(20);
+/// How often a thread feels how late it is.
+const FEEL: Duration = Duration::from_millis(100);
 
 /// What all connections of one thread share. Nothing in it is ever touched by another thread.
 pub(super) struct Core {
@@ -36,6 +38,8 @@ pub(super) struct Core {
     /// User agents, for campaigns and destinations that ask.
     pub(super) agents: RefCell<AgentMemo>,
     pub(super) turns: SharedTurns,
+    /// The request of now asked for a slug that is not there.
+    pub(super) missed: Cell<bool>,
     /// Where destinations are spliced.
     pub(super) scratch: RefCell<Vec<u8>>,
 }
@@ -61,6 +65,7 @@ pub(super) fn run(number: usize, parts: Parts, lane: Lane, connections_max: usiz
         day_key: RefCell::new(DayKey::new(&parts.secret, now_ms)),
         agents: RefCell::new(AgentMemo::new(Arc::clone(&parts.agents))),
         turns: SharedTurns::default(),
+        missed: Cell::new(false),
         scratch: RefCell::new(Vec::with_capacity(4096)),
         parts,
     });
@@ -72,6 +77,7 @@ async fn serve(core: Rc<Core>, listener: std::net::TcpListener, mut phase: watch
     tokio::task::spawn_local(Intake::flush_every_turn(Rc::clone(&core.intake)));
     tokio::task::spawn_local(Intake::attend_when_asked(Rc::clone(&core.intake)));
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&core)));
+    let feeler = tokio::task::spawn_local(feel(Rc::clone(&core)));
     accept::accept_until_closing(&core, listener, &mut phase).await;
     // What was accepted last is to be read once before it is told to close.
     tokio::time::sleep(SETTLE).await;
@@ -87,6 +93,7 @@ async fn serve(core: Rc<Core>, listener: std::net::TcpListener, mut phase: watch
         }
     }
     sweeper.abort();
+    feeler.abort();
 }
 
 /// Closes connections whose time is over; one look a quarter of the shorter time-out, at most once in 50 ms.
@@ -97,5 +104,16 @@ async fn sweep(core: Rc<Core>) {
         tick.tick().await;
         let closed = core.connections.sweep(core.parts.clock.now());
         core.metrics.connections_timed_out.add(closed);
+        core.parts.limits.retire(core.connections.now());
+    }
+}
+
+/// Notes how late this event loop runs what it was asked to run; a timer is up to 1 ms late by itself.
+async fn feel(core: Rc<Core>) {
+    loop {
+        let before = core.parts.clock.now();
+        tokio::time::sleep(FEEL).await;
+        let lag = core.parts.clock.now().saturating_sub(before + FEEL);
+        core.metrics.loop_lag_us.set(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX));
     }
 }

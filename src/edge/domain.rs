@@ -77,6 +77,7 @@ fn stray(
     visit: &Visit<'_>,
     headers: &HeaderMap,
 ) -> Resolved {
+    core.missed.set(!slug.is_empty());
     if core.parts.domains.is_empty() || domain::is_reserved(slug) {
         return Resolved::UnknownLink;
     }

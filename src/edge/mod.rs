@@ -2,20 +2,22 @@
 //!
 //! ```text
 //! one thread, one event loop, one listening socket (SO_REUSEPORT) each:
-//!   accept -> connection (hyper, HTTP/1.1) -> resolve -> handoff -> respond
+//!   accept -> connection (hyper, HTTP/1.1) -> gate -> resolve -> handoff -> respond
 //!              `- swept: head and idle time-outs, shutdown
 //! ```
 //!
 //! It never waits for anything but its own journal, takes no lock, opens no span and writes no log line for a request.
 //! It cannot name a database, a cache server or a worker. `app` starts and stops it. Bounds: `edge.*`,
-//! `ingress.campaigns_max`.
+//! `ingress.campaigns_max`, `limits.*`.
 
 mod accept;
 mod client;
 mod connection;
 mod core;
 mod domain;
+mod gate;
 mod ingress;
+pub mod limits;
 mod marks;
 mod privacy;
 mod resolve;
@@ -72,6 +74,8 @@ pub struct Parts {
     pub agents: Arc<Agents>,
     /// Countries, likewise, and for when privacy leaves no address.
     pub geo: Arc<Geo>,
+    /// Who may ask how often.
+    pub limits: Arc<limits::Limits>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }

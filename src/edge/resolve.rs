@@ -10,11 +10,12 @@ use hyper::{HeaderMap, Method, Request};
 use super::core::Core;
 use super::domain::Of;
 use super::ingress::{self, Refusal};
+use super::limits::Limited;
 use super::privacy;
 use super::route::{self, Found, Seen};
 use super::sticky::By;
 use super::tally::{self, Entered, Taken, VisitTally};
-use super::{client, domain, marks};
+use super::{client, domain, gate, marks};
 use crate::catalog::Entry;
 use crate::click::campaign::{Campaign, Decision};
 use crate::click::cap::{CAPPED, Moment, UTC};
@@ -62,6 +63,10 @@ pub(super) enum Resolved {
     Association(Bytes),
     /// A visit of `/in` that goes nowhere.
     Refused(Refusal),
+    /// Too many came.
+    Limited(Limited),
+    /// The node is overloaded.
+    Shed,
 }
 
 /// Where a visitor is sent.
@@ -137,7 +142,8 @@ impl<'e> Entrance<'e> {
     }
 }
 
-pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: &Request<B>) -> Resolved {
+/// `address` is the client's; the peer is `trusted`, or is the client.
+pub(super) fn resolve<B>(core: &Rc<Core>, address: IpAddr, trusted: bool, request: &Request<B>) -> Resolved {
     let head = match *request.method() {
         Method::GET => false,
         Method::HEAD => true,
@@ -159,7 +165,6 @@ pub(super) fn resolve<B>(core: &Rc<Core>, peer: IpAddr, trusted: bool, request: 
     }
     let headers = request.headers();
     let text = |name: &HeaderName| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
-    let address = if trusted { client::address(peer, headers, &core.parts.config.trusted_proxies) } else { peer };
     let visit = Visit {
         host: client::host(request, trusted),
         query,
@@ -185,7 +190,14 @@ fn association(file: &Option<Bytes>) -> Resolved {
 pub(super) fn follow(core: &Rc<Core>, entry: &Entry, asked: &str, visit: &Visit<'_>, headers: &HeaderMap) -> Resolved {
     begin_turn_once(core);
     let link = &Entrance::link(entry, asked);
-    let entered = match entry.link.stage(core.turn_ms.get()) {
+    let stage = entry.link.stage(core.turn_ms.get());
+    // One that has not begun is unknown, and answers as such.
+    if !matches!(stage, Stage::Early)
+        && let Err(limited) = gate::admit_to(core, link.of.domain.unwrap_or_default(), link.slug)
+    {
+        return Resolved::Limited(limited);
+    }
+    let entered = match stage {
         Stage::Alive => tally::enter(core, &entry.link, visit),
         Stage::Early => return Resolved::UnknownLink,
         Stage::Expired(expired) => Entered::Expired(expired),

@@ -11,6 +11,7 @@ use hyper::header::{
 use hyper::{HeaderMap, Response, StatusCode};
 
 use super::core::Core;
+use super::gate;
 use super::resolve::{Place, Resolved};
 use crate::click::ClickId;
 use crate::failpoint::{self, Point};
@@ -26,6 +27,17 @@ static X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 pub(super) const OVERLOADED: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\
     content-type: application/problem+json\r\ncontent-length: 97\r\n\r\n\
     {\"type\":\"about:blank\",\"title\":\"Too many connections\",\"status\":503,\"code\":\"too_many_connections\"}\n";
+
+/// What a new connection gets under overload.
+pub(super) const SHED: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\
+    content-type: application/problem+json\r\ncontent-length: 100\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Overloaded; come back in a moment\",\"status\":503,\"code\":\"overloaded\"}\n";
+
+/// What a connection of an address gets that has too many.
+pub(super) const TOO_MANY_OF_ADDRESS: &str = "HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\nretry-after: 1\r\n\
+    content-type: application/problem+json\r\ncontent-length: 114\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Too many connections from one address\",\"status\":429,\
+    \"code\":\"too_many_connections\"}\n";
 
 const UNKNOWN_LINK: &str = "{\"type\":\"about:blank\",\"title\":\"There is no such link\",\"status\":404,\
     \"code\":\"unknown_link\"}\n";
@@ -84,6 +96,8 @@ pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration
             let (outcome, status, body) = why.problem();
             problem(core, outcome, status, body)
         }
+        Resolved::Limited(limited) => gate::refuse(core, &limited),
+        Resolved::Shed => gate::shed(core),
         Resolved::Robots => {
             core.metrics.count(Outcome::Other);
             text(StatusCode::OK, "text/plain; charset=utf-8", "public, max-age=86400", ROBOTS)
@@ -140,7 +154,7 @@ fn without_id(Place { location, without_id }: Place, id: &str) -> HeaderValue {
     spelled.and_then(|text| HeaderValue::try_from(text).ok()).unwrap_or(location)
 }
 
-fn problem(core: &Core, outcome: Outcome, status: StatusCode, body: &'static str) -> Answer {
+pub(super) fn problem(core: &Core, outcome: Outcome, status: StatusCode, body: &'static str) -> Answer {
     core.metrics.count(outcome);
     text(status, "application/problem+json", "no-store", body)
 }
@@ -169,9 +183,12 @@ mod tests {
             let problem: serde_json::Value = serde_json::from_str(body).unwrap();
             assert!(problem["code"].is_string() && problem["status"] == status.as_u16());
         }
-        let (head, body) = OVERLOADED.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
-        serde_json::from_str::<serde_json::Value>(body).unwrap();
+        for answer in [OVERLOADED, SHED, TOO_MANY_OF_ADDRESS] {
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.ends_with(&format!("\r\ncontent-length: {}", body.len())), "{}", body.len());
+            let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert!(head.contains(&format!(" {} ", problem["status"])));
+        }
     }
 
     #[test]

@@ -75,6 +75,7 @@ impl Checks {
     /// Enriches a chunk and asks for its labels.
     pub(super) fn begin(&mut self, items: impl Iterator<Item = Item>, enricher: &mut Enricher) {
         let (mut rows, mut claims, mut claimants) = (Vec::with_capacity(CHUNK_CLICKS), Vec::new(), Vec::new());
+        let level = self.metrics.lever.level();
         let oldest_ms = self.clock.wall_ms().saturating_sub(self.lag_max.as_millis() as u64);
         for Item { frame, end } in items {
             let unix_ms = frame::unix_ms(&frame).unwrap_or(0);
@@ -92,7 +93,7 @@ impl Checks {
                 claims.push(Claim { fingerprint, id: click.id });
                 claimants.push(rows.len());
             }
-            let observed = enricher.observe(&click);
+            let observed = enricher.observe_under(level, &click);
             let row = enricher.enrich(&click, observed).row(frame, Label::Unknown);
             rows.push(Labelled { row: Some(row), unix_ms, end });
         }

@@ -11,6 +11,7 @@ use crate::catalog::agents::{Agent, Agents};
 use crate::catalog::geo::{Geo, Place};
 use crate::click::class::Verdict;
 use crate::click::{Class, Classifier, Click, Reasons};
+use crate::telemetry::overload::Level;
 
 /// Enriches clicks; one for each worker, so that its memo needs no lock.
 pub struct Enricher {
@@ -76,17 +77,41 @@ impl Enricher {
         self.agents.agents().classifier()
     }
 
-    /// What is known of this click. Derived from its frame, what was [observed](Self::observe) of it, and named data alone.
+    /// The same under overload, with what is to be left out of the click: in the shadow, what it observes too, unless that
+    /// may change the class.
+    #[must_use]
+    pub fn observe_under(&self, level: Level, click: &Click<'_>) -> Reasons {
+        let rules = self.agents.agents().classifier().rules();
+        let observed = if level == Level::Calm || rules.enforced.has(Reasons::OF_WORKER) {
+            self.observe(click)
+        } else {
+            Reasons::default()
+        };
+        observed
+            .with(Reasons::SHADOW_OMITTED, level >= Level::Shadow)
+            .with(Reasons::FACTS_OMITTED, level >= Level::Enrichment)
+    }
+
+    /// What is known of this click. Derived from its frame, what was [observed](Self::observe) of it or is to be left out
+    /// ([`Reasons::FROZEN`]), and named data alone; so a batch that is frozen with that is made again as it was. The class is
+    /// never left out, nor what the edge found out.
     pub fn enrich(&mut self, click: &Click<'_>, observed: Reasons) -> Enriched {
+        let omits = observed.has(Reasons::FACTS_OMITTED);
         let agent = match &click.privacy.agent {
             Some(told) => Agent::told(told),
+            None if omits => Agent { browser: "", os: "", device: "", reasons: self.agents.reasons(click.ua) },
             None => self.agents.read(click.ua),
         };
         let classifier = self.agents.agents().classifier();
-        let Verdict { class, reasons, fraud_score } =
-            classifier.classify_with(observed, click.head, click.prefetch, click.marks, agent.reasons);
-        let country = click.country.or_else(|| click.address.and_then(|address| self.geo.country(address)));
-        let place = click.address.map(|address| self.geo.place(address)).unwrap_or_default();
+        let mut verdict = classifier.classify_with(observed, click.head, click.prefetch, click.marks, agent.reasons);
+        if observed.has(Reasons::SHADOW_OMITTED) {
+            verdict = classifier.without_shadow(verdict, agent.reasons);
+        }
+        let Verdict { class, reasons, fraud_score } = verdict;
+        let reasons = reasons.and(observed.within(Reasons::SHADOW_OMITTED.and(Reasons::FACTS_OMITTED)));
+        let address = click.address.filter(|_| !omits);
+        let country = click.country.or_else(|| address.and_then(|address| self.geo.country(address)));
+        let place = address.map(|address| self.geo.place(address)).unwrap_or_default();
         Enriched { country, place, class, reasons, fraud_score, agent }
     }
 }
@@ -108,7 +133,7 @@ impl std::fmt::Debug for Enricher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::click::Classifier;
+    use crate::click::{Classifier, ClickId, Marks, Privacy};
     use crate::config::shipped_classifier;
 
     #[test]
@@ -136,5 +161,57 @@ mod tests {
         let copy = some.clone();
         assert_eq!(copy.facts(), some.facts());
         assert!(Arc::ptr_eq(copy.memory.as_ref().unwrap(), some.memory.as_ref().unwrap()));
+    }
+
+    #[test]
+    fn what_is_left_out_changes_no_class_is_marked_and_follows_from_the_frame_alone() {
+        const CHROME: &[u8] = b"Mozilla/5.0 (Windows NT 10.0) Chrome/140.0.0.0 Safari/537.36";
+        let mut enricher = Enricher::new(Arc::new(Agents::new().unwrap()), Arc::new(Geo::new().unwrap()));
+        for (ua, class) in [(CHROME, Class::Human), (b"Googlebot/2.1", Class::Bot), (b"", Class::Bot)] {
+            let marks = Marks::default().with(Marks::NO_ACCEPT, true);
+            let click = Click { ua, marks, address: Some([8, 8, 8, 0].into()), country: None, ..some_click() };
+            let mut find = |level| {
+                let observed = enricher.observe_under(level, &click);
+                enricher.enrich(&click, observed)
+            };
+            let facts = find(Level::Enrichment);
+            let whole = find(Level::Calm);
+            assert_eq!(facts, find(Level::Redirects), "also when the agent is remembered");
+            let shadow = find(Level::Shadow);
+            assert_eq!([whole.class, shadow.class, facts.class], [class; 3]);
+            assert_eq!((shadow.country, shadow.agent), (whole.country, whole.agent));
+            assert_eq!((whole.country, facts.country, facts.agent.browser), (Some(*b"US"), None, ""));
+            assert!(whole.reasons.has(Reasons::ACCEPT_MISSING) && !shadow.reasons.has(Reasons::ACCEPT_MISSING));
+            assert!(shadow.fraud_score < whole.fraud_score && shadow.fraud_score == facts.fraud_score);
+            assert_eq!(whole.reasons.omission_bits(), 0);
+            assert_eq!((shadow.reasons.omission_bits(), facts.reasons.omission_bits()), (1, 3));
+        }
+    }
+
+    fn some_click() -> Click<'static> {
+        Click {
+            id: ClickId::new(1, &[1; 10]),
+            fingerprint: None,
+            head: false,
+            prefetch: false,
+            marks: Default::default(),
+            status: 302,
+            route_version: 1,
+            address: None,
+            country: None,
+            privacy: Privacy::default(),
+            org: "default",
+            campaign: "",
+            domain: "*",
+            link: "a",
+            path: b"",
+            rule: "",
+            variant: "",
+            destination: b"https://a.example/",
+            referrer: b"",
+            ua: b"Mozilla/5.0",
+            language: b"",
+            query: "",
+        }
     }
 }

@@ -4,7 +4,8 @@
 //! ```text
 //! <run>/<core>-<start>.intent
 //! magic "TRLINTN1" | batch id 16 | start u64 | end u64 | facts u64 | rows u32 | a byte for each row | crc32
-//! byte: what was observed of the click, `Reasons::worker_bits`, 4 bits | its label 4 bits
+//! byte: what was observed of the click, `Reasons::worker_bits`, 4 bits | what was left out of it, `Reasons::omission_bits`, 2 bits |
+//! its label 2 bits
 //! ```
 //! Where nothing was observed, as before there was anything that could be, the byte is the label. `start` and `end` are positions of the journal; `facts` names the data that country, agent and class were derived
 //! from. An intent stays until the checkpoint has passed its end, also when its batch was stored long before: so what
@@ -35,7 +36,7 @@ pub struct Intent {
     pub end: Position,
     /// Data that its facts were derived from.
     pub facts: u64,
-    /// Of each row the label, and the reasons that only the worker finds; in the order of the journal.
+    /// Of each row the label, and the reasons that do not follow from its frame; in the order of the journal.
     pub labels: Vec<(Label, Reasons)>,
 }
 
@@ -56,7 +57,10 @@ impl Intent {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&u32::try_from(self.labels.len()).unwrap_or(u32::MAX).to_le_bytes());
-        bytes.extend(self.labels.iter().map(|(label, observed)| observed.worker_bits() << 4 | label.index() as u8));
+        let row = |(label, frozen): &(Label, Reasons)| {
+            (frozen.worker_bits() << 4) | (frozen.omission_bits() << 2) | label.index() as u8
+        };
+        bytes.extend(self.labels.iter().map(row));
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
         let path = self.path(folder, core);
         let file = disk.open(&path, Open::Any)?;
@@ -121,7 +125,10 @@ impl Intent {
         let number = |at: usize| Some(u64::from_le_bytes(body.get(at..at + 8)?.try_into().ok()?));
         let rows = u32::from_le_bytes(body.get(FIXED_BYTES - 4..FIXED_BYTES)?.try_into().ok()?) as usize;
         let labels = body.get(FIXED_BYTES..)?;
-        let row = |byte: &u8| Some((*Label::ALL.get(usize::from(byte & 15))?, Reasons::from_worker_bits(byte >> 4)));
+        let row = |byte: &u8| {
+            let frozen = Reasons::from_worker_bits(byte >> 4).and(Reasons::from_omission_bits((byte >> 2) & 3));
+            Some((*Label::ALL.get(usize::from(byte & 3))?, frozen))
+        };
         let labels: Option<Vec<_>> = labels.iter().map(row).collect();
         Some(Self {
             batch: Uuid::from_bytes(body.get(8..24)?.try_into().ok()?),
@@ -154,8 +161,8 @@ mod tests {
             facts: 7,
             labels: vec![
                 (Label::Unique, Reasons::default()),
-                (Label::Duplicate, Reasons::OF_WORKER),
-                (Label::Unknown, Reasons::VELOCITY_LINK),
+                (Label::Duplicate, Reasons::FROZEN),
+                (Label::Unknown, Reasons::VELOCITY_LINK.and(Reasons::SHADOW_OMITTED)),
             ],
         }
     }

@@ -339,7 +339,7 @@ impl Running {
             start: self.frozen_to,
             end,
             facts: self.enricher.facts(),
-            labels: rows.iter().map(|row| (row.dedup, row.reasons.within(Reasons::OF_WORKER))).collect(),
+            labels: rows.iter().map(|row| (row.dedup, row.reasons.within(Reasons::FROZEN))).collect(),
         };
         let (disk, folder, core) = self.place();
         if let Err(error) = intent.write(disk, folder, core) {
@@ -349,7 +349,9 @@ impl Running {
         failpoint::hit(Point::Intent);
         self.frozen_to = end;
         // Here and not where they are enriched: what a cut leaves unfrozen is enriched again, and counted once.
-        rows.iter().for_each(|row| self.parts.metrics.note_class(row.reasons, row.fraud_score));
+        for row in &rows {
+            self.parts.metrics.note_class(row.reasons, row.fraud_score);
+        }
         let batch = Batch { id: intent.batch, part: 0, node: Arc::clone(&self.parts.node), rows };
         self.start(batch, intent, taken, false);
         true

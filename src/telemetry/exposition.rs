@@ -10,6 +10,7 @@ use super::books::LedgerShard;
 use super::metrics::{
     BreakerShard, DeadLetterShard, Decided, Destined, EdgeShard, Found, Guarded, KeeperShard, Outcome, WorkerShard,
 };
+use super::overload::Lever;
 use super::pools::{PoolShard, Pooled};
 use super::shard::{Histogram, Snapshot};
 use crate::click::Reasons;
@@ -25,6 +26,7 @@ pub(super) struct Shards {
     /// In the order of [`Pooled`].
     pub(super) pools: [Arc<PoolShard>; Pooled::NAMES.len()],
     pub(super) keeper: Arc<KeeperShard>,
+    pub(super) lever: Arc<Lever>,
     pub(super) dependencies: Vec<(&'static str, AtomicBool)>,
     pub(super) queue_capacity: usize,
     pub(super) links: Box<dyn Fn() -> usize + Send + Sync>,
@@ -70,11 +72,11 @@ impl Shards {
         self.sum_edges(|e| e.accepted.get()).saturating_sub(claimed)
     }
 
-    fn sum_edges(&self, of: impl Fn(&EdgeShard) -> u64) -> u64 {
+    pub(super) fn sum_edges(&self, of: impl Fn(&EdgeShard) -> u64) -> u64 {
         self.edges.iter().map(|edge| of(edge)).sum()
     }
 
-    fn sum_workers(&self, of: impl Fn(&WorkerShard) -> u64) -> u64 {
+    pub(super) fn sum_workers(&self, of: impl Fn(&WorkerShard) -> u64) -> u64 {
         self.workers.iter().map(|worker| of(worker)).sum()
     }
 
@@ -96,6 +98,7 @@ impl Shards {
             &dependencies,
         ));
         families.extend(self.breaker_families());
+        families.extend(self.overload_families());
         families.extend(self.pool_families());
         families.push(gauge("trellis_links", "Links served", "", &[("", (self.links)() as u64)]));
         families.push(gauge(
@@ -178,6 +181,7 @@ impl Shards {
         let connections = [
             ("accepted", self.sum_edges(|e| e.connections_accepted.get())),
             ("refused", self.sum_edges(|e| e.connections_refused.get())),
+            ("failed", self.sum_edges(|e| e.accepts_failed.get())),
             ("timed_out", self.sum_edges(|e| e.connections_timed_out.get())),
         ];
         vec![
@@ -364,7 +368,7 @@ fn pair(label: &str, value: &str) -> LabelPair {
     pair
 }
 
-fn counter(name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> MetricFamily {
+pub(super) fn counter(name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> MetricFamily {
     let metrics = values.iter().map(|(of, value)| {
         let mut counter = Counter::default();
         counter.set_value(*value as f64);
@@ -384,7 +388,7 @@ pub(super) fn gauge(name: &str, help: &str, label: &str, values: &[(&str, u64)])
     float_gauge(name, help, label, &values)
 }
 
-fn float_gauge(name: &str, help: &str, label: &str, values: &[(&str, f64)]) -> MetricFamily {
+pub(super) fn float_gauge(name: &str, help: &str, label: &str, values: &[(&str, f64)]) -> MetricFamily {
     let metrics = values.iter().map(|(of, value)| {
         let mut gauge = Gauge::default();
         gauge.set_value(*value);

@@ -13,12 +13,13 @@ use super::backlog::Backlog;
 use super::books::LedgerShard;
 use super::exposition::{ShardCollector, Shards, describe};
 use super::minutes::MinuteRing;
+use super::overload::{Lever, Signals};
 use super::pools::{PoolShard, Pooled};
 use super::shard::{Cell, Histogram, LATENCY_US, ROWS, SCORES};
 use crate::click::Reasons;
 use crate::click::privacy::Level;
 
-pub use super::outcomes::{Decided, Destined, Found, Outcome};
+pub use super::outcomes::{Decided, Destined, Found, Guarded, Limit, Outcome};
 
 /// Written by one edge thread.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct EdgeShard {
     pub(super) decisions: [Cell; Decided::NAMES.len()],
     pub(super) destinations: [Cell; Destined::NAMES.len()],
     pub(super) privacy: [Cell; Level::NAMES.len()],
+    pub(super) limited: [Cell; Limit::NAMES.len()],
     /// From the request head to the written journal, for redirects.
     pub redirect_duration: Histogram,
     /// One journal write.
@@ -43,6 +45,8 @@ pub struct EdgeShard {
     pub connections_accepted: Cell,
     /// Connections refused at the cap.
     pub connections_refused: Cell,
+    /// Accepts that failed for want of descriptors or memory.
+    pub accepts_failed: Cell,
     /// Connections closed by a time-out.
     pub connections_timed_out: Cell,
     /// Open now.
@@ -53,15 +57,24 @@ pub struct EdgeShard {
     pub unforced: Cell,
     /// Accepted and untracked clicks by the minute.
     pub minutes: MinuteRing,
+    /// How late its event loop was when it was last looked at, microseconds.
+    pub loop_lag_us: Cell,
+    /// Connections accepted since none was waiting.
+    pub accept_backlog: Cell,
+    /// Connections refused because of overload.
+    pub shed_connections: Cell,
+    /// What is left undone now; not its to move.
+    pub lever: Arc<Lever>,
 }
 
 impl EdgeShard {
-    fn new() -> Self {
+    fn new(lever: Arc<Lever>) -> Self {
         Self {
             outcomes: Default::default(),
             decisions: Default::default(),
             destinations: Default::default(),
             privacy: Default::default(),
+            limited: Default::default(),
             redirect_duration: Histogram::new(LATENCY_US),
             append_duration: Histogram::new(LATENCY_US),
             accepted: Cell::default(),
@@ -70,11 +83,16 @@ impl EdgeShard {
             groups_left_to_journal: Cell::default(),
             connections_accepted: Cell::default(),
             connections_refused: Cell::default(),
+            accepts_failed: Cell::default(),
             connections_timed_out: Cell::default(),
             connections_open: Cell::default(),
             journal_failures: Cell::default(),
             unforced: Cell::default(),
             minutes: MinuteRing::default(),
+            loop_lag_us: Cell::default(),
+            accept_backlog: Cell::default(),
+            shed_connections: Cell::default(),
+            lever,
         }
     }
 
@@ -91,6 +109,11 @@ impl EdgeShard {
     /// Counts a visit by where it goes.
     pub fn destine(&self, destined: Destined) {
         self.destinations[destined as usize].add(1);
+    }
+
+    /// Counts a request, or a connection, that a limit refused.
+    pub fn limit(&self, limit: Limit) {
+        self.limited[limit as usize].add(1);
     }
 
     /// Counts a visit by what its click may keep.
@@ -146,10 +169,14 @@ pub struct WorkerShard {
     pub claimed_bytes: Cell,
     /// Stretches of journals that wait behind the clicks of now: the shelf "backlog".
     pub backlog: Arc<Backlog>,
+    /// Clicks without the reasons that change no class, and without country and names of their agent: overload.
+    pub shed: [Cell; 2],
+    /// What is left undone now; not its to move.
+    pub lever: Arc<Lever>,
 }
 
 impl WorkerShard {
-    fn new() -> Self {
+    fn new(lever: Arc<Lever>) -> Self {
         Self {
             claimed: Cell::default(),
             adopted: Cell::default(),
@@ -173,36 +200,21 @@ impl WorkerShard {
             unreadable: Cell::default(),
             claimed_bytes: Cell::default(),
             backlog: Arc::default(),
+            shed: Default::default(),
+            lever,
         }
     }
 
     /// Counts the score and the reasons of a click.
     pub fn note_class(&self, reasons: Reasons, fraud_score: u8) {
+        self.shed[0].add(u64::from(reasons.has(Reasons::SHADOW_OMITTED)));
+        self.shed[1].add(u64::from(reasons.has(Reasons::FACTS_OMITTED)));
         self.fraud_score.observe(fraud_score.into());
         for ((reason, _), cell) in Reasons::ALL.into_iter().zip(&self.class_reasons) {
             if reasons.has(reason) {
                 cell.add(1);
             }
         }
-    }
-}
-
-/// A dependency with a breaker in front.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Guarded {
-    /// What labels clicks.
-    Dedup,
-    /// Where clicks are kept.
-    Store,
-}
-
-impl Guarded {
-    pub(super) const NAMES: [&str; 2] = ["dedup", "store"];
-
-    /// Its name in health and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        Self::NAMES[self as usize]
     }
 }
 
@@ -266,9 +278,11 @@ impl Metrics {
         dependencies: &[&'static str],
         links: impl Fn() -> usize + Send + Sync + 'static,
     ) -> Result<Self, prometheus::Error> {
+        let lever = Arc::new(Lever::default());
         let shards = Arc::new(Shards {
-            edges: (0..threads).map(|_| Arc::new(EdgeShard::new())).collect(),
-            workers: (0..=threads).map(|_| Arc::new(WorkerShard::new())).collect(),
+            edges: (0..threads).map(|_| Arc::new(EdgeShard::new(Arc::clone(&lever)))).collect(),
+            workers: (0..=threads).map(|_| Arc::new(WorkerShard::new(Arc::clone(&lever)))).collect(),
+            lever,
             breakers: Default::default(),
             pools: Default::default(),
             keeper: Arc::new(KeeperShard::new()),
@@ -345,6 +359,18 @@ impl Metrics {
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.shards.pending()
+    }
+
+    /// What is left undone, for all threads.
+    #[must_use]
+    pub fn lever(&self) -> &Lever {
+        &self.shards.lever
+    }
+
+    /// How the node feels now.
+    #[must_use]
+    pub fn signals(&self) -> Signals {
+        self.shards.signals()
     }
 
     /// The text of `/metrics` at this time, Unix milliseconds: ages are counted up to it.

@@ -6,9 +6,11 @@
 pub mod backlog;
 pub mod books;
 mod exposition;
+mod loads;
 pub mod log;
 pub mod metrics;
 pub mod minutes;
 mod outcomes;
+pub mod overload;
 pub mod pools;
 pub mod shard;

@@ -17,11 +17,15 @@ pub enum Outcome {
     Other,
     /// A visit to no link, sent on by its domain and not recorded.
     Orphan,
+    /// A limit was reached: 429.
+    Limited,
+    /// The node is overloaded: 503.
+    Shed,
 }
 
 impl Outcome {
-    pub(super) const NAMES: [&str; 7] =
-        ["redirected", "untracked", "unknown_link", "expired", "refused", "other", "orphan"];
+    pub(super) const NAMES: [&str; 9] =
+        ["redirected", "untracked", "unknown_link", "expired", "refused", "other", "orphan", "limited", "shed"];
 }
 
 /// What decided where a visit of a campaign went.
@@ -82,4 +86,50 @@ pub enum Found {
 
 impl Found {
     pub(super) const NAMES: [&str; 3] = ["none", "some", "all"];
+}
+
+/// Which limit said no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Of a client network.
+    Network,
+    /// Of a client network, for slugs that are not there.
+    Misses,
+    /// Of all together.
+    Global,
+    /// Of a link.
+    Link,
+    /// Of a key.
+    Key,
+    /// Of the connections of an address.
+    Connections,
+}
+
+impl Limit {
+    pub(super) const NAMES: [&str; 6] = ["network", "misses", "global", "link", "key", "connections"];
+
+    /// Its name in metrics and in `RateLimit`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+/// A dependency with a breaker in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarded {
+    /// What labels clicks.
+    Dedup,
+    /// Where clicks are kept.
+    Store,
+}
+
+impl Guarded {
+    pub(super) const NAMES: [&str; 2] = ["dedup", "store"];
+
+    /// Its name in health and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
 }

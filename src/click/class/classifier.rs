@@ -159,6 +159,19 @@ impl Classifier {
         Verdict { class: self.class(enforced), reasons, fraud_score: self.score(reasons) }
     }
 
+    /// Of a verdict on this agent what may change the class, and its weights.
+    #[must_use]
+    pub fn without_shadow(&self, verdict: Verdict, agent: AgentReasons) -> Verdict {
+        let of_agent = agent.found.within(agent.enforced);
+        let others = verdict.reasons.within(self.rules.enforced);
+        // Of an agent's reasons each has its own tier.
+        let reasons = Reasons::ALL
+            .into_iter()
+            .map(|(reason, _)| reason)
+            .fold(of_agent, |sum, reason| sum.with(reason, others.has(reason) && !agent.found.has(reason)));
+        Verdict { reasons, fraud_score: self.score(reasons), ..verdict }
+    }
+
     fn class(&self, enforced: Reasons) -> Class {
         const ORDER: [(Reasons, Class); 6] = [
             (Reasons::METHOD_HEAD, Class::Head),

@@ -118,6 +118,13 @@ impl Reasons {
         (Self::PREVIEW_PATTERN, "preview_pattern"),
     ];
 
+    /// No reasons, but what was left out under overload: reasons that change no class, and their weights.
+    pub const SHADOW_OMITTED: Self = Self(1 << 30);
+    /// Likewise: country, browser, system and device.
+    pub const FACTS_OMITTED: Self = Self(1 << 31);
+    const OMISSIONS: [(Self, &'static str); 2] =
+        [(Self::SHADOW_OMITTED, "shadow_omitted"), (Self::FACTS_OMITTED, "facts_omitted")];
+
     /// Those that say who an agent is by its words; each word has its own tier.
     pub const OF_WORDS: Self = Self::AGENT_MONITOR.and(Self::AGENT_SCANNER).and(Self::AGENT_PREVIEW);
 
@@ -136,9 +143,12 @@ impl Reasons {
     pub const OF_WORKER: Self =
         Self::DATA_CENTRE.and(Self::VELOCITY_ADDRESS).and(Self::VELOCITY_LINK).and(Self::PREVIEW_PATTERN);
 
+    /// What does not follow from a click's frame.
+    pub const FROZEN: Self = Self::OF_WORKER.and(Self::SHADOW_OMITTED).and(Self::FACTS_OMITTED);
+
     /// Their words in the store, in a fixed order.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Self::ALL.into_iter().filter(move |(reason, _)| self.has(*reason)).map(|(_, name)| name)
+        Self::ALL.into_iter().chain(Self::OMISSIONS).filter(move |(reason, _)| self.has(*reason)).map(|(_, name)| name)
     }
 
     /// Whether any of `other` is in it.
@@ -182,6 +192,18 @@ impl Reasons {
     #[must_use]
     pub const fn from_worker_bits(bits: u8) -> Self {
         Self((bits as u32) << Self::OF_WORKER.0.trailing_zeros()).within(Self::OF_WORKER)
+    }
+
+    /// What was left out, from bit 0 on; below 4. Intents carry it.
+    #[must_use]
+    pub const fn omission_bits(self) -> u8 {
+        (self.0 >> 30) as u8
+    }
+
+    /// Likewise.
+    #[must_use]
+    pub const fn from_omission_bits(bits: u8) -> Self {
+        Self((bits as u32) << 30)
     }
 
     /// Those of these words; `None` where one is unknown.
