@@ -19,6 +19,7 @@ use super::shard::{Cell, Histogram, LATENCY_US, ROWS, SCORES};
 use crate::click::Reasons;
 use crate::click::privacy::Level;
 
+pub use super::keeper::KeeperShard;
 pub use super::outcomes::{Decided, Destined, Found, Guarded, Limit, Outcome};
 
 /// Written by one edge thread.
@@ -236,27 +237,6 @@ pub struct DeadLetterShard {
     pub bytes: Cell,
     /// Time of the oldest click that waits, Unix milliseconds; 0 when none does.
     pub oldest_ms: Cell,
-}
-
-/// Written by the keeper of the journals.
-#[derive(Debug)]
-pub struct KeeperShard {
-    /// One sync of one journal.
-    pub sync_duration: Histogram,
-    /// Syncs that failed.
-    pub sync_failures: Cell,
-    /// Bytes of the journal that could not be read back after a failed sync.
-    pub possibly_lost_bytes: Cell,
-}
-
-impl KeeperShard {
-    fn new() -> Self {
-        Self {
-            sync_duration: Histogram::new(LATENCY_US),
-            sync_failures: Cell::default(),
-            possibly_lost_bytes: Cell::default(),
-        }
-    }
 }
 
 /// The shards of one process and the registry that renders them.

@@ -6,6 +6,7 @@
 pub mod backlog;
 pub mod books;
 mod exposition;
+mod keeper;
 mod loads;
 pub mod log;
 pub mod metrics;
