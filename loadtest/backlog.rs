@@ -72,6 +72,7 @@ fn main() -> Result<()> {
                     fingerprint: Some(Fingerprint(*id.as_bytes())),
                     head: false,
                     prefetch: false,
+                    bound: false,
                     marks: Default::default(),
                     status: 302,
                     route_version: 1,

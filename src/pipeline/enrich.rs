@@ -194,6 +194,7 @@ mod tests {
             fingerprint: None,
             head: false,
             prefetch: false,
+            bound: false,
             marks: Default::default(),
             status: 302,
             route_version: 1,
