@@ -6,8 +6,8 @@
 //! than the one before the newest (a backlog, a replay, a core that lies behind) is not measured, and disturbs nothing; so
 //! are all after a clock was set back, until it has caught up. Clicks in the same order find the same.
 //!
-//! An address is what the click keeps of it, hence a network; a click that keeps none is measured by link alone, and one of
-//! `/in` has no link. It never blocks: relaxed atomics, whose size is set in `classify.toml`. It is empty after a restart,
+//! An address is what the click keeps of it, hence a network; a click that keeps none is measured by link alone. A link is
+//! its slug at the domain that was asked; a click of `/in` and a visit to no link have none. It never blocks: relaxed atomics, whose size is set in `classify.toml`. It is empty after a restart,
 //! knows nothing of other nodes, and counts a click that is read twice before it is frozen twice.
 
 mod pairs;
@@ -23,6 +23,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use self::pairs::Pairs;
 use self::sketch::Sketch;
 use crate::click::class::Memory as Limits;
+use crate::click::domain::NO_LINK;
 use crate::click::{Click, Networks, Reasons};
 
 /// Half a minute.
@@ -66,10 +67,12 @@ impl Memory {
         let Limits { address_per_minute, link_per_minute, heads_min, .. } = self.limits;
         let (unix_ms, address) = (click.id.unix_ms(), click.address);
         let by_address = address.map(|address| match address {
-            IpAddr::V4(v4) => hash(&v4.octets()),
-            IpAddr::V6(v6) => hash(&v6.octets()),
+            IpAddr::V4(v4) => hash(&[&v4.octets()]),
+            IpAddr::V6(v6) => hash(&[&v6.octets()]),
         });
-        let by_link = (!click.link.is_empty()).then(|| hash(click.link.as_bytes()));
+        let is_link = !click.link.is_empty() && click.link != NO_LINK;
+        // No domain has a slash.
+        let by_link = is_link.then(|| hash(&[click.domain.as_bytes(), b"/", click.link.as_bytes()]));
         let half = self.minute.enter(unix_ms);
         let fast = |sketch: &Sketch, key: Option<u128>, from: u32| {
             from > 0 && key.zip(half).is_some_and(|(key, half)| sketch.count(key, half) >= from)
@@ -95,9 +98,9 @@ impl Memory {
 }
 
 /// The same in every process: the same clicks find the same again.
-fn hash(bytes: &[u8]) -> u128 {
+fn hash(parts: &[&[u8]]) -> u128 {
     let mut hasher = SipHasher13::new();
-    hasher.write(bytes);
+    parts.iter().for_each(|part| hasher.write(part));
     hasher.finish128().as_u128()
 }
 

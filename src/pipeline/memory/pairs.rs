@@ -163,10 +163,10 @@ mod tests {
 
     #[test]
     fn heads_and_a_get_are_seen_together_within_two_halves_in_any_order() {
-        let (pairs, a) = (Pairs::new(1_024), hash(b"a"));
+        let (pairs, a) = (Pairs::new(1_024), hash(&[b"a"]));
         let told = [(true, 5), (true, 5), (false, 5), (true, 6)].map(|(head, half)| pairs.note(a, head, half));
         assert_eq!(told, [seen(1, false), seen(2, false), seen(2, true), seen(3, true)]);
-        assert_eq!(pairs.note(hash(b"b"), true, 6), seen(1, false), "another pair");
+        assert_eq!(pairs.note(hash(&[b"b"]), true, 6), seen(1, false), "another pair");
         assert_eq!(pairs.note(a, true, 7), seen(2, false), "the GET is over");
         assert_eq!(pairs.note(a, false, 6), seen(2, true), "a late one is seen with the half behind it");
         assert_eq!(pairs.note(a, true, 3), Seen::default(), "too late");
@@ -214,7 +214,7 @@ mod tests {
             let (key, head) = (random.u64(..200), random.bool());
             *exact.entry((key, half, head)).or_insert(0_u32) += 1;
             let sum = |head| [half, half - 1].iter().filter_map(|of| exact.get(&(key, *of, head))).sum::<u32>();
-            let seen = pairs.note(hash(&key.to_le_bytes()), head, half);
+            let seen = pairs.note(hash(&[&key.to_le_bytes()]), head, half);
             assert!(u32::from(seen.heads) <= sum(true) && (!seen.get || sum(false) > 0), "SEED={seed}: {seen:?}");
             assert!(if head { seen.heads > 0 } else { seen.get }, "SEED={seed}, itself at least: {seen:?}");
             told += u32::from(seen.heads >= 3 && seen.get);

@@ -102,7 +102,7 @@ mod tests {
             let key = (1_f64 / (random.f64() + 0.000_5)) as u64 * 1_000 + random.u64(..5);
             *exact.entry((key, of)).or_insert(0) += 1;
             *totals.entry(of).or_insert(0) += 1;
-            let told = sketch.count(hash(&key.to_le_bytes()), of);
+            let told = sketch.count(hash(&[&key.to_le_bytes()]), of);
             let sum = |of: u64| exact.get(&(key, of)).copied().unwrap_or(0);
             let is_late = of < half;
             let least = sum(of) + if is_late { 0 } else { sum(of - 1) };
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn what_is_over_is_forgotten_and_what_is_late_takes_nothing_away() {
         let sketch = Sketch::new(1_024);
-        let (a, b) = (hash(b"a"), hash(b"b"));
+        let (a, b) = (hash(&[b"a"]), hash(&[b"b"]));
         assert_eq!([7, 7, 7].map(|half| sketch.count(a, half)), [1, 2, 3]);
         assert_eq!(sketch.count(a, 8), 4, "with the half before");
         assert_eq!((sketch.count(a, 7), sketch.count(a, 8)), (4, 6), "a late one counts in its own half");
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn workers_that_count_at_the_same_time_lose_none() {
         let sketch = Sketch::new(64);
-        let key = hash(b"a");
+        let key = hash(&[b"a"]);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| (0..10_000).for_each(|n| assert!(sketch.count(key, 5 + n / 5_000) > 0)));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::click::domain::ANY;
 use crate::click::{ClickId, Marks, Privacy};
 use crate::config::shipped_classifier;
 
@@ -40,7 +41,7 @@ fn bare(id: ClickId) -> Click<'static> {
         privacy: Privacy::default(),
         org: "default",
         campaign: "",
-        domain: "*",
+        domain: ANY,
         link: "",
         path: b"",
         rule: "",
@@ -76,6 +77,17 @@ fn a_network_and_a_link_are_fast_from_their_thresholds_on_and_by_themselves() {
     assert_eq!(told(59_999, "", "a"), ["velocity_link"], "the fifth; an address that is not kept is none");
     assert_eq!(told(90_000, "203.0.113.0", "a"), [""; 0], "all that is a minute ago");
     assert_eq!(told(90_000, "198.51.100.0", ""), ["data_centre"]);
+}
+
+#[test]
+fn a_slug_is_another_link_at_another_domain_and_visits_to_no_link_are_of_none() {
+    let memory = memory();
+    let told = |domain, link| memory.observe(&Click { domain, ..click(NOW_MS, "", link, false) }).names().next();
+    for _ in 0..4 {
+        assert_eq!([told("a.example", "a"), told("b.example", "a"), told(ANY, "a")], [None; 3]);
+    }
+    assert_eq!([told("a.example", "a"), told(ANY, "a")], [Some("velocity_link"); 2]);
+    assert!((0..20).all(|_| told(ANY, NO_LINK).is_none() && told(ANY, "").is_none()));
 }
 
 #[test]
