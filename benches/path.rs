@@ -32,7 +32,6 @@ fn visit() -> Visit<'static> {
         query: "click_id=run-123456&source=load",
         head: false,
         prefetch: false,
-        bound: false,
         marks: Default::default(),
         address: [203, 0, 114, 77].into(),
         ua: UA,

@@ -50,6 +50,7 @@ mod routing;
 mod sticky;
 mod store_commands;
 mod tidy;
+mod wire;
 
 #[cfg(not(feature = "failpoints"))]
 #[test]
