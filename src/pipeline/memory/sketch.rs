@@ -41,12 +41,16 @@ impl Sketch {
     /// Adds one, and tells how often the key was there: in its half and in the one before. A click that comes when the next
     /// half has begun is told its own half at least.
     pub(super) fn count(&self, key: u128, half: u64) -> u32 {
-        let (mut now, mut before) = (COUNT_MAX, COUNT_MAX);
-        for (row, part) in self.rows.iter().zip(0..) {
-            let part = (key >> (32 * part)) as u32;
+        let counters = std::array::from_fn::<_, ROWS, _>(|row| {
+            let (row, part) = (&self.rows[row], (key >> (32 * row)) as u32);
             // Evenly spread over the row, whatever its length.
-            let place = (u64::from(part) * row.len() as u64) >> 32;
-            let counted = add(&row[place as usize], half);
+            &row[((u64::from(part) * row.len() as u64) >> 32) as usize]
+        });
+        // All four are read before the first is written: a swap waits for its line of memory, and reads wait together.
+        let olds = counters.map(|counter| counter.load(Ordering::Relaxed));
+        let (mut now, mut before) = (COUNT_MAX, COUNT_MAX);
+        for (counter, old) in counters.into_iter().zip(olds) {
+            let counted = add(counter, old, half);
             (now, before) = (now.min(counted.0), before.min(counted.1));
         }
         // Both fit in 21 bits together.
@@ -54,12 +58,11 @@ impl Sketch {
     }
 }
 
-/// Adds one to a counter; what it has then of the click's half, and of the one before.
-fn add(counter: &AtomicU64, half: u64) -> (u64, u64) {
+/// Adds one to a counter that was `old` a moment ago; what it has then of the click's half, and of the one before.
+fn add(counter: &AtomicU64, mut old: u64, half: u64) -> (u64, u64) {
     let pack = |half: u64, before: u64, now: u64| {
         (half & ((1 << HALF_BITS) - 1)) << (2 * COUNT_BITS) | before.min(COUNT_MAX) << COUNT_BITS | now.min(COUNT_MAX)
     };
-    let mut old = counter.load(Ordering::Relaxed);
     loop {
         let (of, before, now) = (old >> (2 * COUNT_BITS), old >> COUNT_BITS & COUNT_MAX, old & COUNT_MAX);
         let (new, counted) = match Age::of(of, half, HALF_BITS) {
@@ -133,14 +136,15 @@ mod tests {
     #[test]
     fn counts_stop_where_their_bits_end_and_touch_no_others() {
         let counter = AtomicU64::new(0);
+        let add = |half| add(&counter, counter.load(Ordering::Relaxed), half);
         for _ in 0..COUNT_MAX + 10 {
-            add(&counter, 3);
+            add(3);
         }
-        assert_eq!(add(&counter, 4), (1, COUNT_MAX));
+        assert_eq!(add(4), (1, COUNT_MAX));
         for _ in 0..10 {
-            assert_eq!(add(&counter, 3).1, 0);
+            assert_eq!(add(3).1, 0);
         }
-        assert_eq!(add(&counter, 4), (2, COUNT_MAX));
+        assert_eq!(add(4), (2, COUNT_MAX));
     }
 
     #[test]
