@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 use trellis::backend::sqlite_catalog::SqliteCatalog;
+use trellis::catalog::releases::{Keep, Releases};
 use trellis::catalog::{Domains, Links};
 use trellis::click::OwnHosts;
 use trellis::clock::{Clock as _, SystemClock};
@@ -43,8 +44,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let store = Arc::new(SqliteCatalog::open(&path)?);
         let of_system = || Arc::new(SystemClock::new());
         let open = async {
-            let domains = Domains::open(Arc::clone(&store) as _, OwnHosts::default(), 1, of_system()).await?;
-            Links::open(store, Arc::new(domains), size, of_system()).await
+            let keep = Keep { releases_max: 1, changes_max: 1 };
+            let releases = Releases::open(Arc::clone(&store) as _, keep, "bench", of_system()).await?;
+            let (of_domains, own) = (Arc::clone(&store) as _, OwnHosts::default());
+            let domains = Domains::open(of_domains, Arc::clone(&releases), own, 1, of_system()).await?;
+            Links::open(store, releases, Arc::new(domains), size, of_system()).await
         };
         let links = runtime.block_on(open)?;
         let took = clock.now() - began;

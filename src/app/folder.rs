@@ -13,15 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use super::parts::Backends;
 use super::workers::Facts;
-use super::{books, caps, letters};
-use crate::catalog::{Campaigns, Domains, Links};
+use super::{books, catalog, letters};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secret, StoreBackend};
 use crate::control;
 use crate::handoff::Orphan;
 use crate::pipeline::dead_letter::Actor;
 use crate::segment::{Disk, RealDisk};
-use crate::telemetry::metrics::Metrics;
 
 /// A command holds the folder for milliseconds: a node that starts meanwhile looks again for one second.
 const LOCK_TRIES: u32 = 20;
@@ -211,22 +209,12 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         // A remote store has its tables from the node; a command does not wait for it.
         store.migrate().await.map_err(|error| anyhow::anyhow!("{}: {error}", store.name()))?;
     }
-    let own = config.edge.own_hosts(None);
-    let catalog = backends.catalog()?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     // Their locks are held by this process as long as the folder is open.
     let orphans = Orphan::find(&disk, &config.data_dir).context("the journal folder cannot be read")?;
-    // Without edge threads: it shows what is counted, and counts nothing.
-    let caps = caps::open(config, &*catalog, &orphans, 0, &clock).await?;
-    let max = config.catalog;
-    let domains = Domains::open(Arc::clone(&catalog) as _, own, max.domains_max, Arc::clone(&clock)).await?;
-    let domains = Arc::new(domains);
-    let links = Links::open(Arc::clone(&catalog) as _, Arc::clone(&domains), max.links_max, Arc::clone(&clock)).await?;
-    let campaigns = Campaigns::open(catalog, Arc::clone(&domains), max.campaigns_max, Arc::clone(&clock)).await?;
-    let (links, campaigns) = (links.with_caps(Arc::clone(&caps))?, campaigns.with_caps(Arc::clone(&caps))?);
-    let links = Arc::new(links);
-    let counted = Arc::clone(&links);
-    let metrics = Metrics::new(0, 0, &[], move || counted.len())?;
+    // Without edge threads: it shows what caps count, and counts nothing.
+    let (catalog, _) = catalog::open(&backends, config, (0, &orphans), Actor::CommandLine, &clock).await?;
+    let metrics = catalog::metrics(&catalog, 0, 0, &[])?;
     let shelf = letters::shelf(config, &clock, &metrics)?;
     let ledger = books::open(config, &shelf, &orphans, &clock, &metrics).context("the ledger cannot be used")?;
     // Most commands need no facts about clicks.
@@ -244,10 +232,12 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         Ok(control::Explainer { agents, geo, privacy, secret, clock: Arc::clone(clock) })
     };
     let router = control::router(control::Parts {
-        links,
-        campaigns: Arc::new(campaigns),
-        domains,
-        caps,
+        domains: catalog.domains,
+        links: catalog.links,
+        campaigns: catalog.campaigns,
+        caps: catalog.caps,
+        releases: catalog.releases,
+        node: config.node.as_str().into(),
         explainer: Arc::new(move || explainer().map_err(|error| format!("{error:#}"))),
         dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::CommandLine),
         actor: Actor::CommandLine,

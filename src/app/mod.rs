@@ -9,6 +9,7 @@
 mod backup;
 mod books;
 mod caps;
+mod catalog;
 mod expiry;
 mod folder;
 mod letters;

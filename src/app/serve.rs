@@ -12,13 +12,14 @@ use tokio::sync::watch;
 
 use super::books::{self, Keeping};
 use super::caps;
+use super::catalog;
 use super::expiry;
 use super::folder::{self, FolderLock};
 use super::letters;
 use super::monitor::{self, Monitor};
 use super::parts::Backends;
 use super::workers::{Facts, WorkerMaker, WorkerThread};
-use crate::catalog::{Campaigns, Domains, Links};
+use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control::{self, State, Status};
@@ -110,26 +111,14 @@ impl Node {
         // One runtime for each worker, one for the journals of earlier runs, and this one.
         let runtimes = config.edge.threads + 2;
         let backends = Arc::new(Backends::new(&config, Arc::clone(&clock)));
-        let own = config.edge.own_hosts(None);
-        let catalog = backends.catalog()?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let orphans = Orphan::find(&disk, &config.data_dir).context("the journal folder cannot be read")?;
-        let caps = caps::open(&config, &*catalog, &orphans, config.edge.threads, &clock).await?;
-        let max = config.catalog;
-        let domains = Domains::open(Arc::clone(&catalog) as _, own, max.domains_max, Arc::clone(&clock)).await?;
-        let domains = Arc::new(domains);
-        let links =
-            Links::open(Arc::clone(&catalog) as _, Arc::clone(&domains), max.links_max, Arc::clone(&clock)).await?;
-        let links = Arc::new(links.with_caps(Arc::clone(&caps))?);
-        let campaigns =
-            Campaigns::open(Arc::clone(&catalog) as _, Arc::clone(&domains), max.campaigns_max, Arc::clone(&clock))
-                .await?;
-        let campaigns = Arc::new(campaigns.with_caps(Arc::clone(&caps))?);
+        let counting = (config.edge.threads, &orphans[..]);
+        let (catalog, cap_store) = catalog::open(&backends, &config, counting, Actor::Token, &clock).await?;
+        let Catalog { releases, domains, links, campaigns, caps } = catalog.clone();
         let facts = Facts::load(&config.classify, &config.geo)?;
-        let counted = Arc::clone(&links);
         let metrics =
-            Metrics::new(config.edge.threads, config.queue.groups_max, &monitor::NAMES, move || counted.len())?;
-        let metrics = Arc::new(metrics);
+            Arc::new(catalog::metrics(&catalog, config.edge.threads, config.queue.groups_max, &monitor::NAMES)?);
 
         let shelf = letters::shelf(&config, &clock, &metrics)?;
         let ledger = books::open(&config, &shelf, &orphans, &clock, &metrics).context("the ledger cannot be used")?;
@@ -164,7 +153,7 @@ impl Node {
             limits: limits(&config, fingerprint_secret.expose()),
             clock: Arc::clone(&clock),
         };
-        caps::keep(&backends, &caps, catalog, &metrics)?;
+        caps::keep(&backends, &caps, cap_store, &metrics)?;
         let edge = Edge::start(&edge_parts, lanes)?;
         let explainer = control::Explainer {
             agents: edge_parts.agents,
@@ -185,6 +174,8 @@ impl Node {
             campaigns,
             domains,
             caps: Arc::clone(&caps),
+            releases,
+            node: config.node.as_str().into(),
             explainer: Arc::new(move || Ok(explainer.clone())),
             store: Arc::clone(&store),
             ledger: Arc::clone(&ledger),
@@ -222,6 +213,7 @@ impl Node {
         }
         Keeping::new(&ledger, &store, &config, &clock).start();
         tokio::spawn(expiry::run(store, Arc::clone(&clock)));
+        tokio::spawn(catalog::revalidate(catalog, config.catalog.revalidate_after, Arc::clone(&clock)));
         monitor.look().await;
         tokio::spawn(monitor.run());
 

@@ -1,7 +1,8 @@
 //! L4: what implements the ports, and the only place that names Redis, ClickHouse or SQLite.
 //!
 //! [`clickhouse`] and [`sqlite_clicks`] are [`crate::pipeline::Store`]s, [`redis`] and [`memory`] are
-//! [`crate::pipeline::Deduper`]s, [`sqlite_catalog`] is a [`crate::catalog::LinkStore`],
+//! [`crate::pipeline::Deduper`]s, [`sqlite_catalog`] is a [`crate::catalog::LinkStore`]
+//! and a [`crate::catalog::ReleaseStore`],
 //! [`sqlite_ledger`] the [`crate::pipeline::ledger::Books`]. `app` makes them and hands them
 //! on as ports; nothing else calls in here. No visitor waits for anything in here, and nothing in here decides what
 //! becomes of a click: it tells its caller what happened, cut by what the caller can do about it.
@@ -25,6 +26,7 @@ mod sqlite_expiry;
 mod sqlite_file;
 mod sqlite_insert;
 mod sqlite_questions;
+mod sqlite_releases;
 mod sqlite_rollups;
 
 pub mod clickhouse;
@@ -36,6 +38,8 @@ mod redis_window;
 mod sqlite_campaigns;
 mod sqlite_caps;
 pub mod sqlite_catalog;
+#[cfg(test)]
+mod sqlite_catalog_upgrades;
 pub mod sqlite_clicks;
 pub mod sqlite_ledger;
 pub mod sqlite_snapshot;

@@ -6,10 +6,12 @@ use uuid::Uuid;
 
 use crate::catalog::agents::Agent;
 use crate::catalog::geo::Place;
+use crate::catalog::releases::{Change, Keep, Write};
 use crate::click::class::AgentReasons;
 use crate::click::{Class, Click, ClickId, Fingerprint, Privacy, Reasons};
 use crate::config::Retention;
 use crate::pipeline::{Batch, Label, Row, StoredClick};
+use crate::telemetry::catalog::ReleaseKind;
 
 /// A bot's click on `spring` at 1_700_000_000_123 with this query string.
 pub(super) fn click(query: &str) -> Click<'_> {
@@ -122,4 +124,11 @@ pub(super) fn batch(unix_ms: u64, rows: usize) -> Batch {
         };
         Row { dedup: Label::ALL[i % 3], ..row(&click) }
     }))
+}
+
+/// A write of these changes; much is kept.
+pub(super) fn write(changes: Vec<Change>) -> Write {
+    let keep = Keep { releases_max: 1000, changes_max: 1000 };
+    let (kind, actor, note) = (ReleaseKind::Link, "a test", String::new());
+    Write { kind, at_ms: 1_700_000_000_000, actor, note, changes, above: 0, keep }
 }

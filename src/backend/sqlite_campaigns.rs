@@ -2,9 +2,12 @@
 
 use rusqlite::{Connection, Row, params};
 
+use crate::catalog::Page;
 use crate::click::{Campaign, OwnHosts};
 
 const SELECT: &str = "SELECT id, document, version, created_ms, updated_ms FROM campaigns ORDER BY id";
+const PAGE: &str =
+    "SELECT id, document, version, created_ms, updated_ms FROM campaigns WHERE id > ?1 ORDER BY id LIMIT ?2";
 const PUT: &str = "INSERT INTO campaigns (id, document, version, created_ms, updated_ms) VALUES (?1, ?2, ?3, ?4, ?5)
      ON CONFLICT (id) DO UPDATE SET document = excluded.document, version = excluded.version,
      created_ms = excluded.created_ms, updated_ms = excluded.updated_ms";
@@ -30,6 +33,25 @@ pub(super) fn load(connection: &mut Connection) -> rusqlite::Result<Vec<Campaign
     Ok(campaigns)
 }
 
+/// Campaigns behind `after` in the order of their names, with those that this program cannot read; at most `limit` of both.
+pub(super) fn page(connection: &mut Connection, after: &str, limit: usize) -> rusqlite::Result<Page<Campaign>> {
+    let mut page = Page { entries: Vec::new(), unreadable: Vec::new(), last: None };
+    let mut statement = connection.prepare_cached(PAGE)?;
+    let mut rows = statement.query(params![after, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    while let Some(row) = rows.next()? {
+        let id: String = row.get(0)?;
+        match read(row) {
+            Ok(campaign) => page.entries.push(campaign),
+            Err(problem) => page.unreadable.push((id.clone(), problem)),
+        }
+        page.last = Some(id);
+    }
+    if page.entries.len() + page.unreadable.len() < limit {
+        page.last = None;
+    }
+    Ok(page)
+}
+
 fn read(row: &Row<'_>) -> Result<Campaign, String> {
     let text = |column: &str| row.get::<_, String>(column).map_err(|e| e.to_string());
     let number = |column: &str| -> Result<u64, String> {
@@ -49,24 +71,28 @@ fn read(row: &Row<'_>) -> Result<Campaign, String> {
     })
 }
 
-pub(super) fn put(connection: &mut Connection, campaign: &Campaign) -> rusqlite::Result<()> {
+pub(super) fn put(connection: &Connection, campaign: &Campaign) -> rusqlite::Result<()> {
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let times = (number(campaign.created_ms), number(campaign.updated_ms));
     let values = params![campaign.id, campaign.document.to_string(), number(campaign.version), times.0, times.1];
     connection.prepare_cached(PUT)?.execute(values).map(|_| ())
 }
 
-pub(super) fn delete(connection: &mut Connection, id: &str) -> rusqlite::Result<()> {
+pub(super) fn delete(connection: &Connection, id: &str) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM campaigns WHERE id = ?1")?.execute([id]).map(|_| ())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::super::sqlite_catalog::SqliteCatalog;
     use super::*;
-    use crate::catalog::CampaignStore as _;
+    use crate::backend::samples;
+    use crate::catalog::releases::Change;
+    use crate::catalog::{CampaignStore as _, ReleaseStore as _};
 
     fn campaign(id: &str, version: u64) -> Campaign {
         let document =
@@ -80,10 +106,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("catalog.db");
         let catalog = SqliteCatalog::open(&path).unwrap();
+        let commit = async |before: Option<Campaign>, after: Option<Campaign>| {
+            let [before, after] = [before, after].map(|campaign| campaign.map(Arc::new));
+            catalog.commit(Arc::new(samples::write(vec![Change::Campaign { before, after }]))).await.unwrap();
+        };
         for campaign in [campaign("b", 1), campaign("a", 1), campaign("a", 2), campaign("c", 1), campaign("gone", 1)] {
-            catalog.put_campaign(&campaign).await.unwrap();
+            commit(None, Some(campaign)).await;
         }
-        catalog.delete_campaign("gone").await.unwrap();
+        commit(Some(campaign("gone", 1)), None).await;
         drop(catalog);
         let other = Connection::open(&path).unwrap();
         other.execute("UPDATE campaigns SET document = '{\"rules\": 5}' WHERE id = 'b'", []).unwrap();

@@ -1,4 +1,4 @@
-//! The embedded catalog: links, campaigns and domains in one SQLite file.
+//! The embedded catalog: links, campaigns, domains and releases in one SQLite file.
 //!
 //! It keeps links and reads them back; it serves none (`catalog::links` does, from memory) and judges none: what was
 //! checked when it was saved is only parsed again. `app` opens it once; `catalog` calls it, once an edit and once at
@@ -14,19 +14,21 @@ use super::database_thread::{DatabaseThread, Gone};
 use super::sqlite_campaigns;
 use super::sqlite_file::{self, FileError, Migration};
 use crate::BoxFuture;
-use crate::catalog::{CampaignStore, CatalogError, LinkPage, LinkStore};
+use crate::catalog::source::Name;
+use crate::catalog::{CampaignStore, CatalogError, LinkPage, LinkStore, Page};
 use crate::click::{Campaign, Link, OwnHosts, QueryMode, RawLink};
 use crate::clock::rfc_3339;
 
-const MIGRATIONS: [Migration; 5] = [
+pub(super) const MIGRATIONS: [Migration; 6] = [
     Migration { name: "001_links", sql: include_str!("../../schema/sqlite/catalog/001_links.sql") },
     Migration { name: "002_campaigns", sql: include_str!("../../schema/sqlite/catalog/002_campaigns.sql") },
     Migration { name: "003_life", sql: include_str!("../../schema/sqlite/catalog/003_life.sql") },
     Migration { name: "004_domains", sql: include_str!("../../schema/sqlite/catalog/004_domains.sql") },
     Migration { name: "005_caps", sql: include_str!("../../schema/sqlite/catalog/005_caps.sql") },
+    Migration { name: "006_releases", sql: include_str!("../../schema/sqlite/catalog/006_releases.sql") },
 ];
 
-const CACHE_KIB: u32 = 2048;
+pub(super) const CACHE_KIB: u32 = 2048;
 
 const SELECT: &str =
     "SELECT domain, slug, url, status, query, campaign, paused, tags, external_id, starts_ms, expires_ms, expired_url,
@@ -46,7 +48,7 @@ const UPDATE: &str =
 /// Links in a SQLite file.
 #[derive(Debug)]
 pub struct SqliteCatalog {
-    database: DatabaseThread,
+    pub(super) database: DatabaseThread,
 }
 
 impl SqliteCatalog {
@@ -73,33 +75,17 @@ impl SqliteCatalog {
 }
 
 impl LinkStore for SqliteCatalog {
-    fn insert<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>> {
-        let link = link.clone();
-        Box::pin(async move { self.call(move |c| save(c, INSERT, &link)).await.map(|_| ()) })
-    }
-
-    fn update<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>> {
-        let link = link.clone();
-        Box::pin(async move {
-            match self.call(move |c| save(c, UPDATE, &link)).await? {
-                0 => Err(CatalogError::Unavailable("the link is not in the file: another program changed it".into())),
-                _ => Ok(()),
-            }
-        })
-    }
-
-    fn delete<'a>(&'a self, domain: &'a str, slug: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
-        let name = [domain, slug].map(str::to_owned);
-        let sql = "DELETE FROM links WHERE domain = ?1 AND slug = ?2";
-        Box::pin(async move { self.call(move |c| c.prepare_cached(sql)?.execute(name)).await.map(|_| ()) })
-    }
-
     fn list<'a>(&'a self, page: LinkPage<'a>) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>> {
         // No domain and no slug is empty, so "behind the empty one" is the beginning.
         let (domain, slug) = page.after.unwrap_or_default();
         let after = [domain, slug].map(str::to_owned);
         let (domain, limit) = (page.domain.map(str::to_owned), page.limit);
         Box::pin(self.call(move |c| select(c, after, domain, limit)))
+    }
+
+    fn page<'a>(&'a self, after: Option<Name>, limit: usize) -> BoxFuture<'a, Result<Page<Link, Name>, CatalogError>> {
+        let after = after.unwrap_or_default();
+        Box::pin(self.call(move |c| page(c, after, limit)))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), CatalogError>> {
@@ -112,14 +98,13 @@ impl CampaignStore for SqliteCatalog {
         Box::pin(self.call(sqlite_campaigns::load))
     }
 
-    fn put_campaign<'a>(&'a self, campaign: &'a Campaign) -> BoxFuture<'a, Result<(), CatalogError>> {
-        let campaign = campaign.clone();
-        Box::pin(self.call(move |c| sqlite_campaigns::put(c, &campaign)))
-    }
-
-    fn delete_campaign<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
-        let id = id.to_owned();
-        Box::pin(self.call(move |c| sqlite_campaigns::delete(c, &id)))
+    fn page_of_campaigns<'a>(
+        &'a self,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page<Campaign>, CatalogError>> {
+        let after = after.unwrap_or_default().to_owned();
+        Box::pin(self.call(move |c| sqlite_campaigns::page(c, &after, limit)))
     }
 }
 
@@ -163,6 +148,24 @@ fn select(
         }
     }
     Ok(links)
+}
+
+/// Links behind `after` in the order of their domains and slugs, with those that this program cannot read; at most `limit` of
+/// both.
+fn page(connection: &mut Connection, after: Name, limit: usize) -> rusqlite::Result<Page<Link, Name>> {
+    let mut page = Page { entries: Vec::new(), unreadable: Vec::new(), last: None };
+    let mut statement = connection.prepare_cached(&format!("{SELECT} {ORDER}"))?;
+    let mut rows = statement.query([after.0, after.1])?;
+    while page.entries.len() + page.unreadable.len() < limit {
+        let Some(row) = rows.next()? else { return Ok(Page { last: None, ..page }) };
+        let name: Name = (row.get(Column::Domain as usize)?, row.get(Column::Slug as usize)?);
+        match read(row) {
+            Ok(link) => page.entries.push(link),
+            Err(problem) => page.unreadable.push((name.clone(), problem)),
+        }
+        page.last = Some(name);
+    }
+    Ok(page)
 }
 
 /// Columns of [`SELECT`], in its order: names would be looked up for each of a million rows.
@@ -220,7 +223,6 @@ fn read(row: &Row<'_>) -> Result<Link, String> {
             .map(|text| serde_json::from_str(&text).map_err(|e| format!("cap: {e}")))
             .transpose()?,
         max_clicks: get::<Option<i64>>(row, Column::MaxClicks)?.map(Value::from),
-        ..RawLink::default()
     };
     // A host that became one of ours after the link was saved is no reason to stop serving it.
     let link = Link::check(raw, &OwnHosts::default())
@@ -233,8 +235,22 @@ fn read(row: &Row<'_>) -> Result<Link, String> {
     })
 }
 
+/// Keeps a link: in place of the one that is there, or as a new one.
+pub(super) fn put(connection: &Connection, is_there: bool, link: &Link) -> Result<(), CatalogError> {
+    match save(connection, if is_there { UPDATE } else { INSERT }, link)? {
+        0 => Err(CatalogError::Unavailable("the link is not in the file: another program changed it".into())),
+        _ => Ok(()),
+    }
+}
+
+/// Forgets a link.
+pub(super) fn delete(connection: &Connection, link: &Link) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM links WHERE domain = ?1 AND slug = ?2";
+    connection.prepare_cached(sql)?.execute([link.domain(), &link.slug]).map(|_| ())
+}
+
 /// Runs INSERT or UPDATE with the link; the rows that it changed.
-fn save(connection: &mut Connection, sql: &str, link: &Link) -> rusqlite::Result<usize> {
+fn save(connection: &Connection, sql: &str, link: &Link) -> rusqlite::Result<usize> {
     let query = match link.query {
         QueryMode::Ignore => "ignore",
         QueryMode::Forward => "forward",
@@ -264,9 +280,14 @@ fn save(connection: &mut Connection, sql: &str, link: &Link) -> rusqlite::Result
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;
+    use crate::backend::samples;
+    use crate::catalog::releases::Change;
+    use crate::catalog::{Entry, ReleaseStore as _};
 
     const ALL: LinkPage<'static> = LinkPage { domain: None, after: None, limit: 100 };
 
@@ -286,20 +307,38 @@ mod tests {
         Link { version: 3, created_ms: 1_700_000_000_000, updated_ms: 1_700_000_000_001, ..link }
     }
 
+    /// Writes the link, over the one that is there or not; the number of the release.
+    async fn write(catalog: &SqliteCatalog, before: Option<Link>, after: Option<Link>) -> Result<u64, CatalogError> {
+        let [before, after] = [before, after].map(|link| link.map(|link| Arc::new(Entry::new(link))));
+        catalog.commit(Arc::new(samples::write(vec![Change::Link { before, after }]))).await
+    }
+
+    async fn insert(catalog: &SqliteCatalog, link: &Link) -> Result<u64, CatalogError> {
+        write(catalog, None, Some(link.clone())).await
+    }
+
+    async fn update(catalog: &SqliteCatalog, link: &Link) -> Result<u64, CatalogError> {
+        write(catalog, Some(link.clone()), Some(link.clone())).await
+    }
+
+    async fn remove(catalog: &SqliteCatalog, slug: &str) -> Result<u64, CatalogError> {
+        write(catalog, Some(link(slug)), None).await
+    }
+
     #[tokio::test]
     async fn links_survive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("catalog.db");
         let catalog = SqliteCatalog::open(&path).unwrap();
         for slug in ["b", "a", "c"] {
-            catalog.insert(&link(slug)).await.unwrap();
+            insert(&catalog, &link(slug)).await.unwrap();
         }
-        assert!(matches!(catalog.insert(&link("a")).await, Err(CatalogError::Taken)));
+        assert!(matches!(insert(&catalog, &link("a")).await, Err(CatalogError::Taken)));
         let changed = Link { paused: false, version: 4, ..link("b") };
-        catalog.update(&changed).await.unwrap();
-        assert!(matches!(catalog.update(&link("z")).await, Err(CatalogError::Unavailable(_))));
-        catalog.delete("*", "c").await.unwrap();
-        catalog.delete("*", "c").await.unwrap();
+        update(&catalog, &changed).await.unwrap();
+        assert!(matches!(update(&catalog, &link("z")).await, Err(CatalogError::Unavailable(_))));
+        remove(&catalog, "c").await.unwrap();
+        remove(&catalog, "c").await.unwrap();
         drop(catalog);
         let catalog = SqliteCatalog::open(&path).unwrap();
         catalog.ping().await.unwrap();
@@ -325,53 +364,12 @@ mod tests {
             ),
         ];
         for link in links.iter().chain([&Link { slug: "d".into(), ..links[2].clone() }]) {
-            catalog.insert(link).await.unwrap();
+            insert(&catalog, link).await.unwrap();
         }
-        catalog.update(&link("d")).await.unwrap();
+        update(&catalog, &link("d")).await.unwrap();
         drop(catalog);
         let read = SqliteCatalog::open(&path).unwrap().list(ALL).await.unwrap();
         assert_eq!((&read[..3], &read[3..]), (&links[..], &[link("d")][..]));
-    }
-
-    #[tokio::test]
-    async fn a_file_from_before_links_had_a_life_is_brought_up_to_date() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("catalog.db");
-        let mut old = sqlite_file::open(&path, CACHE_KIB, &MIGRATIONS[..2]).unwrap();
-        sqlite_file::migrate(&mut old, &MIGRATIONS[..2]).unwrap();
-        let row = "INSERT INTO links VALUES ('a', 'https://a.example/', 302, 'ignore', '', 0, '[]', '', 1, 5, 6)";
-        old.execute(row, []).unwrap();
-        drop(old);
-        let links = SqliteCatalog::open(&path).unwrap().list(ALL).await.unwrap();
-        assert_eq!((links.len(), links[0].slug.as_str(), links[0].life.as_ref()), (1, "a", None));
-    }
-
-    #[tokio::test]
-    async fn a_file_from_before_there_were_domains_is_brought_up_to_date_and_loses_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("catalog.db");
-        let mut old = sqlite_file::open(&path, CACHE_KIB, &MIGRATIONS[..3]).unwrap();
-        sqlite_file::migrate(&mut old, &MIGRATIONS[..3]).unwrap();
-        for slug in ["b", "a"] {
-            let row = "INSERT INTO links VALUES (?1, 'https://a.example/', 307, 'forward', 'c', 1, '[\"t\"]', 'e', 7, 5, 6, 8, 9,
-                       'https://b.example/')";
-            old.execute(row, [slug]).unwrap();
-        }
-        drop(old);
-        let links = SqliteCatalog::open(&path).unwrap().list(ALL).await.unwrap();
-        let shown = links.iter().map(|link| {
-            let life = link.life.as_ref().unwrap();
-            let expired = life.expired.as_ref().unwrap().url.as_str();
-            assert_eq!((life.starts_ms, life.expires_ms, expired), (Some(8), Some(9), "https://b.example/"));
-            assert_eq!((link.status, link.query, link.paused, link.version), (307, QueryMode::Forward, true, 7));
-            assert_eq!(
-                (link.campaign.as_str(), link.tags.join(","), link.external_id.as_str()),
-                ("c", "t".into(), "e")
-            );
-            assert_eq!((link.created_ms, link.updated_ms, link.url.as_str()), (5, 6, "https://a.example/"));
-            (link.domain(), link.slug.as_str())
-        });
-        assert_eq!(shown.collect::<Vec<_>>(), [("*", "a"), ("*", "b")]);
     }
 
     #[tokio::test]
@@ -380,7 +378,7 @@ mod tests {
         let path = folder.path().join("catalog.db");
         let catalog = SqliteCatalog::open(&path).unwrap();
         for slug in ["a", "b", "c", "d", "e", "f"] {
-            catalog.insert(&link(slug)).await.unwrap();
+            insert(&catalog, &link(slug)).await.unwrap();
         }
         let other = Connection::open(&path).unwrap();
         other.execute("UPDATE links SET url = 'mailto:a@b.example' WHERE slug = 'a'", []).unwrap();

@@ -4,10 +4,12 @@ use rusqlite::{Connection, Row, params};
 
 use super::sqlite_catalog::SqliteCatalog;
 use crate::BoxFuture;
-use crate::catalog::{CatalogError, DomainStore};
+use crate::catalog::{CatalogError, DomainStore, Page};
 use crate::click::{Domain, OwnHosts};
 
 const SELECT: &str = "SELECT name, document, version, created_ms, updated_ms FROM domains ORDER BY name";
+const PAGE: &str =
+    "SELECT name, document, version, created_ms, updated_ms FROM domains WHERE name > ?1 ORDER BY name LIMIT ?2";
 const PUT: &str = "INSERT INTO domains (name, document, version, created_ms, updated_ms) VALUES (?1, ?2, ?3, ?4, ?5)
      ON CONFLICT (name) DO UPDATE SET document = excluded.document, version = excluded.version,
      created_ms = excluded.created_ms, updated_ms = excluded.updated_ms";
@@ -17,14 +19,13 @@ impl DomainStore for SqliteCatalog {
         Box::pin(self.call(load))
     }
 
-    fn put_domain<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Result<(), CatalogError>> {
-        let domain = domain.clone();
-        Box::pin(self.call(move |c| put(c, &domain)))
-    }
-
-    fn delete_domain<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
-        let name = name.to_owned();
-        Box::pin(self.call(move |c| delete(c, &name)))
+    fn page_of_domains<'a>(
+        &'a self,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page<Domain>, CatalogError>> {
+        let after = after.unwrap_or_default().to_owned();
+        Box::pin(self.call(move |c| page(c, &after, limit)))
     }
 }
 
@@ -49,6 +50,25 @@ fn load(connection: &mut Connection) -> rusqlite::Result<Vec<Domain>> {
     Ok(domains)
 }
 
+/// Domains behind `after` in the order of their names, with those that this program cannot read; at most `limit` of both.
+fn page(connection: &mut Connection, after: &str, limit: usize) -> rusqlite::Result<Page<Domain>> {
+    let mut page = Page { entries: Vec::new(), unreadable: Vec::new(), last: None };
+    let mut statement = connection.prepare_cached(PAGE)?;
+    let mut rows = statement.query(params![after, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        match read(row) {
+            Ok(domain) => page.entries.push(domain),
+            Err(problem) => page.unreadable.push((name.clone(), problem)),
+        }
+        page.last = Some(name);
+    }
+    if page.entries.len() + page.unreadable.len() < limit {
+        page.last = None;
+    }
+    Ok(page)
+}
+
 fn read(row: &Row<'_>) -> Result<Domain, String> {
     let text = |column: &str| row.get::<_, String>(column).map_err(|e| e.to_string());
     let number = |column: &str| -> Result<u64, String> {
@@ -68,23 +88,27 @@ fn read(row: &Row<'_>) -> Result<Domain, String> {
     })
 }
 
-fn put(connection: &mut Connection, domain: &Domain) -> rusqlite::Result<()> {
+pub(super) fn put(connection: &Connection, domain: &Domain) -> rusqlite::Result<()> {
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let times = (number(domain.created_ms), number(domain.updated_ms));
     let values = params![domain.name, domain.document.to_string(), number(domain.version), times.0, times.1];
     connection.prepare_cached(PUT)?.execute(values).map(|_| ())
 }
 
-fn delete(connection: &mut Connection, name: &str) -> rusqlite::Result<()> {
+pub(super) fn delete(connection: &Connection, name: &str) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM domains WHERE name = ?1")?.execute([name]).map(|_| ())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;
-    use crate::catalog::{LinkPage, LinkStore as _};
+    use crate::backend::samples;
+    use crate::catalog::releases::Change;
+    use crate::catalog::{Entry, LinkPage, LinkStore as _, ReleaseStore as _};
     use crate::click::{Link, RawLink};
 
     fn domain(name: &str, version: u64) -> Domain {
@@ -98,15 +122,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("catalog.db");
         let catalog = SqliteCatalog::open(&path).unwrap();
+        let commit = async |before: Option<Domain>, after: Option<Domain>| {
+            let [before, after] = [before, after].map(|domain| domain.map(Arc::new));
+            catalog.commit(Arc::new(samples::write(vec![Change::Domain { before, after }]))).await.unwrap();
+        };
         for domain in [domain("b", 1), domain("*", 1), domain("*", 2), domain("c", 1), domain("gone", 1)] {
-            catalog.put_domain(&domain).await.unwrap();
+            commit(None, Some(domain)).await;
         }
-        catalog.delete_domain("gone").await.unwrap();
+        commit(Some(domain("gone", 1)), None).await;
         drop(catalog);
         let other = Connection::open(&path).unwrap();
         other.execute("UPDATE domains SET document = '{\"root_url\": 5}' WHERE name = 'b'", []).unwrap();
         let catalog = SqliteCatalog::open(&path).unwrap();
         assert_eq!(catalog.load_domains().await.unwrap(), [domain("*", 2), domain("c", 1)]);
+        let page = async |after, limit| catalog.page_of_domains(after, limit).await.unwrap();
+        let first = page(None, 2).await;
+        assert_eq!(
+            (first.entries, first.unreadable[0].0.as_str(), first.last.as_deref()),
+            (vec![domain("*", 2)], "b", Some("b"))
+        );
+        let second = page(Some("b"), 2).await;
+        assert_eq!((second.entries, second.unreadable.len(), second.last), (vec![domain("c", 1)], 0, None));
     }
 
     #[tokio::test]
@@ -118,6 +154,10 @@ mod tests {
             let [domain, slug, url] = [domain, slug, "https://a.example/"].map(|text| Some(text.to_owned()));
             Link::check(RawLink { domain, slug, url, ..RawLink::default() }, &OwnHosts::default()).unwrap()
         };
+        let write = async |before: Option<Link>, after: Option<Link>| {
+            let [before, after] = [before, after].map(|link| link.map(|link| Arc::new(Entry::new(link))));
+            catalog.commit(Arc::new(samples::write(vec![Change::Link { before, after }]))).await
+        };
         let names = [
             ("y.example", "a"),
             ("*", "b"),
@@ -128,9 +168,9 @@ mod tests {
             ("*", "~"),
         ];
         for (domain, slug) in names {
-            catalog.insert(&of(domain, slug)).await.unwrap();
+            write(None, Some(of(domain, slug))).await.unwrap();
         }
-        assert!(matches!(catalog.insert(&of("x.example", "a")).await, Err(CatalogError::Taken)));
+        assert!(matches!(write(None, Some(of("x.example", "a"))).await, Err(CatalogError::Taken)));
         let list = async |domain, after, limit| -> Vec<(String, String)> {
             let links = catalog.list(LinkPage { domain, after, limit }).await.unwrap();
             links.into_iter().map(|link| (link.domain().to_owned(), link.slug)).collect()
@@ -143,8 +183,20 @@ mod tests {
         assert_eq!(list(Some("x.example"), Some(("x.example", "a")), 1).await, sorted[5..6]);
         assert_eq!(list(Some("*"), Some(("*", "a")), 100).await, sorted[2..4]);
         assert_eq!(list(Some("z.example"), None, 100).await, []);
-        catalog.delete("x.example", "a").await.unwrap();
-        catalog.update(&Link { version: 9, ..of("y.example", "a") }).await.unwrap();
+        // The same pages, as revalidation reads them.
+        let (mut joined, mut after) = (Vec::new(), None);
+        loop {
+            let page = catalog.page(after, 2).await.unwrap();
+            joined.extend(page.entries.iter().map(|link| (link.domain().to_owned(), link.slug.clone())));
+            after = page.last;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(joined, sorted);
+        write(Some(of("x.example", "a")), None).await.unwrap();
+        let y = of("y.example", "a");
+        write(Some(y.clone()), Some(Link { version: 9, ..y })).await.unwrap();
         drop(catalog);
         let links =
             SqliteCatalog::open(&path).unwrap().list(LinkPage { domain: None, after: None, limit: 100 }).await.unwrap();

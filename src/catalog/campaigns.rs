@@ -5,13 +5,15 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Mutex;
 
 use super::caps::{Caps, TooManyCaps};
-use super::{CatalogError, Domains};
+use super::releases::{Change, Releases};
+use super::revalidation::{compared, range_of};
+use super::{CatalogError, Domains, Page};
 use crate::BoxFuture;
 use crate::click::{Campaign, Misfit};
 use crate::clock::Clock;
+use crate::telemetry::catalog::ReleaseKind;
 
 type ByName = BTreeMap<Box<str>, Arc<Campaign>>;
 
@@ -58,14 +60,16 @@ pub enum CampaignError {
     Catalog(#[from] CatalogError),
 }
 
-/// The port: where campaigns are kept.
+/// The port: where campaigns are read. [`super::ReleaseStore`] writes them.
 pub trait CampaignStore: Send + Sync {
     /// Every campaign, in any order.
     fn load_campaigns(&self) -> BoxFuture<'_, Result<Vec<Campaign>, CatalogError>>;
-    /// Keeps a campaign, over an earlier one of its name.
-    fn put_campaign<'a>(&'a self, campaign: &'a Campaign) -> BoxFuture<'a, Result<(), CatalogError>>;
-    /// Forgets a campaign.
-    fn delete_campaign<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), CatalogError>>;
+    /// Campaigns in the order of their names, behind `after`, at most `limit`, with those that cannot be read.
+    fn page_of_campaigns<'a>(
+        &'a self,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page<Campaign>, CatalogError>>;
 }
 
 /// All campaigns of this node.
@@ -76,8 +80,8 @@ pub struct Campaigns {
     clock: Arc<dyn Clock>,
     store: Arc<dyn CampaignStore>,
     caps: Option<Arc<Caps>>,
-    /// Held over one edit: catalog and memory change in the same order.
-    edits: Mutex<()>,
+    /// Keeps what is written; its turn is held over one edit: catalog and memory change in the same order.
+    releases: Arc<Releases>,
 }
 
 impl Campaigns {
@@ -87,14 +91,16 @@ impl Campaigns {
     /// The catalog's.
     pub async fn open(
         store: Arc<dyn CampaignStore>,
+        releases: Arc<Releases>,
         domains: Arc<Domains>,
         campaigns_max: usize,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, CatalogError> {
         let all = store.load_campaigns().await?;
-        let all = all.into_iter().map(|one| (one.id.as_str().into(), Arc::new(one))).collect();
+        let all: ByName = all.into_iter().map(|one| (one.id.as_str().into(), Arc::new(one))).collect();
+        releases.figures().campaigns.set(all.len() as u64);
         let all = ArcSwap::from_pointee(All::new(all));
-        Ok(Self { all, campaigns_max, domains, clock, store, caps: None, edits: Mutex::new(()) })
+        Ok(Self { all, campaigns_max, domains, clock, store, caps: None, releases })
     }
 
     /// Counts the caps of all campaigns here, before any is served. Without it no cap keeps anybody out.
@@ -102,15 +108,12 @@ impl Campaigns {
     /// # Errors
     /// There are more than `caps.counters_max`.
     pub fn with_caps(mut self, caps: Arc<Caps>) -> Result<Self, CatalogError> {
-        let mut by_name = self.all.load().by_name.clone();
-        for campaign in by_name.values_mut() {
-            let campaign = Arc::make_mut(campaign);
-            caps.check_campaign(campaign).map_err(|error| CatalogError::Unavailable(error.to_string()))?;
-            caps.adopt_campaign(campaign);
-        }
-        caps.publish();
-        self.all.store(Arc::new(All::new(by_name)));
+        let all = self.list(None, usize::MAX).into_iter();
+        let changes: Vec<_> =
+            all.map(|one| Change::Campaign { before: Some(Arc::clone(&one)), after: Some(one) }).collect();
+        caps.check_changes(&changes).map_err(|error| CatalogError::Unavailable(error.to_string()))?;
         self.caps = Some(caps);
+        self.publish(&changes);
         Ok(self)
     }
 
@@ -155,7 +158,7 @@ impl Campaigns {
     }
 
     /// Saves a campaign, in place of an earlier one of its name, which must be `over` if that is given; live when this
-    /// returns. True when it is new.
+    /// returns. True when it is new; and the number of the release.
     ///
     /// # Errors
     /// [`CampaignError`]; nothing is changed then.
@@ -164,8 +167,8 @@ impl Campaigns {
         id: &str,
         over: Option<u64>,
         document: serde_json::Value,
-    ) -> Result<(Arc<Campaign>, bool), CampaignError> {
-        let _edit = self.edits.lock().await;
+    ) -> Result<(Arc<Campaign>, bool, u64), CampaignError> {
+        let edit = self.releases.edit().await;
         let mut campaign = self.check(id, document).map_err(CampaignError::Document)?;
         let earlier = self.get(id);
         let is = earlier.as_ref().map_or(0, |earlier| earlier.version);
@@ -178,47 +181,97 @@ impl Campaigns {
         if let Some(caps) = &self.caps {
             caps.check_campaign(&mut campaign)?;
         }
+        if let Some(caps) = &self.caps {
+            caps.check_campaign(&mut campaign)?;
+        }
         let now_ms = self.clock.wall_ms();
-        campaign.version = is + 1;
+        campaign.version = match &earlier {
+            Some(_) => is + 1,
+            None => self.releases.first_version("campaign", id).await?,
+        };
         campaign.created_ms = earlier.as_ref().map_or(now_ms, |earlier| earlier.created_ms);
         campaign.updated_ms = now_ms;
-        self.store.put_campaign(&campaign).await?;
-        if let Some(caps) = &self.caps {
-            caps.adopt_campaign(&mut campaign);
-            caps.publish();
-        }
-        let campaign = Arc::new(campaign);
-        self.edit(|all| {
-            all.insert(id.into(), Arc::clone(&campaign));
-        });
-        Ok((campaign, earlier.is_none()))
+        let (campaign, is_new) = (Arc::new(campaign), earlier.is_none());
+        let changes = vec![Change::Campaign { before: earlier, after: Some(Arc::clone(&campaign)) }];
+        let release =
+            edit.commit(ReleaseKind::Campaign, String::new(), changes, |changes| self.publish(changes)).await?;
+        Ok((campaign, is_new, release))
     }
 
-    /// Removes a campaign; gone when this returns. Links that name it go to their own destination, and its clicks stay.
+    /// Removes a campaign; gone when this returns, with the number of the release. Links that name it go to their own destination, and its clicks stay.
     ///
     /// # Errors
     /// [`CampaignError`]; nothing is changed then.
-    pub async fn remove(&self, id: &str) -> Result<(), CampaignError> {
-        let _edit = self.edits.lock().await;
-        if self.get(id).is_none() {
-            return Err(CampaignError::Unknown);
-        }
-        self.store.delete_campaign(id).await?;
-        self.edit(|all| {
-            all.remove(id);
-        });
-        if let Some(caps) = &self.caps {
-            caps.forget_campaign(id);
-        }
-        Ok(())
+    pub async fn remove(&self, id: &str) -> Result<u64, CampaignError> {
+        let edit = self.releases.edit().await;
+        let before = Some(self.get(id).ok_or(CampaignError::Unknown)?);
+        let changes = vec![Change::Campaign { before, after: None }];
+        Ok(edit.commit(ReleaseKind::Campaign, String::new(), changes, |changes| self.publish(changes)).await?)
     }
 
-    fn edit(&self, change: impl Fn(&mut ByName)) {
-        self.all.rcu(|all| {
-            let mut copy = all.by_name.clone();
-            change(&mut copy);
-            All::new(copy)
-        });
+    /// Campaigns served.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.all.load().by_name.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Puts what has changed into memory. To be called in a turn to write.
+    pub(super) fn publish(&self, changes: &[Change]) {
+        if !changes.iter().any(|change| matches!(change, Change::Campaign { .. })) {
+            return;
+        }
+        let mut copy = self.all.load().by_name.clone();
+        for change in changes {
+            match change {
+                Change::Campaign { after: Some(campaign), .. } => {
+                    let mut campaign = Arc::clone(campaign);
+                    if let Some(caps) = &self.caps {
+                        caps.adopt_campaign(Arc::make_mut(&mut campaign));
+                    }
+                    copy.insert(campaign.id.as_str().into(), campaign);
+                }
+                Change::Campaign { after: None, .. } => {
+                    let id = change.entry().1;
+                    copy.remove(&*id);
+                    self.caps.iter().for_each(|caps| caps.forget_campaign(&id));
+                }
+                Change::Link { .. } | Change::Domain { .. } => {}
+            }
+        }
+        if let Some(caps) = &self.caps {
+            caps.publish();
+        }
+        self.releases.figures().campaigns.set(copy.len() as u64);
+        self.all.store(Arc::new(All::new(copy)));
+    }
+
+    /// How many campaigns there may be.
+    pub(super) const fn campaigns_max(&self) -> usize {
+        self.campaigns_max
+    }
+
+    /// What is different in a page of the source, which begins behind `after`; how many campaigns are the same. To be
+    /// called in a turn to write.
+    pub(super) fn compare(&self, after: Option<&str>, page: &Page<Campaign>) -> (Vec<Change>, usize) {
+        let all = self.all.load();
+        let served =
+            all.by_name.range::<str, _>(range_of(after, page)).map(|(id, campaign)| (&**id, campaign)).collect();
+        compared(served, page, |campaign| &campaign.id, |before, after| Change::Campaign { before, after })
+    }
+
+    /// A page of the source.
+    pub(super) fn page<'a>(
+        &'a self,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page<Campaign>, CatalogError>> {
+        self.store.page_of_campaigns(after, limit)
     }
 }
 

@@ -2,19 +2,21 @@
 //! replaced when a name comes or goes. Readers hold no lock, and where no domain is in use they look nothing up.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex as BriefMutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
-use tokio::sync::Mutex;
 
-use super::CatalogError;
+use super::releases::{Change, Releases};
+use super::revalidation::{compared, range_of};
+use super::source::{CatalogError, Page};
 use crate::BoxFuture;
 use crate::click::domain::{ANY, check_name};
 use crate::click::{Domain, Misfit, OwnHosts};
 use crate::clock::Clock;
+use crate::telemetry::catalog::ReleaseKind;
 
 /// What can go wrong with an edit.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -46,14 +48,16 @@ pub enum DomainError {
 #[error("this node has {0} domains in use already, the most that `catalog.domains_max` allows")]
 pub struct DomainsFull(usize);
 
-/// The port: where domains are kept.
+/// The port: where domains are read. [`super::ReleaseStore`] writes them.
 pub trait DomainStore: Send + Sync {
     /// Every domain, in any order.
     fn load_domains(&self) -> BoxFuture<'_, Result<Vec<Domain>, CatalogError>>;
-    /// Keeps a domain, over an earlier one of its name.
-    fn put_domain<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Result<(), CatalogError>>;
-    /// Forgets a domain.
-    fn delete_domain<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), CatalogError>>;
+    /// Domains in the order of their names, behind `after`, at most `limit`, with those that cannot be read.
+    fn page_of_domains<'a>(
+        &'a self,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page<Domain>, CatalogError>>;
 }
 
 /// What a name is in use for.
@@ -86,10 +90,10 @@ pub struct Domains {
     own: ArcSwap<OwnHosts>,
     clock: Arc<dyn Clock>,
     store: Arc<dyn DomainStore>,
-    /// Held over one edit: catalog and memory change in the same order.
-    edits: Mutex<()>,
-    /// Held while a snapshot is replaced: edits of links do so too.
-    changing: BriefMutex<()>,
+    /// Keeps what is written; its turn is held over one edit: catalog and memory change in the same order.
+    releases: Arc<Releases>,
+    /// Held while a snapshot is replaced.
+    changing: Mutex<()>,
 }
 
 impl Domains {
@@ -99,6 +103,7 @@ impl Domains {
     /// The catalog's.
     pub async fn open(
         store: Arc<dyn DomainStore>,
+        releases: Arc<Releases>,
         own: OwnHosts,
         domains_max: usize,
         clock: Arc<dyn Clock>,
@@ -114,10 +119,10 @@ impl Domains {
             own: ArcSwap::default(),
             clock,
             store,
-            edits: Mutex::new(()),
-            changing: BriefMutex::new(()),
+            releases,
+            changing: Mutex::new(()),
         };
-        domains.publish(loaded.into_iter().map(names).collect());
+        domains.replace(loaded.into_iter().map(names).collect());
         Ok(domains)
     }
 
@@ -178,7 +183,7 @@ impl Domains {
     }
 
     /// Says something of a domain, in place of what was said, which must be `over` if that is given; live when this
-    /// returns. True when nothing was said before.
+    /// returns. True when nothing was said before; and the number of the release.
     ///
     /// # Errors
     /// [`DomainError`]; nothing is changed then.
@@ -187,49 +192,86 @@ impl Domains {
         name: &str,
         over: Option<u64>,
         document: serde_json::Value,
-    ) -> Result<(Arc<Domain>, bool), DomainError> {
-        let _edit = self.edits.lock().await;
+    ) -> Result<(Arc<Domain>, bool, u64), DomainError> {
+        let edit = self.releases.edit().await;
         let mut domain = Domain::check(name, document, &self.own_hosts()).map_err(DomainError::Document)?;
         let earlier = self.get(&domain.name);
         let is = earlier.as_ref().map_or(0, |earlier| earlier.version);
         if let Some(was) = over.filter(|was| *was != is) {
             return Err(DomainError::Changed { was, is });
         }
-        self.room_for(&domain.name)?;
+        let mut prospect = self.prospect();
+        let before = prospect.len();
+        prospect.say(&domain.name, true);
+        if prospect.len() > before && prospect.len() > self.domains_max {
+            return Err(DomainsFull(self.domains_max).into());
+        }
         let now_ms = self.clock.wall_ms();
-        domain.version = is + 1;
+        domain.version = match &earlier {
+            Some(_) => is + 1,
+            None => self.releases.first_version("domain", &domain.name).await?,
+        };
         domain.created_ms = earlier.as_ref().map_or(now_ms, |earlier| earlier.created_ms);
         domain.updated_ms = now_ms;
-        self.store.put_domain(&domain).await?;
-        let domain = Arc::new(domain);
-        self.change(|names| names.entry(domain.name.as_str().into()).or_default().domain = Some(Arc::clone(&domain)));
-        Ok((domain, earlier.is_none()))
+        let (domain, is_new) = (Arc::new(domain), earlier.is_none());
+        let changes = vec![Change::Domain { before: earlier, after: Some(Arc::clone(&domain)) }];
+        let release = edit.commit(ReleaseKind::Domain, String::new(), changes, |changes| self.publish(changes)).await?;
+        Ok((domain, is_new, release))
     }
 
-    /// Forgets what was said of a domain; gone when this returns. Its links stay, and so do clicks.
+    /// Forgets what was said of a domain; gone when this returns, with the number of the release. Its links stay, and so do
+    /// clicks.
     ///
     /// # Errors
     /// [`DomainError`]; nothing is changed then.
-    pub async fn remove(&self, name: &str) -> Result<(), DomainError> {
-        let _edit = self.edits.lock().await;
-        let name = check_name(name).ok().filter(|name| self.get(name).is_some()).ok_or(DomainError::Unknown)?;
-        self.store.delete_domain(&name).await?;
-        self.change(|names| {
-            if let Some(found) = names.get_mut(name.as_str()) {
-                found.domain = None;
-            }
-        });
-        Ok(())
+    pub async fn remove(&self, name: &str) -> Result<u64, DomainError> {
+        let edit = self.releases.edit().await;
+        let before = check_name(name).ok().and_then(|name| self.get(&name)).ok_or(DomainError::Unknown)?;
+        let changes = vec![Change::Domain { before: Some(before), after: None }];
+        Ok(edit.commit(ReleaseKind::Domain, String::new(), changes, |changes| self.publish(changes)).await?)
     }
 
-    /// Counts a link that is to belong to this domain.
-    ///
-    /// # Errors
-    /// There is no room for another domain; nothing is counted then.
-    pub(super) fn take(&self, name: &str) -> Result<(), DomainsFull> {
-        self.room_for(name)?;
-        self.count_links(name, 1);
-        Ok(())
+    /// Domains of which something was said.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.names.load().values().filter(|found| found.domain.is_some()).count()
+    }
+
+    /// How many names may be in use.
+    pub(super) const fn domains_max(&self) -> usize {
+        self.domains_max
+    }
+
+    /// Puts what has changed into memory; links count themselves. To be called in a turn to write.
+    pub(super) fn publish(&self, changes: &[Change]) {
+        if !changes.iter().any(|change| matches!(change, Change::Domain { .. })) {
+            return;
+        }
+        self.change(|names| {
+            for change in changes {
+                if let Change::Domain { after, .. } = change {
+                    names.entry((*change.entry().1).into()).or_default().domain.clone_from(after);
+                }
+            }
+        });
+    }
+
+    /// What is different in a page of the source, which begins behind `after`; how many domains are the same. To be called
+    /// in a turn to write.
+    pub(super) fn compare(&self, after: Option<&str>, page: &Page<Domain>) -> (Vec<Change>, usize) {
+        let (names, range) = (self.names.load(), range_of(after, page));
+        let said = names.iter().filter_map(|(name, found)| Some((&**name, found.domain.as_ref()?)));
+        let served = said.filter(|(name, _)| RangeBounds::<str>::contains(&range, *name)).collect();
+        compared(served, page, |domain| &domain.name, |before, after| Change::Domain { before, after })
+    }
+
+    /// A page of the source.
+    pub(super) fn page<'a>(
+        &'a self,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page<Domain>, CatalogError>> {
+        self.store.page_of_domains(after, limit)
     }
 
     /// Counts links that belong to this domain, whether there is room or not: they are kept already.
@@ -245,18 +287,12 @@ impl Domains {
         }
     }
 
-    /// A link of this domain is gone.
-    pub(super) fn release(&self, name: &str) {
-        let last = |found: &Use| found.links.fetch_sub(1, Ordering::Relaxed) == 1;
+    /// So many links of this domain are gone.
+    pub(super) fn release_links(&self, name: &str, links: usize) {
+        let last = |found: &Use| found.links.fetch_sub(links, Ordering::Relaxed) == links;
         if self.names.load().get(name).is_some_and(last) {
             self.change(|_| {});
         }
-    }
-
-    fn room_for(&self, name: &str) -> Result<(), DomainsFull> {
-        let names = self.names.load();
-        let is_new = !names.contains_key(name);
-        if is_new && names.len() >= self.domains_max { Err(DomainsFull(self.domains_max)) } else { Ok(()) }
     }
 
     /// Replaces the snapshot by a changed one, without names that are in use for nothing.
@@ -265,14 +301,30 @@ impl Domains {
         let mut names = Names::clone(&self.names.load());
         change(&mut names);
         names.retain(|_, found| found.domain.is_some() || found.links.load(Ordering::Relaxed) > 0);
-        self.publish(names);
+        self.replace(names);
     }
 
-    fn publish(&self, names: Names) {
+    /// What a write would make of the names in use, beginning with what they are.
+    pub(super) fn prospect(&self) -> Prospect {
+        Prospect { names: self.names.load_full(), domains_max: self.domains_max, touched: BTreeMap::new(), more: 0 }
+    }
+
+    /// The names of this service after a write.
+    pub(super) fn own_hosts_after(&self, prospect: &Prospect) -> OwnHosts {
+        let mut own = OwnHosts::clone(&self.fixed.load());
+        let stay = prospect.names.keys().map(|name| &**name).filter(|name| !prospect.touched.contains_key(*name));
+        let touched = prospect.touched.iter().filter(|(_, state)| state.is_in_use()).map(|(name, _)| &**name);
+        own.hosts.extend(stay.chain(touched).filter(|name| *name != ANY).map(str::to_owned));
+        own
+    }
+
+    fn replace(&self, names: Names) {
         let mut own = OwnHosts::clone(&self.fixed.load());
         own.hosts.extend(names.keys().filter(|name| ***name != *ANY).map(|name| name.to_string()));
         self.own.store(Arc::new(own));
         self.count.store(names.len(), Ordering::Relaxed);
+        let said = names.values().filter(|found| found.domain.is_some()).count();
+        self.releases.figures().domains.set(said as u64);
         self.names.store(Arc::new(names));
     }
 }
@@ -280,5 +332,68 @@ impl Domains {
 impl std::fmt::Debug for Domains {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Domains").field("in_use", &self.count).finish_non_exhaustive()
+    }
+}
+
+/// What a write would make of the names in use.
+pub(super) struct Prospect {
+    names: Arc<Names>,
+    domains_max: usize,
+    touched: BTreeMap<Box<str>, Planned>,
+    /// Names in use beyond those of `names`.
+    more: isize,
+}
+
+/// A name as it would be.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    links: isize,
+    is_said: bool,
+}
+
+impl Planned {
+    const fn is_in_use(self) -> bool {
+        self.is_said || self.links > 0
+    }
+}
+
+impl Prospect {
+    fn change(&mut self, name: &str, change: impl FnOnce(&mut Planned)) {
+        let is = self.names.get(name);
+        let planned = self.touched.entry(name.into()).or_insert_with(|| Planned {
+            links: is.map_or(0, |found| found.links.load(Ordering::Relaxed).cast_signed()),
+            is_said: is.is_some_and(|found| found.domain.is_some()),
+        });
+        let before = planned.is_in_use();
+        change(planned);
+        self.more += isize::from(planned.is_in_use()) - isize::from(before);
+    }
+
+    /// More links of this domain, or fewer.
+    pub(super) fn links(&mut self, name: &str, more: isize) {
+        self.change(name, |planned| planned.links += more);
+    }
+
+    /// Something is said of this domain, or nothing any longer.
+    pub(super) fn say(&mut self, name: &str, is_said: bool) {
+        self.change(name, |planned| planned.is_said = is_said);
+    }
+
+    /// Names in use.
+    pub(super) fn len(&self) -> usize {
+        self.names.len().saturating_add_signed(self.more)
+    }
+
+    /// One more link of this domain.
+    ///
+    /// # Errors
+    /// There is no room for another name.
+    pub(super) fn take(mut self, name: &str) -> Result<(), DomainsFull> {
+        let before = self.len();
+        self.links(name, 1);
+        if self.len() > before && self.len() > self.domains_max {
+            return Err(DomainsFull(self.domains_max));
+        }
+        Ok(())
     }
 }

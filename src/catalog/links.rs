@@ -1,22 +1,28 @@
 //! Links in memory. Readers take a snapshot of one shard and hold no lock; a writer replaces one shard.
 //!
 //! 256 shards: an edit of one among 100,000 links copies some 400 pointers, and a look-up touches one shard.
+//!
+//! All links are in memory, so one that is not found asks nobody and leaves nothing behind: unknown slugs cost a look-up
+//! each, there is no memory of them that could grow or be wrong, and a link is found as soon as it is made.
 
+use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashTable;
 use hyper::header::HeaderValue;
-use tokio::sync::Mutex;
 
-use super::caps::{Caps, TooManyCaps};
-use super::domains::{Domains, DomainsFull};
+use super::caps::Caps;
+use super::domains::Domains;
+use super::releases::{Change, Edit, Releases, full_name};
+use super::source::{CatalogError, LinkError, LinkPage, LinkStore, Name, Page};
 use crate::BoxFuture;
 use crate::click::domain::ANY;
-use crate::click::{FieldError, Link, RawLink};
+use crate::click::{Link, RawLink};
 use crate::clock::Clock;
+use crate::telemetry::catalog::ReleaseKind;
 
 const SHARDS: usize = 256;
 /// Links read at a time when the node starts.
@@ -32,76 +38,21 @@ pub struct Entry {
     pub link: Link,
     /// The `Location` when it is the same for every visit.
     pub location: Option<HeaderValue>,
+    /// The last round of revalidation that found it in the source, or in which it was published.
+    round: AtomicU32,
 }
 
 impl Entry {
-    fn new(link: Link) -> Self {
+    /// As it is served.
+    #[must_use]
+    pub fn new(link: Link) -> Self {
         let location = link.target.constant().and_then(|text| HeaderValue::try_from(text).ok());
-        Self { link, location }
+        Self { link, location, round: AtomicU32::new(0) }
     }
 
     fn is(&self, domain: Option<&str>, slug: &str) -> bool {
         self.link.slug == slug && self.link.domain.as_deref() == domain
     }
-}
-
-/// What a catalog cannot do.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum CatalogError {
-    /// The slug is taken, in its domain.
-    #[error("the slug is taken")]
-    Taken,
-    /// The catalog did not answer, or holds what this program cannot read.
-    #[error("catalog: {0}")]
-    Unavailable(String),
-}
-
-/// What can go wrong with an edit.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum LinkError {
-    /// Fields that are wrong.
-    #[error("the link has wrong fields")]
-    Fields(Vec<FieldError>),
-    /// No such link.
-    #[error("there is no such link")]
-    Unknown,
-    /// `catalog.links_max` is reached.
-    #[error("this node serves {0} links already, the most that `catalog.links_max` allows")]
-    Full(usize),
-    /// `catalog.domains_max` is reached, and its domain would be one more.
-    #[error(transparent)]
-    DomainsFull(#[from] DomainsFull),
-    /// `caps.counters_max` would be passed.
-    #[error(transparent)]
-    Caps(#[from] TooManyCaps),
-    /// The catalog refused.
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-}
-
-/// The port: where links are kept.
-pub trait LinkStore: Send + Sync {
-    /// Keeps a new link.
-    fn insert<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>>;
-    /// Replaces a link by domain and slug.
-    fn update<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>>;
-    /// Forgets a link.
-    fn delete<'a>(&'a self, domain: &'a str, slug: &'a str) -> BoxFuture<'a, Result<(), CatalogError>>;
-    /// Links in the order of their domains and slugs.
-    fn list<'a>(&'a self, page: LinkPage<'a>) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>>;
-    /// Whether it answers.
-    fn ping(&self) -> BoxFuture<'_, Result<(), CatalogError>>;
-}
-
-/// Which links to list. Domains are given as they are compared, and [`ANY`] stands for the links of any.
-#[derive(Clone, Copy, Debug)]
-pub struct LinkPage<'a> {
-    /// Only of this domain.
-    pub domain: Option<&'a str>,
-    /// Behind this domain and slug.
-    pub after: Option<(&'a str, &'a str)>,
-    /// At most so many.
-    pub limit: usize,
 }
 
 /// All links of this node.
@@ -114,8 +65,10 @@ pub struct Links {
     clock: Arc<dyn Clock>,
     store: Arc<dyn LinkStore>,
     caps: Option<Arc<Caps>>,
-    /// Held over one edit: catalog and map change in the same order.
-    edits: Mutex<()>,
+    /// Keeps what is written; its turn is held over one edit: catalog and map change in the same order.
+    releases: Arc<Releases>,
+    /// Of revalidation.
+    round: AtomicU32,
 }
 
 impl Links {
@@ -125,6 +78,7 @@ impl Links {
     /// The catalog's.
     pub async fn open(
         store: Arc<dyn LinkStore>,
+        releases: Arc<Releases>,
         domains: Arc<Domains>,
         links_max: usize,
         clock: Arc<dyn Clock>,
@@ -133,7 +87,7 @@ impl Links {
         let mut shards: Vec<_> = (0..SHARDS).map(|_| Shard::default()).collect();
         let rehash = |entry: &Arc<Entry>| hash(&hasher, entry.link.domain.as_deref(), &entry.link.slug);
         let (mut count, mut after) = (0, None::<(String, String)>);
-        let mut of_domains: HashMap<Box<str>, usize, _> = HashMap::with_hasher(hasher.clone());
+        let mut counts: BTreeMap<Box<str>, usize> = BTreeMap::new();
         loop {
             let after_all = after.as_ref().map(|(domain, slug)| (domain.as_str(), slug.as_str()));
             let page = store.list(LinkPage { domain: None, after: after_all, limit: PAGE }).await?;
@@ -142,12 +96,12 @@ impl Links {
             for link in page {
                 let hash = hash(&hasher, link.domain.as_deref(), &link.slug);
                 if let Some(domain) = &link.domain {
-                    *of_domains.entry(domain.clone()).or_default() += 1;
+                    *counts.entry(domain.clone()).or_default() += 1;
                 }
                 shards[shard_of(hash)].insert_unique(hash, Arc::new(Entry::new(link)), rehash);
             }
         }
-        of_domains.iter().for_each(|(domain, links)| domains.count_links(domain, *links));
+        counts.iter().for_each(|(domain, links)| domains.count_links(domain, *links));
         Ok(Self {
             shards: shards.into_iter().map(ArcSwap::from_pointee).collect(),
             hasher,
@@ -157,7 +111,8 @@ impl Links {
             clock,
             store,
             caps: None,
-            edits: Mutex::new(()),
+            releases,
+            round: AtomicU32::new(0),
         })
     }
 
@@ -168,13 +123,12 @@ impl Links {
     pub fn with_caps(mut self, caps: Arc<Caps>) -> Result<Self, CatalogError> {
         let all: Vec<_> = self.shards.iter().map(ArcSwap::load_full).collect();
         let capped = all.iter().flat_map(|shard| shard.iter()).filter(|entry| entry.link.caps.is_some());
-        for mut link in capped.map(|entry| entry.link.clone()) {
-            caps.check_link(&link).map_err(|error| CatalogError::Unavailable(error.to_string()))?;
-            caps.adopt_link(&mut link);
-            self.publish(link);
-        }
-        caps.publish();
+        let changes: Vec<_> = capped
+            .map(|entry| Change::Link { before: Some(Arc::clone(entry)), after: Some(Arc::clone(entry)) })
+            .collect();
+        caps.check_changes(&changes).map_err(|error| CatalogError::Unavailable(error.to_string()))?;
         self.caps = Some(caps);
+        self.publish(&changes);
         Ok(self)
     }
 
@@ -223,62 +177,69 @@ impl Links {
         self.len() == 0
     }
 
-    /// Makes a link; live when this returns. A link without a slug gets one of seven letters and digits.
+    /// Makes a link; live when this returns, with the number of its release. A link without a slug gets one of seven
+    /// letters and digits.
     ///
     /// # Errors
     /// [`LinkError`]; nothing is changed then.
-    pub async fn create(&self, mut raw: RawLink) -> Result<Arc<Entry>, LinkError> {
-        let _edit = self.edits.lock().await;
+    pub async fn create(&self, mut raw: RawLink) -> Result<(Arc<Entry>, u64), LinkError> {
+        let edit = self.releases.edit().await;
         if self.len() >= self.links_max {
             return Err(LinkError::Full(self.links_max));
         }
         raw.slug.get_or_insert_with(random_slug);
         let mut link = Link::check(raw, &self.domains.own_hosts()).map_err(LinkError::Fields)?;
-        link.version = 1;
+        // Also when another program has taken it out of the source, until revalidation has found that.
+        if self.get(link.domain(), &link.slug).is_some() {
+            return Err(CatalogError::Taken.into());
+        }
+        if let Some(domain) = &link.domain {
+            self.domains.prospect().take(domain)?;
+        }
+        link.version = self.releases.first_version("link", &full_name(&link)).await?;
         link.created_ms = self.clock.wall_ms();
         link.updated_ms = link.created_ms;
-        self.check_caps(&link)?;
-        if let Some(domain) = &link.domain {
-            self.domains.take(domain)?;
-        }
-        if let Err(error) = self.store.insert(&link).await {
-            link.domain.iter().for_each(|domain| self.domains.release(domain));
-            return Err(error.into());
-        }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        Ok(self.publish_capped(link))
+        self.write(&edit, None, link).await
     }
 
-    /// Changes the fields that `change` names; live when this returns.
+    /// Changes the fields that `change` names; live when this returns, with the number of its release.
     ///
     /// # Errors
     /// [`LinkError`]; nothing is changed then.
-    pub async fn change(&self, domain: &str, slug: &str, change: RawLink) -> Result<Arc<Entry>, LinkError> {
-        let _edit = self.edits.lock().await;
+    pub async fn change(&self, domain: &str, slug: &str, change: RawLink) -> Result<(Arc<Entry>, u64), LinkError> {
+        let edit = self.releases.edit().await;
         let entry = self.get(domain, slug).ok_or(LinkError::Unknown)?;
         let mut link = entry.link.changed(change, &self.domains.own_hosts()).map_err(LinkError::Fields)?;
         link.version += 1;
         link.updated_ms = self.clock.wall_ms();
-        self.check_caps(&link)?;
-        self.store.update(&link).await?;
-        Ok(self.publish_capped(link))
+        self.write(&edit, Some(entry), link).await
     }
 
-    /// Removes a link; gone when this returns. Its clicks stay.
+    async fn write(
+        &self,
+        edit: &Edit<'_>,
+        before: Option<Arc<Entry>>,
+        link: Link,
+    ) -> Result<(Arc<Entry>, u64), LinkError> {
+        let entry = Arc::new(Entry::new(link));
+        if let Some(caps) = &self.caps {
+            caps.check_link(&entry.link)?;
+        }
+        let change = Change::Link { before, after: Some(Arc::clone(&entry)) };
+        let release =
+            edit.commit(ReleaseKind::Link, String::new(), vec![change], |changes| self.publish(changes)).await?;
+        Ok((entry, release))
+    }
+
+    /// Removes a link; gone when this returns, with the number of its release. Its clicks stay.
     ///
     /// # Errors
     /// [`LinkError`]; nothing is changed then.
-    pub async fn remove(&self, domain: &str, slug: &str) -> Result<(), LinkError> {
-        let _edit = self.edits.lock().await;
-        let entry = self.get(domain, slug).ok_or(LinkError::Unknown)?;
-        self.store.delete(domain, slug).await?;
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        self.edit(&entry.link, None);
-        entry.link.domain.iter().for_each(|domain| self.domains.release(domain));
-        if let Some(caps) = &self.caps {
-            caps.forget_link(domain, slug);
-        }
-        Ok(())
+    pub async fn remove(&self, domain: &str, slug: &str) -> Result<u64, LinkError> {
+        let edit = self.releases.edit().await;
+        let before = Some(self.get(domain, slug).ok_or(LinkError::Unknown)?);
+        let changes = vec![Change::Link { before, after: None }];
+        Ok(edit.commit(ReleaseKind::Link, String::new(), changes, |changes| self.publish(changes)).await?)
     }
 
     /// A page of links in the order of their domains and slugs.
@@ -297,38 +258,129 @@ impl Links {
         self.store.ping().await
     }
 
-    fn check_caps(&self, link: &Link) -> Result<(), TooManyCaps> {
-        self.caps.as_ref().map_or(Ok(()), |caps| caps.check_link(link))
-    }
-
-    fn publish_capped(&self, mut link: Link) -> Arc<Entry> {
+    /// Puts what has changed into the map, each shard once, and counts the links of domains. To be called in a turn to
+    /// write.
+    pub(super) fn publish(&self, changes: &[Change]) {
+        let of = |link: &Link| hash(&self.hasher, link.domain.as_deref(), &link.slug);
+        let mut edits: Vec<_> = changes
+            .iter()
+            .filter_map(|change| {
+                let Change::Link { before, after } = change else { return None };
+                let link = &after.as_ref().or(before.as_ref())?.link;
+                Some((shard_of(of(link)), of(link), link, after.as_ref().map(|entry| self.capped(entry))))
+            })
+            .collect();
         if let Some(caps) = &self.caps {
-            caps.adopt_link(&mut link);
             caps.publish();
         }
-        self.publish(link)
+        edits.sort_by_key(|(shard, ..)| *shard);
+        let round = self.round.load(Ordering::Relaxed);
+        // The name of a domain comes before its first link, and goes after the last.
+        for (domain, links) in of_domains(edits.iter().filter_map(|edit| edit.3.as_ref())) {
+            self.domains.count_links(domain, links);
+        }
+        let mut gone = Vec::new();
+        for edits in edits.chunk_by(|a, b| a.0 == b.0) {
+            let shard = &self.shards[edits[0].0];
+            let mut copy = Shard::clone(&shard.load());
+            let before = copy.len();
+            for (_, hash, link, new) in edits {
+                if let Ok(old) = copy.find_entry(*hash, |entry| entry.is(link.domain.as_deref(), &link.slug)) {
+                    // A removed one, or what stood in the place of a new one.
+                    gone.push(old.remove().0);
+                }
+                if let Some(new) = new {
+                    new.round.store(round, Ordering::Relaxed);
+                    copy.insert_unique(*hash, Arc::clone(new), |entry| of(&entry.link));
+                }
+            }
+            // One shard: what it lost may be more than what is added.
+            self.count.fetch_add(copy.len(), Ordering::Relaxed);
+            self.count.fetch_sub(before, Ordering::Relaxed);
+            shard.store(Arc::new(copy));
+        }
+        for (domain, links) in of_domains(&gone) {
+            self.domains.release_links(domain, links);
+        }
+        if let Some(caps) = &self.caps {
+            let links = gone.iter().map(|entry| &entry.link).filter(|link| link.caps.is_some());
+            let links =
+                links.filter(|link| self.get(link.domain(), &link.slug).is_none_or(|is| is.link.caps.is_none()));
+            links.for_each(|link| caps.forget_link(link.domain(), &link.slug));
+        }
     }
 
-    fn publish(&self, link: Link) -> Arc<Entry> {
-        let entry = Arc::new(Entry::new(link));
-        self.edit(&entry.link, Some(&entry));
-        entry
+    /// The entry with the gates of its caps. They are opened by [`Caps::publish`].
+    fn capped(&self, entry: &Arc<Entry>) -> Arc<Entry> {
+        match &self.caps {
+            Some(caps) if entry.link.caps.is_some() => {
+                let mut link = entry.link.clone();
+                caps.adopt_link(&mut link);
+                Arc::new(Entry::new(link))
+            }
+            _ => Arc::clone(entry),
+        }
     }
 
-    /// Puts an entry in the place of that of this link, or takes that one away.
-    fn edit(&self, link: &Link, new: Option<&Arc<Entry>>) {
-        let of = |link: &Link| hash(&self.hasher, link.domain.as_deref(), &link.slug);
-        let hash = of(link);
-        self.shards[shard_of(hash)].rcu(|shard| {
-            let mut copy = Shard::clone(shard);
-            if let Ok(old) = copy.find_entry(hash, |entry| entry.is(link.domain.as_deref(), &link.slug)) {
-                old.remove();
+    /// How many links there may be.
+    pub(super) const fn links_max(&self) -> usize {
+        self.links_max
+    }
+
+    /// What is different in a page of the source, in its order; how many links are the same. Those that are there count as
+    /// found in this round of revalidation. To be called in a turn to write.
+    pub(super) fn compare(&self, page: &Page<Link, Name>) -> (Vec<Change>, usize) {
+        let round = self.round.load(Ordering::Relaxed);
+        let found = |domain: &str, slug: &str| {
+            let entry = self.get(domain, slug);
+            entry.iter().for_each(|entry| entry.round.store(round, Ordering::Relaxed));
+            entry
+        };
+        let mut changes = Vec::new();
+        for link in &page.entries {
+            let before = found(link.domain(), &link.slug);
+            if before.as_ref().is_none_or(|entry| entry.link != *link) {
+                changes.push(Change::Link { before, after: Some(Arc::new(Entry::new(link.clone()))) });
             }
-            if let Some(new) = new {
-                copy.insert_unique(hash, Arc::clone(new), |entry| of(&entry.link));
-            }
-            copy
-        });
+        }
+        page.unreadable.iter().for_each(|((domain, slug), _)| drop(found(domain, slug)));
+        let same = page.entries.len() - changes.len();
+        (changes, same)
+    }
+
+    /// Looks through shards from this one on, until `looked_max` links were looked at: those that this round of revalidation
+    /// has not found are gone from the source. The shard to go on with. To be called in a turn to write.
+    pub(super) fn vanished(&self, from: usize, looked_max: usize) -> (Vec<Change>, Option<usize>) {
+        let round = self.round.load(Ordering::Relaxed);
+        let (mut changes, mut looked, mut shard) = (Vec::new(), 0, from);
+        while shard < SHARDS && looked < looked_max {
+            let entries = self.shards[shard].load();
+            let gone = entries.iter().filter(|entry| entry.round.load(Ordering::Relaxed) != round);
+            changes.extend(gone.map(|entry| Change::Link { before: Some(Arc::clone(entry)), after: None }));
+            looked += entries.len();
+            shard += 1;
+        }
+        (changes, (shard < SHARDS).then_some(shard))
+    }
+
+    /// Begins a round of revalidation. To be called in a turn to write.
+    pub(super) fn begin_round(&self) {
+        self.round.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Places for entries that memory is taken for.
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> usize {
+        self.shards.iter().map(|shard| shard.load().capacity()).sum()
+    }
+
+    /// A page of the source.
+    pub(super) fn page<'a>(
+        &'a self,
+        after: Option<Name>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page<Link, Name>, CatalogError>> {
+        self.store.page(after, limit)
     }
 }
 
@@ -348,6 +400,15 @@ fn hash(hasher: &foldhash::quality::RandomState, domain: Option<&str>, slug: &st
 /// By the top bits: the table itself uses the low ones, and some of the top.
 const fn shard_of(hash: u64) -> usize {
     (hash >> 48) as usize % SHARDS
+}
+
+/// How many of these belong to each domain.
+fn of_domains<'a>(entries: impl IntoIterator<Item = &'a Arc<Entry>>) -> BTreeMap<&'a str, usize> {
+    let mut counts = BTreeMap::new();
+    for domain in entries.into_iter().filter_map(|entry| entry.link.domain.as_deref()) {
+        *counts.entry(domain).or_default() += 1;
+    }
+    counts
 }
 
 fn random_slug() -> String {

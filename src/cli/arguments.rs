@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::explain::Explain;
 use super::links::LinkCommand;
+use super::releases::ReleasesCommand;
 use super::store::StoreCommand;
 
 const EVERYWHERE: &str = "Options of every command";
@@ -93,6 +94,9 @@ pub(super) enum Command {
     Explain(Box<Explain>),
     /// Show what became of every visit
     Ledger(Ledger),
+    /// Look at what was written to links and campaigns, and go back
+    #[command(subcommand, arg_required_else_help = true)]
+    Releases(ReleasesCommand),
     /// Look at what the store keeps, and merge months that are over
     #[command(subcommand, arg_required_else_help = true)]
     Store(StoreCommand),

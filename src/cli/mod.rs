@@ -15,6 +15,7 @@ mod http;
 mod ledger;
 mod links;
 mod output;
+mod releases;
 mod store;
 mod verify;
 
@@ -69,6 +70,7 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::DeadLetter(command) => on_runtime(dead_letters::run(&config, command)),
         Command::Explain(command) => on_runtime(explain::run(&config, *command)),
         Command::Ledger(command) => on_runtime(ledger::run(&config, command)),
+        Command::Releases(command) => on_runtime(releases::run(&config, command)),
         Command::Store(command) => on_runtime(store::run(&config, command)),
         Command::Verify(command) => on_runtime(verify::run(&config, command)),
         Command::Backup { to } => backup::back_up(&config, &to),

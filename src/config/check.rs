@@ -14,8 +14,8 @@ use super::units::{
     node_name, number, redis_url, size, socket, text, time, token, word,
 };
 use super::{
-    Batch, Caps, Catalog, ClickHouse, Config, Control, DeadLetter, Dedup, DedupBackend, Edge, Journal, Ledger, Log,
-    LogFormat, LogLevel, Origin, Policy, Problems, Queue, Redis, Retry, Rollup, Shutdown, Store, StoreBackend,
+    Batch, Caps, ClickHouse, Config, Control, DeadLetter, Dedup, DedupBackend, Edge, Journal, Ledger, Log, LogFormat,
+    LogLevel, Origin, Policy, Problems, Queue, Redis, Retry, Rollup, Shutdown, Store, StoreBackend,
 };
 
 /// Threads on a machine with more cores, unless a number is set: each has a worker beside it, and the default queues and
@@ -133,12 +133,7 @@ impl Keys {
                 // A statement for each hour, two for each day that they lie in.
                 minutes_max: self.get("rollup.minutes_max", number(1..=1440)),
             },
-            // All of them are in memory.
-            catalog: Catalog {
-                links_max: self.get("catalog.links_max", number(1..=10_000_000)),
-                campaigns_max: self.get("catalog.campaigns_max", number(1..=100_000)),
-                domains_max: self.get("catalog.domains_max", number(1..=100_000)),
-            },
+            catalog: self.catalog(),
             caps: Caps { counters_max: self.get("caps.counters_max", number(1..=100_000)) },
             geo: self.geo(),
             classify: self.classify(),
@@ -297,11 +292,11 @@ impl Keys {
     }
 }
 
-const fn ms(ms: u64) -> Duration {
+pub(super) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-const fn minutes(minutes: u64) -> Duration {
+pub(super) const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes * 60)
 }
 
@@ -361,6 +356,9 @@ pub(super) mod tests {
     #[test]
     fn values_outside_their_range_are_refused_with_the_range() {
         for (section, setting, message) in [
+            ("catalog", "releases_max = 0", "must be 1 to 1000000"),
+            ("catalog", "changes_max = 0", "must be 1 to 100000000"),
+            ("catalog", "revalidate_after = \"16m\"", "must be 100ms to 15m"),
             ("edge", "uri_bytes_max = \"65KiB\"", "must be 64B to 64KiB"),
             ("edge", "threads = 1025", "must be 0 to 1024"),
             ("edge", "threads = \"4\"", "must be a whole number, 0 to 1024, without quotes"),

@@ -6,6 +6,7 @@
 //! are those that `check` gives with each key.
 
 mod association;
+mod catalog;
 mod check;
 mod classify;
 mod file;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use catalog::Catalog;
 pub use classify::shipped_classifier;
 pub use geo::{ASN, CITY, COUNTRY, Geo, GeoFile, REGION};
 pub use ingress::Ingress;
@@ -348,17 +350,6 @@ pub struct Rollup {
     pub every: Duration,
     /// Minutes of one round.
     pub minutes_max: usize,
-}
-
-/// `[catalog]`
-#[derive(Clone, Copy, Debug)]
-pub struct Catalog {
-    /// Links of this node.
-    pub links_max: usize,
-    /// Campaigns served.
-    pub campaigns_max: usize,
-    /// Domains in use.
-    pub domains_max: usize,
 }
 
 /// `[caps]`

@@ -17,22 +17,11 @@ use super::Parts;
 use super::extract::{Fields, NoParameters, Query, limit};
 use super::links::to_the_end;
 use super::problem::{Code, Problem, Wrong};
-use crate::catalog::CampaignError;
-use crate::click::Campaign;
-use crate::clock::rfc_3339;
+use super::releases::released;
+use crate::catalog::{CampaignError, campaign_document};
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
-
-/// The document, and what the catalog knows of it.
-fn shown(campaign: &Campaign) -> Value {
-    let mut shown = campaign.document.clone();
-    shown["id"] = json!(campaign.id);
-    shown["version"] = json!(campaign.version);
-    shown["created_at"] = json!(rfc_3339(campaign.created_ms));
-    shown["updated_at"] = json!(rfc_3339(campaign.updated_ms));
-    shown
-}
 
 type Id = Result<Path<String>, PathRejection>;
 
@@ -49,11 +38,11 @@ pub(super) async fn put(
 ) -> Result<Response, Problem> {
     let (id, mut document) = (known(id)?, body.value);
     let over = without_answers_own(&mut document).map_err(|detail| Problem::fields([Wrong::at("/version", detail)]))?;
-    let (campaign, is_new) =
+    let (campaign, is_new, release) =
         to_the_end(async move { parts.campaigns.put(&id, over, Value::Object(document)).await }).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     let place = format!("/api/v1/campaigns/{}", percent_encoded(&campaign.id));
-    Ok((status, [(LOCATION, place)], Json(shown(&campaign))).into_response())
+    Ok((status, released(release), [(LOCATION, place)], Json(campaign_document(&campaign))).into_response())
 }
 
 /// Takes out what an answer has beside the document; the version, where there is one, or what is wrong with it.
@@ -87,7 +76,7 @@ pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -
     let more = campaigns.len() > limit;
     campaigns.truncate(limit);
     let next = campaigns.last().filter(|_| more).map(|campaign| campaign.id.clone());
-    let campaigns: Vec<_> = campaigns.iter().map(|campaign| shown(campaign)).collect();
+    let campaigns: Vec<_> = campaigns.iter().map(|campaign| campaign_document(campaign)).collect();
     Ok(Json(json!({ "campaigns": campaigns, "next_after": next })))
 }
 
@@ -97,17 +86,17 @@ pub(super) async fn read(
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<Response, Problem> {
     let campaign = parts.campaigns.get(&known(id)?).ok_or(CampaignError::Unknown)?;
-    Ok(Json(shown(&campaign)).into_response())
+    Ok(Json(campaign_document(&campaign)).into_response())
 }
 
 pub(super) async fn remove(
     State(parts): State<Parts>,
     id: Id,
     Query(NoParameters {}): Query<NoParameters>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let id = known(id)?;
-    to_the_end(async move { parts.campaigns.remove(&id).await }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let release = to_the_end(async move { parts.campaigns.remove(&id).await }).await?;
+    Ok((StatusCode::NO_CONTENT, released(release)).into_response())
 }
 
 impl From<CampaignError> for Problem {

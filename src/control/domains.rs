@@ -17,23 +17,12 @@ use super::campaigns::without_answers_own;
 use super::extract::{Fields, NoParameters, Query, limit};
 use super::links::to_the_end;
 use super::problem::{Code, Problem, Wrong};
-use crate::catalog::DomainError;
-use crate::click::Domain;
+use super::releases::released;
+use crate::catalog::{DomainError, domain_document};
 use crate::click::domain::check_name;
-use crate::clock::rfc_3339;
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
-
-/// The document, and what the catalog knows of it.
-fn shown(domain: &Domain) -> Value {
-    let mut shown = domain.document.clone();
-    shown["domain"] = json!(domain.name);
-    shown["version"] = json!(domain.version);
-    shown["created_at"] = json!(rfc_3339(domain.created_ms));
-    shown["updated_at"] = json!(rfc_3339(domain.updated_ms));
-    shown
-}
 
 type Name = Result<Path<String>, PathRejection>;
 
@@ -50,12 +39,12 @@ pub(super) async fn put(
 ) -> Result<Response, Problem> {
     let (name, mut document) = (text(name)?, body.value);
     let over = without_answers_own(&mut document).map_err(|detail| Problem::fields([Wrong::at("/version", detail)]))?;
-    let (domain, is_new) =
+    let (domain, is_new, release) =
         to_the_end(async move { parts.domains.put(&name, over, Value::Object(document)).await }).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     // A host name, or `*`: both may stand in a path.
     let place = format!("/api/v1/domains/{}", domain.name);
-    Ok((status, [(LOCATION, place)], Json(shown(&domain))).into_response())
+    Ok((status, released(release), [(LOCATION, place)], Json(domain_document(&domain))).into_response())
 }
 
 /// What `GET /domains` takes.
@@ -73,7 +62,7 @@ pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -
     let more = domains.len() > limit;
     domains.truncate(limit);
     let next = domains.last().filter(|_| more).map(|domain| domain.name.clone());
-    let domains: Vec<_> = domains.iter().map(|domain| shown(domain)).collect();
+    let domains: Vec<_> = domains.iter().map(|domain| domain_document(domain)).collect();
     Ok(Json(json!({ "domains": domains, "next_after": next })))
 }
 
@@ -84,17 +73,17 @@ pub(super) async fn read(
 ) -> Result<Response, Problem> {
     let name = check_name(&text(name)?).map_err(|_| DomainError::Unknown)?;
     let domain = parts.domains.get(&name).ok_or(DomainError::Unknown)?;
-    Ok(Json(shown(&domain)).into_response())
+    Ok(Json(domain_document(&domain)).into_response())
 }
 
 pub(super) async fn remove(
     State(parts): State<Parts>,
     name: Name,
     Query(NoParameters {}): Query<NoParameters>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let name = text(name)?;
-    to_the_end(async move { parts.domains.remove(&name).await }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let release = to_the_end(async move { parts.domains.remove(&name).await }).await?;
+    Ok((StatusCode::NO_CONTENT, released(release)).into_response())
 }
 
 impl From<DomainError> for Problem {

@@ -9,71 +9,24 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Parts;
 use super::extract::{Fields, NoParameters, Query, domain, limit};
 use super::problem::{Code, Problem, Wrong};
-use crate::catalog::{LinkError, LinkPage};
+use super::releases::released;
+use crate::catalog::{LinkDocument, LinkError, LinkPage};
+use crate::click::RawLink;
 use crate::click::domain::{ANY, check_name};
 use crate::click::life::REMOVABLE;
 use crate::click::link::check_slug;
 use crate::click::link_caps::REMOVABLE_CAPS;
-use crate::click::{Link, QueryMode, RawLink};
-use crate::clock::rfc_3339;
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 /// The form of a cursor, so that a later form can be told from this one.
 const CURSOR: &str = "l2.";
-
-/// A link as the API shows it.
-#[derive(Serialize)]
-struct Shown<'a> {
-    domain: &'a str,
-    slug: &'a str,
-    url: &'a str,
-    status: u16,
-    query: QueryMode,
-    campaign: &'a str,
-    paused: bool,
-    tags: &'a [String],
-    external_id: &'a str,
-    starts_at: Option<String>,
-    expires_at: Option<String>,
-    expired_url: Option<&'a str>,
-    cap: Option<&'a Value>,
-    max_clicks: Option<u64>,
-    version: u64,
-    created_at: String,
-    updated_at: String,
-}
-
-impl<'a> Shown<'a> {
-    fn new(link: &'a Link) -> Self {
-        let (life, caps) = (link.life.as_deref(), link.caps.as_deref());
-        Self {
-            domain: link.domain(),
-            slug: &link.slug,
-            url: &link.url,
-            status: link.status,
-            query: link.query,
-            campaign: &link.campaign,
-            paused: link.paused,
-            tags: &link.tags,
-            external_id: &link.external_id,
-            starts_at: life.and_then(|life| life.starts_ms).map(rfc_3339),
-            expires_at: life.and_then(|life| life.expires_ms).map(rfc_3339),
-            expired_url: life.and_then(|life| life.expired.as_ref()).map(|expired| expired.url.as_str()),
-            cap: caps.and_then(|caps| caps.document.as_ref()),
-            max_clicks: caps.and_then(|caps| caps.max_clicks.as_ref()).map(|cap| cap.limit),
-            version: link.version,
-            created_at: rfc_3339(link.created_ms),
-            updated_at: rfc_3339(link.updated_ms),
-        }
-    }
-}
 
 /// Makes an edit in a task of its own: a client that goes away, or the deadline, must not leave it in the catalog and out
 /// of the memory that links are served from.
@@ -93,11 +46,12 @@ pub(super) async fn create(
     Query(NoParameters {}): Query<NoParameters>,
     body: Fields<RawLink>,
 ) -> Result<Response, Problem> {
-    let entry = to_the_end(async move { parts.links.create(body.value).await }).await?;
+    let (entry, release) = to_the_end(async move { parts.links.create(body.value).await }).await?;
     // Domain and slug have only what may stand in a URL.
     let of = entry.link.domain.as_deref().map(|domain| format!("?domain={domain}")).unwrap_or_default();
     let place = format!("/api/v1/links/{}{of}", entry.link.slug);
-    Ok((StatusCode::CREATED, [(LOCATION, place)], Json(Shown::new(&entry.link))).into_response())
+    Ok((StatusCode::CREATED, released(release), [(LOCATION, place)], Json(LinkDocument::new(&entry.link)))
+        .into_response())
 }
 
 /// What `GET /links` takes.
@@ -118,7 +72,7 @@ pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -
     let more = links.len() > limit;
     links.truncate(limit);
     let next = links.last().filter(|_| more).map(|link| format!("{CURSOR}{}/{}", link.domain(), link.slug));
-    let links: Vec<_> = links.iter().map(Shown::new).collect();
+    let links: Vec<_> = links.iter().map(LinkDocument::new).collect();
     Ok(Json(json!({ "links": links, "next_cursor": next })))
 }
 
@@ -158,7 +112,7 @@ pub(super) async fn read(
     Query(under): Query<Under>,
 ) -> Result<Response, Problem> {
     let entry = parts.links.get(&under.domain()?, &known(slug)?).ok_or(LinkError::Unknown)?;
-    Ok(Json(Shown::new(&entry.link)).into_response())
+    Ok(Json(LinkDocument::new(&entry.link)).into_response())
 }
 
 pub(super) async fn change(
@@ -174,18 +128,18 @@ pub(super) async fn change(
         return Err(Problem::fields(wrong));
     }
     let (domain, slug) = (under.domain()?, known(slug)?);
-    let entry = to_the_end(async move { parts.links.change(&domain, &slug, body.value).await }).await?;
-    Ok(Json(Shown::new(&entry.link)).into_response())
+    let (entry, release) = to_the_end(async move { parts.links.change(&domain, &slug, body.value).await }).await?;
+    Ok((released(release), Json(LinkDocument::new(&entry.link))).into_response())
 }
 
 pub(super) async fn remove(
     State(parts): State<Parts>,
     slug: Slug,
     Query(under): Query<Under>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let (domain, slug) = (under.domain()?, known(slug)?);
-    to_the_end(async move { parts.links.remove(&domain, &slug).await }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let release = to_the_end(async move { parts.links.remove(&domain, &slug).await }).await?;
+    Ok((StatusCode::NO_CONTENT, released(release)).into_response())
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@
 //! /api/v1/links  /api/v1/links/{slug}         bearer token
 //! /api/v1/campaigns  /api/v1/campaigns/{id}   bearer token
 //! /api/v1/domains  /api/v1/domains/{domain}   bearer token
+//! /api/v1/releases  …/{version}  …/rollback    bearer token
+//! /api/v1/releases/diff  /api/v1/propagation  bearer token
 //! /api/v1/explain  /api/v1/caps               bearer token
 //! /api/v1/clicks  /api/v1/clicks/count        bearer token
 //! /api/v1/dead-letters  …/{batch}  …/replay    bearer token
@@ -32,6 +34,7 @@ mod extract;
 mod ledger;
 mod links;
 mod problem;
+mod releases;
 mod serve;
 mod status;
 mod store;
@@ -56,7 +59,7 @@ pub use problem::{Code, Problem};
 pub use serve::{CONNECTIONS_MAX, serve};
 pub use status::{State, Status};
 
-use crate::catalog::{Campaigns, Caps, Domains, Links};
+use crate::catalog::{Campaigns, Caps, Domains, Links, Releases};
 use crate::config::Secret;
 use crate::pipeline::Store;
 use crate::pipeline::dead_letter::{Actor, DeadLetters};
@@ -80,6 +83,10 @@ pub struct Parts {
     pub domains: Arc<Domains>,
     /// What they count.
     pub caps: Arc<Caps>,
+    /// What was written to all of them.
+    pub releases: Arc<Releases>,
+    /// The name of this node.
+    pub node: Box<str>,
     /// Gives what `explain` goes by; asked for each question, so that nothing is read where there is none.
     pub explainer: Arc<dyn Fn() -> Result<Explainer, String> + Send + Sync>,
     /// Where clicks are kept.
@@ -128,6 +135,12 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .route("/dead-letters/replay", post(dead_letters::replay_all))
         .route("/dead-letters/{batch}", get(dead_letters::read).delete(dead_letters::give_up))
         .route("/dead-letters/{batch}/replay", post(dead_letters::replay));
+    let api = api
+        .route("/releases", get(releases::list))
+        .route("/releases/diff", get(releases::diff))
+        .route("/releases/{version}", get(releases::read))
+        .route("/releases/{version}/rollback", post(releases::roll_back))
+        .route("/propagation", get(releases::propagation));
     let api = NOT_BUILT.iter().fold(api, |api, path| api.route(path, any(not_built)));
     let auth = from_fn_with_state(Arc::new(auth::Token::new(&parts.token)), auth::check);
     let api = api

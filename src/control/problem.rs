@@ -31,6 +31,8 @@ pub enum Code {
     UnknownCampaign,
     /// 404: nothing was said of this domain.
     UnknownDomain,
+    /// 404: there was never such a release.
+    UnknownRelease,
     /// 404: no row of this batch was refused, or it is long settled.
     UnknownDeadLetter,
     /// 405: the path is right, the method is not.
@@ -43,6 +45,10 @@ pub enum Code {
     DeadLetterBusy,
     /// 409: the configured store does not know this action.
     NotOfThisStore,
+    /// 410: the release is too old to be kept.
+    ReleaseGone,
+    /// 422: the catalog cannot go back: entries of then would be refused today; `errors` names them.
+    RollbackRefused,
     /// 400: the body is no JSON.
     InvalidJson,
     /// 400: the cursor is none of ours.
@@ -79,6 +85,9 @@ impl Code {
             Self::UnknownLink => (StatusCode::NOT_FOUND, "unknown_link"),
             Self::UnknownCampaign => (StatusCode::NOT_FOUND, "unknown_campaign"),
             Self::UnknownDomain => (StatusCode::NOT_FOUND, "unknown_domain"),
+            Self::UnknownRelease => (StatusCode::NOT_FOUND, "unknown_release"),
+            Self::ReleaseGone => (StatusCode::GONE, "release_gone"),
+            Self::RollbackRefused => (StatusCode::UNPROCESSABLE_ENTITY, "rollback_refused"),
             Self::UnknownDeadLetter => (StatusCode::NOT_FOUND, "unknown_dead_letter"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::SlugTaken => (StatusCode::CONFLICT, "slug_taken"),
@@ -175,6 +184,11 @@ impl Problem {
     pub(super) fn fields(errors: impl IntoIterator<Item = impl Into<Wrong>>) -> Self {
         let errors = errors.into_iter().take(ERRORS_MAX).map(Into::into).collect();
         Self { errors, ..Self::new(Code::InvalidFields, "fields of the body are wrong; nothing was changed") }
+    }
+
+    /// With each place that is wrong.
+    pub(super) fn with(self, errors: impl IntoIterator<Item = Wrong>) -> Self {
+        Self { errors: errors.into_iter().take(ERRORS_MAX).collect(), ..self }
     }
 
     /// The one query parameter that is wrong.

@@ -103,7 +103,7 @@ pub(super) struct Entrance<'e> {
 }
 
 impl<'e> Entrance<'e> {
-    fn link(Entry { link, location }: &'e Entry, asked: &'e str) -> Self {
+    fn link(Entry { link, location, .. }: &'e Entry, asked: &'e str) -> Self {
         Self {
             slug: &link.slug,
             of: Of { asked, domain: link.domain.as_deref(), orphan: None },

@@ -2,7 +2,8 @@
 
 use prometheus::proto::MetricFamily;
 
-use super::exposition::{Shards, gauge, single};
+use super::exposition::Shards;
+use super::families::{gauge, single};
 use super::shard::Cell;
 
 /// Written by the ledger's upkeep.

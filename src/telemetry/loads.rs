@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use prometheus::proto::MetricFamily;
 
-use super::exposition::{Shards, counter, float_gauge, gauge};
+use super::exposition::Shards;
+use super::families::{counter, float_gauge, gauge};
 use super::metrics::{Guarded, Limit, Outcome};
 use super::overload::Signals;
 

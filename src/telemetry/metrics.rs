@@ -4,8 +4,8 @@
 //! interface: prefix `trellis_`, base units, no label whose values come from outside. There are no globals: each app has
 //! its own [`Metrics`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
@@ -242,7 +242,7 @@ pub struct DeadLetterShard {
 /// The shards of one process and the registry that renders them.
 #[derive(Debug)]
 pub struct Metrics {
-    shards: Arc<Shards>,
+    pub(super) shards: Arc<Shards>,
     registry: Registry,
 }
 
@@ -271,6 +271,7 @@ impl Metrics {
             links: Box::new(links),
             refused: Arc::default(),
             ledger: Arc::default(),
+            catalog: OnceLock::new(),
             now_ms: AtomicU64::new(0),
         });
         let registry = Registry::new();

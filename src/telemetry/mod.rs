@@ -5,7 +5,9 @@
 
 pub mod backlog;
 pub mod books;
+pub mod catalog;
 mod exposition;
+mod families;
 mod keeper;
 mod loads;
 pub mod log;

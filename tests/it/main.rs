@@ -46,6 +46,7 @@ mod places;
 mod privacy;
 mod proxy;
 mod readme;
+mod releases;
 mod routing;
 mod sticky;
 mod store_commands;

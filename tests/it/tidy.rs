@@ -128,6 +128,10 @@ fn nothing_before_the_302_can_name_a_database() {
     let mut broken = Vec::new();
     for (module, path, text) in sources() {
         let text = code(&text);
+        // As above: tests in a file of their own may write to the database behind its back.
+        if path.to_string_lossy().ends_with("tests.rs") {
+            continue;
+        }
         if !matches!(module.as_str(), "backend" | "control" | "app" | "cli") {
             let far = FAR_CRATES.iter().filter(|name| text.contains(&format!("{name}::")));
             broken.extend(far.map(|name| format!("{} names {name}", path.display())));

@@ -31,6 +31,7 @@ pub use counts::{CapCount, CapStore, Changes, Counted, Counts, Saved, Source};
 pub use standing::{Granted, Shown, Standing};
 
 use super::CatalogError;
+use super::releases::Change;
 use crate::click::campaign::{Campaign, Zone};
 use crate::click::cap::{CapId, Of, Per, Place};
 use crate::click::domain::ANY;
@@ -105,6 +106,26 @@ impl Owner {
     }
 }
 
+/// What a change is of, and how many caps it has then.
+fn asked(change: &Change) -> Option<(Owner, usize)> {
+    match change {
+        Change::Link { before, after } => {
+            let link = &after.as_ref().or(before.as_ref())?.link;
+            let caps = after.as_ref().and_then(|entry| entry.link.caps.as_ref());
+            Some((Owner::link(link.domain(), &link.slug), caps.map_or(0, |caps| caps.iter().count())))
+        }
+        Change::Campaign { before, after } => {
+            let id = after.as_ref().or(before.as_ref())?.id.as_str();
+            let mut count = 0;
+            if let Some(campaign) = after {
+                Campaign::clone(campaign).for_each_cap(|_, _| count += 1);
+            }
+            Some((Owner::Campaign(id.into()), count))
+        }
+        Change::Domain { .. } => None,
+    }
+}
+
 /// One cap.
 struct Kept {
     gate: Arc<Gate>,
@@ -149,6 +170,24 @@ impl Caps {
     pub fn check_link(&self, link: &Link) -> Result<(), TooManyCaps> {
         let count = link.caps.as_ref().map_or(0, |caps| caps.iter().count());
         self.check(&Owner::link(link.domain(), &link.slug), count)
+    }
+
+    /// Whether there is room for all that these changes make.
+    ///
+    /// # Errors
+    /// [`TooManyCaps`]
+    pub fn check_changes(&self, changes: &[Change]) -> Result<(), TooManyCaps> {
+        let asked: HashMap<Owner, usize> = changes.iter().filter_map(asked).collect();
+        let state = self.state();
+        let (mut before, mut others) = (0, 0);
+        for (owner, caps) in &state.owners {
+            *if asked.contains_key(owner) { &mut before } else { &mut others } += caps.len();
+        }
+        let more: usize = asked.values().sum();
+        if more > before && others + more > self.counters_max {
+            return Err(TooManyCaps { asked: others + more, most: self.counters_max });
+        }
+        Ok(())
     }
 
     fn check(&self, owner: &Owner, count: usize) -> Result<(), TooManyCaps> {

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::BoxFuture;
-use crate::catalog::{CampaignStore, CatalogError, DomainStore, LinkPage, LinkStore};
+use crate::catalog::releases::{Change, Kept, NetChange, Release, Write};
+use crate::catalog::source::Name;
+use crate::catalog::{CampaignStore, CatalogError, DomainStore, LinkPage, LinkStore, Page, ReleaseStore};
 use crate::click::{Campaign, ClickId, Domain, Link};
 use crate::clock::Clock;
 use crate::pipeline::store::{ClickCursor, Difference, Expired, Level};
@@ -29,9 +31,6 @@ impl Clock for Noon {
     }
 }
 
-/// Domain and slug.
-type Name = (String, String);
-
 fn name(link: &Link) -> Name {
     (link.domain().to_owned(), link.slug.clone())
 }
@@ -42,6 +41,9 @@ pub(super) struct Fake {
     pub(super) away: AtomicBool,
     pub(super) silent: AtomicBool,
     pub(super) links: Mutex<BTreeMap<Name, Link>>,
+    pub(super) written: Mutex<Vec<Arc<Write>>>,
+    /// The oldest release that is kept.
+    pub(super) oldest: AtomicU64,
     pub(super) asked: Mutex<Vec<ClickFilter>>,
     /// Minutes whose rollups are wrong.
     pub(super) wrong_minutes: Mutex<Vec<u64>>,
@@ -57,27 +59,6 @@ impl Fake {
 }
 
 impl LinkStore for Fake {
-    fn insert<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>> {
-        Box::pin(async {
-            // As a real one, it takes a moment.
-            tokio::task::yield_now().await;
-            let mut links = self.links()?;
-            if links.contains_key(&name(link)) {
-                return Err(CatalogError::Taken);
-            }
-            links.insert(name(link), link.clone());
-            Ok(())
-        })
-    }
-
-    fn update<'a>(&'a self, link: &'a Link) -> BoxFuture<'a, Result<(), CatalogError>> {
-        Box::pin(async { self.links().map(|mut links| drop(links.insert(name(link), link.clone()))) })
-    }
-
-    fn delete<'a>(&'a self, domain: &'a str, slug: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
-        Box::pin(async { self.links().map(|mut links| drop(links.remove(&(domain.into(), slug.into())))) })
-    }
-
     fn list<'a>(&'a self, page: LinkPage<'a>) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>> {
         Box::pin(async move {
             let asked = |link: &&Link| {
@@ -86,6 +67,10 @@ impl LinkStore for Fake {
             };
             Ok(self.links()?.values().filter(asked).take(page.limit).cloned().collect())
         })
+    }
+
+    fn page<'a>(&'a self, _: Option<Name>, _: usize) -> BoxFuture<'a, Result<Page<Link, Name>, CatalogError>> {
+        unreachable!("app revalidates")
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), CatalogError>> {
@@ -98,12 +83,100 @@ impl CampaignStore for Fake {
         Box::pin(async { self.links().map(|_| Vec::new()) })
     }
 
-    fn put_campaign<'a>(&'a self, _: &'a Campaign) -> BoxFuture<'a, Result<(), CatalogError>> {
-        Box::pin(async { self.links().map(drop) })
+    fn page_of_campaigns<'a>(
+        &'a self,
+        _: Option<&'a str>,
+        _: usize,
+    ) -> BoxFuture<'a, Result<Page<Campaign>, CatalogError>> {
+        unreachable!("app revalidates")
+    }
+}
+
+impl ReleaseStore for Fake {
+    fn commit(&self, write: Arc<Write>) -> BoxFuture<'_, Result<u64, CatalogError>> {
+        Box::pin(async move {
+            // As a real one, it takes a moment.
+            tokio::task::yield_now().await;
+            let mut links = self.links()?;
+            for change in &write.changes {
+                match change {
+                    Change::Link { before: None, after: Some(entry) } if links.contains_key(&name(&entry.link)) => {
+                        return Err(CatalogError::Taken);
+                    }
+                    Change::Link { after: Some(entry), .. } => {
+                        links.insert(name(&entry.link), entry.link.clone());
+                    }
+                    Change::Link { before, after: None } => {
+                        before.iter().for_each(|entry| drop(links.remove(&name(&entry.link))));
+                    }
+                    Change::Campaign { .. } | Change::Domain { .. } => {}
+                }
+            }
+            let mut written = self.written.lock().unwrap();
+            written.push(write);
+            Ok(written.len() as u64)
+        })
     }
 
-    fn delete_campaign<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
-        Box::pin(async { self.links().map(drop) })
+    fn revisions(&self, kind: &'static str, names: Vec<String>) -> BoxFuture<'_, Result<Vec<u64>, CatalogError>> {
+        Box::pin(async move {
+            drop(self.links()?);
+            let written = self.written.lock().unwrap();
+            let of = |name: &String| {
+                let changes = written.iter().flat_map(|write| &write.changes);
+                changes.filter(|change| change.entry() == (kind, name.into())).map(Change::revision).max()
+            };
+            Ok(names.iter().map(|name| of(name).unwrap_or_default()).collect())
+        })
+    }
+
+    fn kept(&self) -> BoxFuture<'_, Result<Kept, CatalogError>> {
+        Box::pin(async {
+            let newest = self.links().map(|_| self.written.lock().unwrap().len() as u64)?;
+            Ok(Kept { oldest: self.oldest.load(Ordering::Relaxed), newest })
+        })
+    }
+
+    fn releases(&self, below: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Release>, CatalogError>> {
+        Box::pin(async move {
+            drop(self.links()?);
+            let written = self.written.lock().unwrap();
+            let kept = written.iter().zip(1..).skip(self.oldest.load(Ordering::Relaxed) as usize);
+            let releases = kept.map(|(write, version)| Release {
+                version,
+                at_ms: write.at_ms,
+                kind: write.kind.name().into(),
+                actor: write.actor.into(),
+                note: write.note.clone(),
+                changes: write.changes.len() as u64,
+            });
+            let below = releases.filter(|release| release.version < below).collect::<Vec<_>>();
+            Ok(below.into_iter().rev().take(limit).collect())
+        })
+    }
+
+    fn differences<'a>(
+        &'a self,
+        from: u64,
+        to: u64,
+        after: Option<(&'a str, &'a str)>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<NetChange>, CatalogError>> {
+        Box::pin(async move {
+            drop(self.links()?);
+            let mut found: BTreeMap<_, NetChange> = BTreeMap::new();
+            for change in self.written.lock().unwrap()[from as usize..to as usize].iter().flat_map(|w| &w.changes) {
+                let ((kind, name), [before, now]) =
+                    (change.entry(), change.documents().map(|d| d.map(|d| d.to_string())));
+                let (kind, name, revision) = (kind.to_owned(), name.into_owned(), change.revision());
+                let one = NetChange { kind: kind.clone(), name: name.clone(), before, after: None, revision };
+                let one = found.entry((kind, name)).or_insert(one);
+                (one.after, one.revision) = (now, one.revision.max(revision));
+            }
+            let behind =
+                found.into_iter().filter(|((kind, name), _)| after.is_none_or(|after| (&**kind, &**name) > after));
+            Ok(behind.map(|(_, one)| one).take(limit).collect())
+        })
     }
 }
 
@@ -112,12 +185,12 @@ impl DomainStore for Fake {
         Box::pin(async { self.links().map(|_| Vec::new()) })
     }
 
-    fn put_domain<'a>(&'a self, _: &'a Domain) -> BoxFuture<'a, Result<(), CatalogError>> {
-        Box::pin(async { self.links().map(drop) })
-    }
-
-    fn delete_domain<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
-        Box::pin(async { self.links().map(drop) })
+    fn page_of_domains<'a>(
+        &'a self,
+        _: Option<&'a str>,
+        _: usize,
+    ) -> BoxFuture<'a, Result<Page<Domain>, CatalogError>> {
+        unreachable!("app revalidates")
     }
 }
 
