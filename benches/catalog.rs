@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let of_system = || Arc::new(SystemClock::new());
         let open = async {
             let keep = Keep { releases_max: 1, changes_max: 1 };
-            let releases = Releases::open(Arc::clone(&store) as _, keep, "bench", of_system()).await?;
+            let releases = Releases::open(Arc::clone(&store) as _, keep, of_system()).await?;
             let (of_domains, own) = (Arc::clone(&store) as _, OwnHosts::default());
             let domains = Domains::open(of_domains, Arc::clone(&releases), own, 1, of_system()).await?;
             Links::open(store, releases, Arc::new(domains), size, of_system()).await

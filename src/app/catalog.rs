@@ -11,23 +11,21 @@ use crate::catalog::{Campaigns, Catalog, Domains, Links, Revalidation};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::handoff::Orphan;
-use crate::pipeline::dead_letter::Actor;
 use crate::telemetry::metrics::Metrics;
 
 /// Loads all of it, and where it is kept. `cores`: edge threads that count caps; `orphans`: journals whose clicks they know
-/// of. `actor`: who will write.
+/// of.
 pub(super) async fn open(
     backends: &Backends,
     config: &Config,
     (cores, orphans): (usize, &[Orphan]),
-    actor: Actor,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<(Catalog, Arc<SqliteCatalog>)> {
     let (store, own, max) = (backends.catalog()?, config.edge.own_hosts(None), config.catalog);
     let keep = Keep { releases_max: max.releases_max, changes_max: max.changes_max };
     let clock = || Arc::clone(clock);
     let caps = caps::open(config, &*store, orphans, cores, &clock()).await?;
-    let releases = Releases::open(Arc::clone(&store) as _, keep, actor.name(), clock()).await?;
+    let releases = Releases::open(Arc::clone(&store) as _, keep, clock()).await?;
     let kept = || Arc::clone(&releases);
     let domains = Domains::open(Arc::clone(&store) as _, kept(), own, max.domains_max, clock()).await?;
     let domains = Arc::new(domains);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::parts::Backends;
 use super::workers::Facts;
 use super::{books, catalog, letters};
+use crate::catalog::Keys;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Secret, StoreBackend};
 use crate::control;
@@ -213,7 +214,9 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     // Their locks are held by this process as long as the folder is open.
     let orphans = Orphan::find(&disk, &config.data_dir).context("the journal folder cannot be read")?;
     // Without edge threads: it shows what caps count, and counts nothing.
-    let (catalog, _) = catalog::open(&backends, config, (0, &orphans), Actor::CommandLine, &clock).await?;
+    let (catalog, _) = catalog::open(&backends, config, (0, &orphans), &clock).await?;
+    let (pepper, keys_max) = (&config.warden.pepper, config.warden.keys_max);
+    let keys = Arc::new(Keys::open(backends.catalog()?, pepper, keys_max, Arc::clone(&clock)).await?);
     let metrics = catalog::metrics(&catalog, 0, 0, &[])?;
     let shelf = letters::shelf(config, &clock, &metrics)?;
     let ledger = books::open(config, &shelf, &orphans, &clock, &metrics).context("the ledger cannot be used")?;
@@ -238,6 +241,10 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         caps: catalog.caps,
         releases: catalog.releases,
         node: config.node.as_str().into(),
+        warden: Arc::clone(&keys) as _,
+        keys,
+        auth: metrics.auth(),
+        clock: Arc::clone(&clock),
         explainer: Arc::new(move || explainer().map_err(|error| format!("{error:#}"))),
         dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::CommandLine),
         actor: Actor::CommandLine,

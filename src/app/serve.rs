@@ -17,9 +17,9 @@ use super::expiry;
 use super::folder::{self, FolderLock};
 use super::letters;
 use super::monitor::{self, Monitor};
-use super::parts::Backends;
+use super::parts::{self, Backends};
 use super::workers::{Facts, WorkerMaker, WorkerThread};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Keys};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control::{self, State, Status};
@@ -114,8 +114,11 @@ impl Node {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let orphans = Orphan::find(&disk, &config.data_dir).context("the journal folder cannot be read")?;
         let counting = (config.edge.threads, &orphans[..]);
-        let (catalog, cap_store) = catalog::open(&backends, &config, counting, Actor::Token, &clock).await?;
+        let (catalog, cap_store) = catalog::open(&backends, &config, counting, &clock).await?;
         let Catalog { releases, domains, links, campaigns, caps } = catalog.clone();
+        let (pepper, keys_max) = (&config.warden.pepper, config.warden.keys_max);
+        let keys = Arc::new(Keys::open(backends.catalog()?, pepper, keys_max, Arc::clone(&clock)).await?);
+        let warden = parts::warden(&config.warden, &keys);
         let facts = Facts::load(&config.classify, &config.geo)?;
         let metrics =
             Arc::new(catalog::metrics(&catalog, config.edge.threads, config.queue.groups_max, &monitor::NAMES)?);
@@ -148,6 +151,7 @@ impl Node {
             campaigns: Arc::clone(&campaigns),
             domains: Arc::clone(&domains),
             caps: Arc::clone(&caps),
+            warden: Arc::clone(&warden),
             agents: Arc::clone(&facts.agents),
             geo: Arc::clone(&facts.geo),
             limits: limits(&config, fingerprint_secret.expose()),
@@ -176,6 +180,10 @@ impl Node {
             caps: Arc::clone(&caps),
             releases,
             node: config.node.as_str().into(),
+            keys,
+            warden,
+            auth: metrics.auth(),
+            clock: Arc::clone(&clock),
             explainer: Arc::new(move || Ok(explainer.clone())),
             store: Arc::clone(&store),
             ledger: Arc::clone(&ledger),

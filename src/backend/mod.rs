@@ -1,8 +1,8 @@
 //! L4: what implements the ports, and the only place that names Redis, ClickHouse or SQLite.
 //!
 //! [`clickhouse`] and [`sqlite_clicks`] are [`crate::pipeline::Store`]s, [`redis`] and [`memory`] are
-//! [`crate::pipeline::Deduper`]s, [`sqlite_catalog`] is a [`crate::catalog::LinkStore`]
-//! and a [`crate::catalog::ReleaseStore`],
+//! [`crate::pipeline::Deduper`]s, [`sqlite_catalog`] is a [`crate::catalog::LinkStore`],
+//! a [`crate::catalog::KeyStore`] and a [`crate::catalog::ReleaseStore`],
 //! [`sqlite_ledger`] the [`crate::pipeline::ledger::Books`]. `app` makes them and hands them
 //! on as ports; nothing else calls in here. No visitor waits for anything in here, and nothing in here decides what
 //! becomes of a click: it tells its caller what happened, cut by what the caller can do about it.
@@ -41,5 +41,6 @@ pub mod sqlite_catalog;
 #[cfg(test)]
 mod sqlite_catalog_upgrades;
 pub mod sqlite_clicks;
+mod sqlite_keys;
 pub mod sqlite_ledger;
 pub mod sqlite_snapshot;

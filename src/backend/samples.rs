@@ -129,6 +129,6 @@ pub(super) fn batch(unix_ms: u64, rows: usize) -> Batch {
 /// A write of these changes; much is kept.
 pub(super) fn write(changes: Vec<Change>) -> Write {
     let keep = Keep { releases_max: 1000, changes_max: 1000 };
-    let (kind, actor, note) = (ReleaseKind::Link, "a test", String::new());
+    let (kind, actor, note) = (ReleaseKind::Link, "a test".into(), String::new());
     Write { kind, at_ms: 1_700_000_000_000, actor, note, changes, above: 0, keep }
 }

@@ -19,31 +19,32 @@ use crate::catalog::{CampaignStore, CatalogError, LinkPage, LinkStore, Page};
 use crate::click::{Campaign, Link, OwnHosts, QueryMode, RawLink};
 use crate::clock::rfc_3339;
 
-pub(super) const MIGRATIONS: [Migration; 6] = [
+pub(super) const MIGRATIONS: [Migration; 7] = [
     Migration { name: "001_links", sql: include_str!("../../schema/sqlite/catalog/001_links.sql") },
     Migration { name: "002_campaigns", sql: include_str!("../../schema/sqlite/catalog/002_campaigns.sql") },
     Migration { name: "003_life", sql: include_str!("../../schema/sqlite/catalog/003_life.sql") },
     Migration { name: "004_domains", sql: include_str!("../../schema/sqlite/catalog/004_domains.sql") },
     Migration { name: "005_caps", sql: include_str!("../../schema/sqlite/catalog/005_caps.sql") },
     Migration { name: "006_releases", sql: include_str!("../../schema/sqlite/catalog/006_releases.sql") },
+    Migration { name: "007_keys", sql: include_str!("../../schema/sqlite/catalog/007_keys.sql") },
 ];
 
 pub(super) const CACHE_KIB: u32 = 2048;
 
 const SELECT: &str =
     "SELECT domain, slug, url, status, query, campaign, paused, tags, external_id, starts_ms, expires_ms, expired_url,
-     version, created_ms, updated_ms, cap, max_clicks FROM links WHERE (domain, slug) > (?1, ?2)";
+     version, created_ms, updated_ms, cap, max_clicks, org FROM links WHERE (domain, slug) > (?1, ?2)";
 const ORDER: &str = "ORDER BY domain, slug";
 const INSERT: &str =
     "INSERT INTO links (domain, slug, url, status, query, campaign, paused, tags, external_id, starts_ms, expires_ms, expired_url,
-     version, created_ms, updated_ms, cap, max_clicks)
+     version, created_ms, updated_ms, cap, max_clicks, org)
      VALUES (:domain, :slug, :url, :status, :query, :campaign, :paused, :tags, :external_id, :starts_ms, :expires_ms, :expired_url,
-     :version, :created_ms, :updated_ms, :cap, :max_clicks)";
+     :version, :created_ms, :updated_ms, :cap, :max_clicks, :org)";
 const UPDATE: &str =
     "UPDATE links SET url = :url, status = :status, query = :query, campaign = :campaign, paused = :paused,
      tags = :tags, external_id = :external_id, starts_ms = :starts_ms, expires_ms = :expires_ms,
      expired_url = :expired_url, version = :version, created_ms = :created_ms, updated_ms = :updated_ms,
-     cap = :cap, max_clicks = :max_clicks WHERE domain = :domain AND slug = :slug";
+     cap = :cap, max_clicks = :max_clicks, org = :org WHERE domain = :domain AND slug = :slug";
 
 /// Links in a SQLite file.
 #[derive(Debug)]
@@ -79,8 +80,8 @@ impl LinkStore for SqliteCatalog {
         // No domain and no slug is empty, so "behind the empty one" is the beginning.
         let (domain, slug) = page.after.unwrap_or_default();
         let after = [domain, slug].map(str::to_owned);
-        let (domain, limit) = (page.domain.map(str::to_owned), page.limit);
-        Box::pin(self.call(move |c| select(c, after, domain, limit)))
+        let ([org, domain], limit) = ([page.org, page.domain].map(|name| name.map(str::to_owned)), page.limit);
+        Box::pin(self.call(move |c| select(c, after, [org, domain], limit)))
     }
 
     fn page<'a>(&'a self, after: Option<Name>, limit: usize) -> BoxFuture<'a, Result<Page<Link, Name>, CatalogError>> {
@@ -124,18 +125,26 @@ impl From<rusqlite::Error> for CatalogError {
     }
 }
 
-/// Links behind `after` in the order of their domains and slugs, at most `limit`. One that this program cannot read is told in the
+/// [`SELECT`] of one organisation, or of one domain, or of both.
+pub(super) fn selecting(of: &[Option<String>; 2]) -> String {
+    let mut sql = SELECT.to_owned();
+    for (place, (column, _)) in ["org", "domain"].iter().zip(of).filter(|(_, name)| name.is_some()).enumerate() {
+        sql.push_str(&format!(" AND {column} = ?{}", place + 3));
+    }
+    sql + " " + ORDER
+}
+
+/// Links behind `after` in the order of their domains and slugs, at most `limit`; of an organisation, of a domain. One that this program cannot read is told in the
 /// log and left out: it must not keep the others from being served, and it does not count towards `limit`.
 fn select(
     connection: &mut Connection,
     after: [String; 2],
-    domain: Option<String>,
+    of: [Option<String>; 2],
     limit: usize,
 ) -> rusqlite::Result<Vec<Link>> {
     let mut links = Vec::new();
-    let of_one = if domain.is_some() { "AND domain = ?3" } else { "" };
-    let mut statement = connection.prepare_cached(&format!("{SELECT} {of_one} {ORDER}"))?;
-    let mut rows = statement.query(params_from_iter(after.into_iter().chain(domain)))?;
+    let mut statement = connection.prepare_cached(&selecting(&of))?;
+    let mut rows = statement.query(params_from_iter(after.into_iter().chain(of.into_iter().flatten())))?;
     while links.len() < limit
         && let Some(row) = rows.next()?
     {
@@ -188,6 +197,7 @@ enum Column {
     UpdatedMs,
     Cap,
     MaxClicks,
+    Org,
 }
 
 fn read(row: &Row<'_>) -> Result<Link, String> {
@@ -212,6 +222,7 @@ fn read(row: &Row<'_>) -> Result<Link, String> {
         url: Some(text(Column::Url)?),
         status: Some(get(row, Column::Status)?),
         query: Some(query),
+        org: Some(text(Column::Org)?),
         campaign: Some(text(Column::Campaign)?),
         paused: Some(get(row, Column::Paused)?),
         tags: Some(serde_json::from_str(&text(Column::Tags)?).map_err(|e| format!("tags: {e}"))?),
@@ -275,6 +286,7 @@ fn save(connection: &Connection, sql: &str, link: &Link) -> rusqlite::Result<usi
         ":version": number(link.version),
         ":created_ms": number(link.created_ms),
         ":updated_ms": number(link.updated_ms),
+        ":org": link.org.as_str(),
     })
 }
 
@@ -289,7 +301,7 @@ mod tests {
     use crate::catalog::releases::Change;
     use crate::catalog::{Entry, ReleaseStore as _};
 
-    const ALL: LinkPage<'static> = LinkPage { domain: None, after: None, limit: 100 };
+    const ALL: LinkPage<'static> = LinkPage { org: None, domain: None, after: None, limit: 100 };
 
     fn link(slug: &str) -> Link {
         let raw = RawLink {

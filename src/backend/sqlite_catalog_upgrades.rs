@@ -5,7 +5,7 @@ use super::sqlite_file;
 use crate::catalog::{LinkPage, LinkStore as _};
 use crate::click::QueryMode;
 
-const ALL: LinkPage<'static> = LinkPage { domain: None, after: None, limit: 100 };
+const ALL: LinkPage<'static> = LinkPage { org: None, domain: None, after: None, limit: 100 };
 
 #[tokio::test]
 async fn a_file_from_before_links_had_a_life_is_brought_up_to_date() {
@@ -41,6 +41,7 @@ async fn a_file_from_before_there_were_domains_is_brought_up_to_date_and_loses_n
         assert_eq!((link.status, link.query, link.paused, link.version), (307, QueryMode::Forward, true, 7));
         assert_eq!((link.campaign.as_str(), link.tags.join(","), link.external_id.as_str()), ("c", "t".into(), "e"));
         assert_eq!((link.created_ms, link.updated_ms, link.url.as_str()), (5, 6, "https://a.example/"));
+        assert_eq!(link.org.as_str(), "default");
         (link.domain(), link.slug.as_str())
     });
     assert_eq!(shown.collect::<Vec<_>>(), [("*", "a"), ("*", "b")]);

@@ -25,12 +25,13 @@ use crate::config::Retention;
 use crate::pipeline::store::{ClickCursor, DIFFERENCES_MAX, Difference, Expired};
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
 
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration { name: "001_clicks", sql: include_str!("../../schema/sqlite/clicks/001_clicks.sql") },
     Migration { name: "002_expiry", sql: include_str!("../../schema/sqlite/clicks/002_expiry.sql") },
     Migration { name: "003_privacy", sql: include_str!("../../schema/sqlite/clicks/003_privacy.sql") },
     Migration { name: "004_domain", sql: include_str!("../../schema/sqlite/clicks/004_domain.sql") },
     Migration { name: "005_place", sql: include_str!("../../schema/sqlite/clicks/005_place.sql") },
+    Migration { name: "006_org", sql: include_str!("../../schema/sqlite/clicks/006_org.sql") },
 ];
 
 /// Minutes.
@@ -287,7 +288,7 @@ mod tests {
                 "{error}"
             );
         }
-        let all = ["001_clicks", "002_expiry", "003_privacy", "004_domain", "005_place"];
+        let all = ["001_clicks", "002_expiry", "003_privacy", "004_domain", "005_place", "006_org"];
         assert_eq!(store.migrate().await.unwrap(), all);
         assert!(store.migrate().await.unwrap().is_empty());
         store.insert(&sealed).await.unwrap();

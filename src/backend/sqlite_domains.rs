@@ -172,7 +172,7 @@ mod tests {
         }
         assert!(matches!(write(None, Some(of("x.example", "a"))).await, Err(CatalogError::Taken)));
         let list = async |domain, after, limit| -> Vec<(String, String)> {
-            let links = catalog.list(LinkPage { domain, after, limit }).await.unwrap();
+            let links = catalog.list(LinkPage { org: None, domain, after, limit }).await.unwrap();
             links.into_iter().map(|link| (link.domain().to_owned(), link.slug)).collect()
         };
         let mut sorted = names.map(|(domain, slug)| (domain.to_owned(), slug.to_owned())).to_vec();
@@ -198,8 +198,11 @@ mod tests {
         let y = of("y.example", "a");
         write(Some(y.clone()), Some(Link { version: 9, ..y })).await.unwrap();
         drop(catalog);
-        let links =
-            SqliteCatalog::open(&path).unwrap().list(LinkPage { domain: None, after: None, limit: 100 }).await.unwrap();
+        let links = SqliteCatalog::open(&path)
+            .unwrap()
+            .list(LinkPage { org: None, domain: None, after: None, limit: 100 })
+            .await
+            .unwrap();
         let a: Vec<_> =
             links.iter().filter(|link| link.slug == "a").map(|link| (link.domain(), link.version)).collect();
         assert_eq!(a, [("*", 0), ("y.example", 9)]);

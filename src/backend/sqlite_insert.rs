@@ -25,9 +25,9 @@ const INSERT: &str = "INSERT INTO clicks (click_id, ts, org, campaign, link, rul
      ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)
      ON CONFLICT (click_id) DO NOTHING";
 
-const ADD: &str = "INSERT INTO click_counts (minute, link, campaign, class, dedup, clicks)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-     ON CONFLICT (minute, link, campaign, class, dedup) DO UPDATE SET clicks = clicks + excluded.clicks";
+const ADD: &str = "INSERT INTO click_counts (minute, link, campaign, org, class, dedup, clicks)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+     ON CONFLICT (minute, link, campaign, org, class, dedup) DO UPDATE SET clicks = clicks + excluded.clicks";
 
 const EXPIRE: &str = "INSERT INTO click_expiry (expires, minute) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
 
@@ -50,7 +50,7 @@ pub(super) fn write(connection: &mut Connection, batch: &Batch, retention: &Rete
                 Ok(click) => {
                     if writing.row(&mut insert, row, &click)? {
                         let minute = click.id.unix_ms() / MINUTE_MS;
-                        let key = (minute, click.link, click.campaign, row.class.name(), row.dedup.name());
+                        let key = (minute, click.link, click.campaign, click.org, row.class.name(), row.dedup.name());
                         *counts.entry(key).or_default() += 1;
                         expiry.insert((columns::expires_s(click.id.unix_ms(), retention.of(click.org)), minute));
                     }
@@ -65,8 +65,8 @@ pub(super) fn write(connection: &mut Connection, batch: &Batch, retention: &Rete
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_unstable();
         let mut add = transaction.prepare_cached(ADD)?;
-        for ((minute, link, campaign, class, dedup), clicks) in counts {
-            add.execute(params![number(minute), link, campaign, class, dedup, clicks])?;
+        for ((minute, link, campaign, org, class, dedup), clicks) in counts {
+            add.execute(params![number(minute), link, campaign, org, class, dedup, clicks])?;
         }
         let mut expire = transaction.prepare_cached(EXPIRE)?;
         for (expires, minute) in expiry {
@@ -76,9 +76,9 @@ pub(super) fn write(connection: &mut Connection, batch: &Batch, retention: &Rete
     transaction.commit()
 }
 
-/// Clicks by minute, link, campaign, class and label.
+/// Clicks by minute, link, campaign, organisation, class and label.
 type MinuteCounts<'b> =
-    HashMap<(u64, &'b str, &'b str, &'static str, &'static str), u32, foldhash::quality::RandomState>;
+    HashMap<(u64, &'b str, &'b str, &'b str, &'static str, &'static str), u32, foldhash::quality::RandomState>;
 
 /// What all rows of a batch share, and memory that is lent from row to row.
 struct Writing<'b> {

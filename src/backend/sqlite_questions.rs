@@ -145,7 +145,7 @@ pub(super) fn recent(
     let highest = behind.map_or_else(|| to.clone(), |id| to.clone().min(id.to_string()));
     let mut page = Vec::new();
     let transaction = connection.transaction()?;
-    if filter.link.is_none() && filter.campaign.is_none() {
+    if filter.link.is_none() && filter.campaign.is_none() && filter.org.is_none() {
         newest(&transaction, filter, lowest, highest, limit, &mut page)?;
         return Ok(page);
     }
@@ -193,7 +193,7 @@ fn newest(
 /// The conditions on names that minutes have too, with their values behind those that are there.
 fn names(filter: &ClickFilter, values: &mut Vec<Value>) -> String {
     let mut condition = String::new();
-    for (column, name) in [("link", &filter.link), ("campaign", &filter.campaign)] {
+    for (column, name) in [("link", &filter.link), ("campaign", &filter.campaign), ("org", &filter.org)] {
         if let Some(name) = name {
             values.push(Value::Text(name.clone()));
             condition.push_str(&format!("AND {column} = ?{} ", values.len()));
@@ -282,8 +282,12 @@ mod tests {
         ClickFilter { link: Some(link.into()), ..ClickFilter::default() }
     }
 
-    /// A click of the model: time, link, campaign, label, id, domain.
+    /// A click of the model: time, link, campaign, label, id, domain. Its organisation follows from its link.
     type Model = (u64, &'static str, &'static str, Label, String, &'static str);
+
+    fn org_of(link: &str) -> &'static str {
+        if link == "c" { "acme" } else { "default" }
+    }
 
     async fn filled(folder: &tempfile::TempDir, clicks: &[(u64, u8, u8)]) -> (SqliteClicks, Vec<Model>) {
         let store = SqliteClicks::open(&folder.path().join("clicks.db"), samples::retention()).unwrap();
@@ -298,7 +302,7 @@ mod tests {
                 let domain = ["*", "x.example"][usize::from(tail % 2)];
                 rows.push(crate::pipeline::Row {
                     dedup: label,
-                    ..samples::row(&Click { id, link, campaign, domain, ..samples::click("") })
+                    ..samples::row(&Click { id, link, campaign, domain, org: org_of(link), ..samples::click("") })
                 });
                 let id = id.to_string();
                 if !model.iter().any(|known| known.4 == id) {
@@ -321,11 +325,15 @@ mod tests {
             link in proptest::option::of(prop::sample::select(vec!["a", "b", "x"])),
             campaign in proptest::option::of(prop::sample::select(vec!["", "spring"])),
             domain in proptest::option::of(prop::sample::select(vec!["*", "x.example", "y.example"])),
+            org in proptest::option::of(prop::sample::select(vec!["default", "acme", "nobody"])),
             limit in 1_usize..8,
         ) {
             let (from_ms, to_ms) = (from.map(|ms| T0 - 10_000 + ms), to.map(|ms| T0 - 10_000 + ms));
-            let [domain_owned, link_owned, campaign_owned] = [domain, link, campaign].map(|name| name.map(str::to_owned));
-            let filter = ClickFilter { domain: domain_owned, link: link_owned, campaign: campaign_owned, from_ms, to_ms };
+            let owned = |name: Option<&str>| name.map(str::to_owned);
+            let [org_owned, domain_owned, link_owned, campaign_owned] = [org, domain, link, campaign].map(owned);
+            let filter = ClickFilter {
+                org: org_owned, domain: domain_owned, link: link_owned, campaign: campaign_owned, from_ms, to_ms,
+            };
             let folder = tempfile::tempdir().unwrap();
             runtime().block_on(async {
                 let (store, model) = filled(&folder, &clicks).await;
@@ -335,6 +343,7 @@ mod tests {
                         domain.is_none_or(|domain| domain == *d)
                             && link.is_none_or(|link| link == *l)
                             && campaign.is_none_or(|campaign| campaign == *c)
+                            && org.is_none_or(|org| org == org_of(l))
                             && from_ms.is_none_or(|from| *ms >= from)
                             && to_ms.is_none_or(|to| *ms < to)
                     })

@@ -219,7 +219,7 @@ mod tests {
         assert!(matches!(store.commit(Arc::new(torn)).await, Err(CatalogError::Taken)));
         let torn = samples::write(vec![link(None, Some(("0", 1))), link(Some(("z", 1)), Some(("z", 2)))]);
         assert!(matches!(store.commit(Arc::new(torn)).await, Err(CatalogError::Unavailable(_))));
-        assert_eq!(store.list(LinkPage { domain: None, after: None, limit: 10 }).await.unwrap().len(), 1);
+        assert_eq!(store.list(LinkPage { org: None, domain: None, after: None, limit: 10 }).await.unwrap().len(), 1);
         assert_eq!(store.kept().await.unwrap(), Kept { oldest: 0, newest: 1 });
         let removed = samples::write(vec![link(Some(("a", 1)), None)]);
         assert_eq!(store.commit(Arc::new(removed)).await.unwrap(), 2);

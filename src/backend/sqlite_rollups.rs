@@ -13,8 +13,8 @@ use super::sqlite_questions::{MINUTE_MS, first_id};
 use crate::pipeline::store::{Difference, Level};
 
 /// Clicks by the groups of `click_counts`, of the ids from ?1 up to ?2.
-const COUNTED: &str = "SELECT ts / 60000 AS minute, link, campaign, class, dedup, count(*) AS n, 0 AS c FROM clicks
-     WHERE click_id >= ?1 AND click_id < ?2 GROUP BY 1, 2, 3, 4, 5";
+const COUNTED: &str = "SELECT ts / 60000 AS minute, link, campaign, org, class, dedup, count(*) AS n, 0 AS c
+     FROM clicks WHERE click_id >= ?1 AND click_id < ?2 GROUP BY 1, 2, 3, 4, 5, 6";
 
 /// See [`crate::pipeline::Store::roll_up`]. All of the minutes, or none.
 pub(super) fn roll_up(connection: &mut Connection, minutes: &[u64]) -> rusqlite::Result<()> {
@@ -30,8 +30,8 @@ pub(super) fn count_anew(connection: &Connection, minute: u64) -> rusqlite::Resu
     connection.prepare_cached("DELETE FROM click_counts WHERE minute = ?1")?.execute([number(minute)])?;
     let (from, to) = ids(&(minute..minute.saturating_add(1)));
     let sql = format!(
-        "INSERT INTO click_counts (minute, link, campaign, class, dedup, clicks)
-         SELECT minute, link, campaign, class, dedup, n FROM ({COUNTED})"
+        "INSERT INTO click_counts (minute, link, campaign, org, class, dedup, clicks)
+         SELECT minute, link, campaign, org, class, dedup, n FROM ({COUNTED})"
     );
     connection.prepare_cached(&sql)?.execute([from, to])?;
     Ok(())
@@ -44,10 +44,10 @@ pub(super) fn compare(connection: &Connection, minutes: &Range<u64>) -> rusqlite
              SELECT minute, sum(n) AS n, sum(c) AS c FROM (
                  SELECT * FROM ({COUNTED})
                  UNION ALL
-                 SELECT minute, link, campaign, class, dedup, 0, clicks FROM click_counts
+                 SELECT minute, link, campaign, org, class, dedup, 0, clicks FROM click_counts
                  WHERE minute >= ?3 AND minute < ?4
              )
-             GROUP BY minute, link, campaign, class, dedup HAVING sum(n) != sum(c)
+             GROUP BY minute, link, campaign, org, class, dedup HAVING sum(n) != sum(c)
          )
          GROUP BY minute ORDER BY minute"
     );
@@ -118,8 +118,8 @@ mod tests {
         for sql in [
             "UPDATE click_counts SET clicks = clicks + 3 WHERE minute = ?1 + 0 AND link = 'l1' AND dedup = 'unique'",
             "DELETE FROM click_counts WHERE minute = ?1 + 1 AND link IN ('l2', 'l3')",
-            "INSERT INTO click_counts VALUES (?1 + 2, 'nobody', '', 'human', 'unique', 7)",
-            "INSERT INTO click_counts VALUES (?1 + 9, 'nobody', '', 'human', 'unique', 1)",
+            "INSERT INTO click_counts VALUES (?1 + 2, 'nobody', '', 'default', 'human', 'unique', 7)",
+            "INSERT INTO click_counts VALUES (?1 + 9, 'nobody', '', 'default', 'human', 'unique', 1)",
         ] {
             assert!(other.execute(sql, [number(M0)]).unwrap() > 0, "{sql}");
         }

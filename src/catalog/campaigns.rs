@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use super::caps::{Caps, TooManyCaps};
 use super::releases::{Change, Releases};
 use super::revalidation::{compared, range_of};
+use super::writer::{FIXED, NOT_YOURS, Writer};
 use super::{CatalogError, Domains, Page};
 use crate::BoxFuture;
 use crate::click::{Campaign, Misfit};
@@ -21,13 +22,16 @@ type ByName = BTreeMap<Box<str>, Arc<Campaign>>;
 #[derive(Debug, Default)]
 struct All {
     by_name: ByName,
-    /// Those with a `when`, in the order of their names: `/in` asks them.
-    conditional: Vec<Arc<Campaign>>,
+    /// Those with a `when` by organisation, in the order of their names: `/in` asks them.
+    conditional: BTreeMap<Box<str>, Vec<Arc<Campaign>>>,
 }
 
 impl All {
     fn new(by_name: ByName) -> Self {
-        let conditional = by_name.values().filter(|campaign| campaign.when.is_some()).map(Arc::clone).collect();
+        let mut conditional = BTreeMap::<Box<str>, Vec<_>>::new();
+        for campaign in by_name.values().filter(|campaign| campaign.when.is_some()) {
+            conditional.entry((*campaign.org).into()).or_default().push(Arc::clone(campaign));
+        }
         Self { by_name, conditional }
     }
 }
@@ -41,6 +45,9 @@ pub enum CampaignError {
     /// No such campaign.
     #[error("there is no such campaign")]
     Unknown,
+    /// Another organisation has one of this name.
+    #[error("the name of the campaign is taken")]
+    Taken,
     /// It is not the version that was to be replaced.
     #[error("the campaign is at version {is} by now, and version {was} was to be replaced; read it again")]
     Changed {
@@ -108,7 +115,7 @@ impl Campaigns {
     /// # Errors
     /// There are more than `caps.counters_max`.
     pub fn with_caps(mut self, caps: Arc<Caps>) -> Result<Self, CatalogError> {
-        let all = self.list(None, usize::MAX).into_iter();
+        let all = self.list(None, None, usize::MAX).into_iter();
         let changes: Vec<_> =
             all.map(|one| Change::Campaign { before: Some(Arc::clone(&one)), after: Some(one) }).collect();
         caps.check_changes(&changes).map_err(|error| CatalogError::Unavailable(error.to_string()))?;
@@ -126,9 +133,10 @@ impl Campaigns {
         f(self.all.load().by_name.get(id).map(Arc::as_ref))
     }
 
-    /// Calls `f` with the campaigns that have a `when`, in the order of their names. No lock, no copy, no list made.
-    pub fn with_conditional<R>(&self, f: impl FnOnce(&[Arc<Campaign>]) -> R) -> R {
-        f(&self.all.load().conditional)
+    /// Calls `f` with the campaigns of this organisation that have a `when`, in the order of their names. No lock, no copy,
+    /// no list made.
+    pub fn with_conditional<R>(&self, org: &str, f: impl FnOnce(&[Arc<Campaign>]) -> R) -> R {
+        f(self.all.load().conditional.get(org).map_or(&[], Vec::as_slice))
     }
 
     /// The campaign of this name, shared.
@@ -137,15 +145,23 @@ impl Campaigns {
         self.all.load().by_name.get(id).cloned()
     }
 
-    /// Campaigns behind `after` in the order of their names, at most `limit`.
+    /// The same, of this organisation alone if it is given.
     #[must_use]
-    pub fn list(&self, after: Option<&str>, limit: usize) -> Vec<Arc<Campaign>> {
+    pub fn get_of(&self, org: Option<&str>, id: &str) -> Option<Arc<Campaign>> {
+        self.get(id).filter(|campaign| org.is_none_or(|org| *campaign.org == *org))
+    }
+
+    /// Campaigns behind `after` in the order of their names, at most `limit`; of one organisation, if it is given.
+    #[must_use]
+    pub fn list(&self, org: Option<&str>, after: Option<&str>, limit: usize) -> Vec<Arc<Campaign>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let all = self.all.load();
         all.by_name
             .range::<str, _>((from, Bound::Unbounded))
+            .map(|(_, campaign)| campaign)
+            .filter(|campaign| org.is_none_or(|org| *campaign.org == *org))
             .take(limit)
-            .map(|(_, campaign)| Arc::clone(campaign))
+            .map(Arc::clone)
             .collect()
     }
 
@@ -158,19 +174,30 @@ impl Campaigns {
     }
 
     /// Saves a campaign, in place of an earlier one of its name, which must be `over` if that is given; live when this
-    /// returns. True when it is new; and the number of the release.
+    /// returns. True when it is new; and the number of the release. It keeps its organisation, and a new one is of the
+    /// writer's.
     ///
     /// # Errors
     /// [`CampaignError`]; nothing is changed then.
     pub async fn put(
         &self,
+        by: &Writer,
         id: &str,
         over: Option<u64>,
-        document: serde_json::Value,
+        mut document: serde_json::Value,
     ) -> Result<(Arc<Campaign>, bool, u64), CampaignError> {
-        let edit = self.releases.edit().await;
-        let mut campaign = self.check(id, document).map_err(CampaignError::Document)?;
+        let edit = self.releases.edit(&by.actor).await;
         let earlier = self.get(id);
+        by.place(&mut document, earlier.as_ref().map(|earlier| &earlier.org));
+        let mut campaign = self.check(id, document).map_err(CampaignError::Document)?;
+        if !by.may(&campaign.org) {
+            return Err(wrong_org(NOT_YOURS));
+        }
+        match &earlier {
+            Some(earlier) if !by.may(&earlier.org) => return Err(CampaignError::Taken),
+            Some(earlier) if earlier.org != campaign.org => return Err(wrong_org(FIXED)),
+            _ => {}
+        }
         let is = earlier.as_ref().map_or(0, |earlier| earlier.version);
         if let Some(was) = over.filter(|was| *was != is) {
             return Err(CampaignError::Changed { was, is });
@@ -202,9 +229,9 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`CampaignError`]; nothing is changed then.
-    pub async fn remove(&self, id: &str) -> Result<u64, CampaignError> {
-        let edit = self.releases.edit().await;
-        let before = Some(self.get(id).ok_or(CampaignError::Unknown)?);
+    pub async fn remove(&self, by: &Writer, id: &str) -> Result<u64, CampaignError> {
+        let edit = self.releases.edit(&by.actor).await;
+        let before = Some(self.get(id).filter(|campaign| by.may(&campaign.org)).ok_or(CampaignError::Unknown)?);
         let changes = vec![Change::Campaign { before, after: None }];
         Ok(edit.commit(ReleaseKind::Campaign, String::new(), changes, |changes| self.publish(changes)).await?)
     }
@@ -273,6 +300,10 @@ impl Campaigns {
     ) -> BoxFuture<'a, Result<Page<Campaign>, CatalogError>> {
         self.store.page_of_campaigns(after, limit)
     }
+}
+
+fn wrong_org(detail: &str) -> CampaignError {
+    CampaignError::Document(vec![Misfit { pointer: "/org".into(), detail: detail.into() }])
 }
 
 impl std::fmt::Debug for Campaigns {

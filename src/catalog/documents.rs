@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::click::org::DEFAULT_ORG;
 use crate::click::{Campaign, Domain, FieldError, Link, Misfit, OwnHosts, QueryMode, RawLink};
 use crate::clock::rfc_3339;
 
@@ -10,6 +11,7 @@ use crate::clock::rfc_3339;
 #[derive(Debug, Serialize)]
 pub struct LinkDocument<'a> {
     domain: &'a str,
+    org: &'a str,
     slug: &'a str,
     url: &'a str,
     status: u16,
@@ -40,6 +42,7 @@ impl<'a> LinkDocument<'a> {
             target: _,
             status,
             query,
+            org,
             campaign,
             paused,
             tags,
@@ -53,6 +56,7 @@ impl<'a> LinkDocument<'a> {
         let (life, caps) = (life.as_deref(), caps.as_deref());
         Self {
             domain: link.domain(),
+            org,
             slug,
             url,
             status: *status,
@@ -78,6 +82,7 @@ impl<'a> LinkDocument<'a> {
 pub fn campaign_document(campaign: &Campaign) -> Value {
     let mut shown = campaign.document.clone();
     shown["id"] = json!(campaign.id);
+    shown["org"] = json!(campaign.org.as_str());
     with_own(shown, campaign.version, [campaign.created_ms, campaign.updated_ms])
 }
 
@@ -86,6 +91,7 @@ pub fn campaign_document(campaign: &Campaign) -> Value {
 pub fn domain_document(domain: &Domain) -> Value {
     let mut shown = domain.document.clone();
     shown["domain"] = json!(domain.name);
+    shown["org"] = json!(domain.org.as_str());
     with_own(shown, domain.version, [domain.created_ms, domain.updated_ms])
 }
 
@@ -103,9 +109,14 @@ const OWN: [&str; 3] = ["version", "created_at", "updated_at"];
 pub(super) fn say_the_same(a: &Value, b: &Value) -> bool {
     let (Value::Object(a), Value::Object(b)) = (a, b) else { return a == b };
     let within = |a: &Map<String, Value>, b: &Map<String, Value>| {
-        a.iter().all(|(field, value)| OWN.contains(&field.as_str()) || b.get(field) == Some(value))
+        a.iter().all(|(field, value)| OWN.contains(&field.as_str()) || is_also(b, field, value))
     };
     within(a, b) && within(b, a)
+}
+
+/// Whether another document says this too. One from before there were organisations is of the only one that there was.
+fn is_also(document: &Map<String, Value>, field: &str, value: &Value) -> bool {
+    document.get(field).map_or(field == "org" && value == DEFAULT_ORG, |other| other == value)
 }
 
 /// Takes a document's own fields out; when it was made, Unix milliseconds.
@@ -134,4 +145,29 @@ pub(super) fn campaign_of(id: &str, mut document: Map<String, Value>, own: &OwnH
 pub(super) fn domain_of(name: &str, mut document: Map<String, Value>, own: &OwnHosts) -> Result<Domain, Vec<Misfit>> {
     let created_ms = take_own(&mut document);
     Ok(Domain { created_ms, ..Domain::check(name, Value::Object(document), own)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_from_before_there_were_organisations_is_of_the_default_one() {
+        let old =
+            json!({"slug": "a", "url": "https://a.example/", "version": 1, "created_at": "2023-11-14T22:13:20.000Z"});
+        let Value::Object(fields) = old.clone() else { unreachable!() };
+        let link = link_of(fields, &OwnHosts::default()).unwrap();
+        assert_eq!((&*link.org, link.created_ms), (DEFAULT_ORG, 1_700_000_000_000));
+        let of = |org: &str| json!({"slug": "a", "url": "https://a.example/", "org": org, "version": 7});
+        for (a, b, same) in [
+            (&old, &of("default"), true),
+            (&of("default"), &old, true),
+            (&old, &of("acme"), false),
+            (&of("acme"), &old, false),
+            (&of("acme"), &of("acme"), true),
+            (&of("acme"), &of("other"), false),
+        ] {
+            assert_eq!(say_the_same(a, b), same, "{a} {b}");
+        }
+    }
 }

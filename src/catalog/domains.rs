@@ -12,9 +12,10 @@ use hashbrown::HashMap;
 use super::releases::{Change, Releases};
 use super::revalidation::{compared, range_of};
 use super::source::{CatalogError, Page};
+use super::writer::{FIXED, Writer};
 use crate::BoxFuture;
 use crate::click::domain::{ANY, check_name};
-use crate::click::{Domain, Misfit, OwnHosts};
+use crate::click::{Domain, Misfit, Org, OwnHosts};
 use crate::clock::Clock;
 use crate::telemetry::catalog::ReleaseKind;
 
@@ -27,6 +28,9 @@ pub enum DomainError {
     /// Nothing was said of this domain.
     #[error("there is no such domain")]
     Unknown,
+    /// It cannot be given or taken away: links belong to it, of the organisation that has it now.
+    #[error("links of the organisation {} belong to this domain; remove them first", &**.0)]
+    HasLinks(Org),
     /// It is not the version that was to be replaced.
     #[error("the domain is at version {is} by now, and version {was} was to be replaced; read it again")]
     Changed {
@@ -46,7 +50,7 @@ pub enum DomainError {
 /// `catalog.domains_max` is reached.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("this node has {0} domains in use already, the most that `catalog.domains_max` allows")]
-pub struct DomainsFull(usize);
+pub struct DomainsFull(pub(super) usize);
 
 /// The port: where domains are read. [`super::ReleaseStore`] writes them.
 pub trait DomainStore: Send + Sync {
@@ -62,13 +66,13 @@ pub trait DomainStore: Send + Sync {
 
 /// What a name is in use for.
 #[derive(Clone, Debug, Default)]
-struct Use {
+pub(super) struct Use {
     /// Links that belong to it; shared by the snapshots, so that counting one makes no new one.
-    links: Arc<AtomicUsize>,
-    domain: Option<Arc<Domain>>,
+    pub(super) links: Arc<AtomicUsize>,
+    pub(super) domain: Option<Arc<Domain>>,
 }
 
-type Names = HashMap<Box<str>, Use, foldhash::quality::RandomState>;
+pub(super) type Names = HashMap<Box<str>, Use, foldhash::quality::RandomState>;
 
 /// What is known of the host of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,16 +81,18 @@ pub struct Known {
     pub is_known: bool,
     /// Links belong to it.
     pub has_links: bool,
+    /// An organisation has it for itself: [`Domains::is_of`].
+    pub is_claimed: bool,
 }
 
 /// All domains of this node.
 pub struct Domains {
-    names: ArcSwap<Names>,
+    pub(super) names: ArcSwap<Names>,
     /// How many there are: most nodes have none, and look nothing up.
     count: AtomicUsize,
     domains_max: usize,
     /// The names of this service without those in use here, and with them.
-    fixed: ArcSwap<OwnHosts>,
+    pub(super) fixed: ArcSwap<OwnHosts>,
     own: ArcSwap<OwnHosts>,
     clock: Arc<dyn Clock>,
     store: Arc<dyn DomainStore>,
@@ -141,7 +147,9 @@ impl Domains {
         let names = self.names.load();
         let found = names.get(host);
         let has_links = found.is_some_and(|found| found.links.load(Ordering::Relaxed) > 0);
-        Known { is_known: found.is_some(), has_links }
+        let is_claimed =
+            found.and_then(|found| found.domain.as_ref()).is_some_and(|domain| domain.org != Org::default());
+        Known { is_known: found.is_some(), has_links, is_claimed }
     }
 
     /// Calls `f` with what was said of this host or else of any. No lock, no copy, no reference count.
@@ -160,11 +168,32 @@ impl Domains {
         self.names.load().get(name)?.domain.clone()
     }
 
-    /// Domains of which something was said, behind `after` in the order of their names, at most `limit`.
+    /// The same, of this organisation alone if it is given.
     #[must_use]
-    pub fn list(&self, after: Option<&str>, limit: usize) -> Vec<Arc<Domain>> {
+    pub fn get_of(&self, org: Option<&str>, name: &str) -> Option<Arc<Domain>> {
+        self.get(name).filter(|domain| org.is_none_or(|org| *domain.org == *org))
+    }
+
+    /// The organisation of links under this domain: the one that it was given to, else the default one.
+    pub(super) fn org_of(&self, name: &str) -> Org {
+        self.get(name).map_or_else(Org::default, |domain| domain.org.clone())
+    }
+
+    /// Whether links of this organisation that belong to no domain are followed at this host: where nobody has it for
+    /// itself, and where this one has. No lock, no copy.
+    pub(super) fn is_of(&self, host: &str, org: &Org) -> bool {
+        let names = self.names.load();
+        let domain = names.get(host).and_then(|found| found.domain.as_ref());
+        domain.is_none_or(|domain| domain.org == *org || domain.org == Org::default())
+    }
+
+    /// Domains of which something was said, behind `after` in the order of their names, at most `limit`; of one organisation,
+    /// if it is given.
+    #[must_use]
+    pub fn list(&self, org: Option<&str>, after: Option<&str>, limit: usize) -> Vec<Arc<Domain>> {
         let names = self.names.load();
         let said = names.iter().filter_map(|(name, found)| Some((&**name, found.domain.as_ref()?)));
+        let said = said.filter(|(_, domain)| org.is_none_or(|org| *domain.org == *org));
         let sorted: BTreeMap<&str, &Arc<Domain>> = said.collect();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         sorted.range::<str, _>((from, Bound::Unbounded)).take(limit).map(|(_, domain)| Arc::clone(domain)).collect()
@@ -183,19 +212,35 @@ impl Domains {
     }
 
     /// Says something of a domain, in place of what was said, which must be `over` if that is given; live when this
-    /// returns. True when nothing was said before; and the number of the release.
+    /// returns. True when nothing was said before; and the number of the release. A domain keeps its organisation; one of
+    /// which nothing was said is unknown to all but who may write for all: they give it to an organisation.
     ///
     /// # Errors
     /// [`DomainError`]; nothing is changed then.
     pub async fn put(
         &self,
+        by: &Writer,
         name: &str,
         over: Option<u64>,
-        document: serde_json::Value,
+        mut document: serde_json::Value,
     ) -> Result<(Arc<Domain>, bool, u64), DomainError> {
-        let edit = self.releases.edit().await;
+        let edit = self.releases.edit(&by.actor).await;
+        let earlier = check_name(name).ok().and_then(|name| self.get(&name));
+        if by.org.is_some() && earlier.as_ref().is_none_or(|earlier| !by.may(&earlier.org)) {
+            return Err(DomainError::Unknown);
+        }
+        by.place(&mut document, earlier.as_ref().map(|earlier| &earlier.org));
         let mut domain = Domain::check(name, document, &self.own_hosts()).map_err(DomainError::Document)?;
-        let earlier = self.get(&domain.name);
+        match &earlier {
+            Some(earlier) if earlier.org != domain.org => {
+                let misfit = Misfit { pointer: "/org".into(), detail: FIXED.into() };
+                return Err(DomainError::Document(vec![misfit]));
+            }
+            None if domain.org != Org::default() && self.find(&domain.name).has_links => {
+                return Err(DomainError::HasLinks(Org::default()));
+            }
+            _ => {}
+        }
         let is = earlier.as_ref().map_or(0, |earlier| earlier.version);
         if let Some(was) = over.filter(|was| *was != is) {
             return Err(DomainError::Changed { was, is });
@@ -224,9 +269,13 @@ impl Domains {
     ///
     /// # Errors
     /// [`DomainError`]; nothing is changed then.
-    pub async fn remove(&self, name: &str) -> Result<u64, DomainError> {
-        let edit = self.releases.edit().await;
-        let before = check_name(name).ok().and_then(|name| self.get(&name)).ok_or(DomainError::Unknown)?;
+    pub async fn remove(&self, by: &Writer, name: &str) -> Result<u64, DomainError> {
+        let edit = self.releases.edit(&by.actor).await;
+        let before = check_name(name).ok().and_then(|name| self.get(&name)).filter(|domain| by.may(&domain.org));
+        let before = before.ok_or(DomainError::Unknown)?;
+        if before.org != Org::default() && self.find(&before.name).has_links {
+            return Err(DomainError::HasLinks(before.org.clone()));
+        }
         let changes = vec![Change::Domain { before: Some(before), after: None }];
         Ok(edit.commit(ReleaseKind::Domain, String::new(), changes, |changes| self.publish(changes)).await?)
     }
@@ -304,20 +353,6 @@ impl Domains {
         self.replace(names);
     }
 
-    /// What a write would make of the names in use, beginning with what they are.
-    pub(super) fn prospect(&self) -> Prospect {
-        Prospect { names: self.names.load_full(), domains_max: self.domains_max, touched: BTreeMap::new(), more: 0 }
-    }
-
-    /// The names of this service after a write.
-    pub(super) fn own_hosts_after(&self, prospect: &Prospect) -> OwnHosts {
-        let mut own = OwnHosts::clone(&self.fixed.load());
-        let stay = prospect.names.keys().map(|name| &**name).filter(|name| !prospect.touched.contains_key(*name));
-        let touched = prospect.touched.iter().filter(|(_, state)| state.is_in_use()).map(|(name, _)| &**name);
-        own.hosts.extend(stay.chain(touched).filter(|name| *name != ANY).map(str::to_owned));
-        own
-    }
-
     fn replace(&self, names: Names) {
         let mut own = OwnHosts::clone(&self.fixed.load());
         own.hosts.extend(names.keys().filter(|name| ***name != *ANY).map(|name| name.to_string()));
@@ -332,68 +367,5 @@ impl Domains {
 impl std::fmt::Debug for Domains {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Domains").field("in_use", &self.count).finish_non_exhaustive()
-    }
-}
-
-/// What a write would make of the names in use.
-pub(super) struct Prospect {
-    names: Arc<Names>,
-    domains_max: usize,
-    touched: BTreeMap<Box<str>, Planned>,
-    /// Names in use beyond those of `names`.
-    more: isize,
-}
-
-/// A name as it would be.
-#[derive(Clone, Copy, Debug)]
-struct Planned {
-    links: isize,
-    is_said: bool,
-}
-
-impl Planned {
-    const fn is_in_use(self) -> bool {
-        self.is_said || self.links > 0
-    }
-}
-
-impl Prospect {
-    fn change(&mut self, name: &str, change: impl FnOnce(&mut Planned)) {
-        let is = self.names.get(name);
-        let planned = self.touched.entry(name.into()).or_insert_with(|| Planned {
-            links: is.map_or(0, |found| found.links.load(Ordering::Relaxed).cast_signed()),
-            is_said: is.is_some_and(|found| found.domain.is_some()),
-        });
-        let before = planned.is_in_use();
-        change(planned);
-        self.more += isize::from(planned.is_in_use()) - isize::from(before);
-    }
-
-    /// More links of this domain, or fewer.
-    pub(super) fn links(&mut self, name: &str, more: isize) {
-        self.change(name, |planned| planned.links += more);
-    }
-
-    /// Something is said of this domain, or nothing any longer.
-    pub(super) fn say(&mut self, name: &str, is_said: bool) {
-        self.change(name, |planned| planned.is_said = is_said);
-    }
-
-    /// Names in use.
-    pub(super) fn len(&self) -> usize {
-        self.names.len().saturating_add_signed(self.more)
-    }
-
-    /// One more link of this domain.
-    ///
-    /// # Errors
-    /// There is no room for another name.
-    pub(super) fn take(mut self, name: &str) -> Result<(), DomainsFull> {
-        let before = self.len();
-        self.links(name, 1);
-        if self.len() > before && self.len() > self.domains_max {
-            return Err(DomainsFull(self.domains_max));
-        }
-        Ok(())
     }
 }

@@ -16,13 +16,12 @@ use hyper::header::HeaderValue;
 
 use super::caps::Caps;
 use super::domains::Domains;
-use super::releases::{Change, Edit, Releases, full_name};
-use super::source::{CatalogError, LinkError, LinkPage, LinkStore, Name, Page};
+use super::releases::{Change, Releases};
+use super::source::{CatalogError, LinkPage, LinkStore, Name, Page};
 use crate::BoxFuture;
+use crate::click::Link;
 use crate::click::domain::ANY;
-use crate::click::{Link, RawLink};
 use crate::clock::Clock;
-use crate::telemetry::catalog::ReleaseKind;
 
 const SHARDS: usize = 256;
 /// Links read at a time when the node starts.
@@ -60,13 +59,13 @@ pub struct Links {
     shards: Box<[ArcSwap<Shard>]>,
     hasher: foldhash::quality::RandomState,
     count: AtomicUsize,
-    links_max: usize,
-    domains: Arc<Domains>,
-    clock: Arc<dyn Clock>,
+    pub(super) links_max: usize,
+    pub(super) domains: Arc<Domains>,
+    pub(super) clock: Arc<dyn Clock>,
     store: Arc<dyn LinkStore>,
-    caps: Option<Arc<Caps>>,
+    pub(super) caps: Option<Arc<Caps>>,
     /// Keeps what is written; its turn is held over one edit: catalog and map change in the same order.
-    releases: Arc<Releases>,
+    pub(super) releases: Arc<Releases>,
     /// Of revalidation.
     round: AtomicU32,
 }
@@ -90,7 +89,7 @@ impl Links {
         let mut counts: BTreeMap<Box<str>, usize> = BTreeMap::new();
         loop {
             let after_all = after.as_ref().map(|(domain, slug)| (domain.as_str(), slug.as_str()));
-            let page = store.list(LinkPage { domain: None, after: after_all, limit: PAGE }).await?;
+            let page = store.list(LinkPage { org: None, domain: None, after: after_all, limit: PAGE }).await?;
             let Some(last) = page.last() else { break };
             (count, after) = (count + page.len(), Some((last.domain().to_owned(), last.slug.clone())));
             for link in page {
@@ -139,14 +138,19 @@ impl Links {
         f(shard.find(hash, |entry| entry.is(None, slug)).map(Arc::as_ref))
     }
 
-    /// Calls `f` with the link of this slug that a visitor of this host follows: that of the domain, else that of any.
+    /// Calls `f` with the link of this slug that a visitor of this host follows: that of the domain, else that of any; only of
+    /// the organisation that has claimed the host, where one has.
     pub fn with_asked<R>(&self, host: &str, slug: &str, f: impl FnOnce(Option<&Entry>) -> R) -> R {
-        if self.domains.find(host).has_links {
+        let known = self.domains.find(host);
+        if known.has_links {
             let hash = hash(&self.hasher, Some(host), slug);
             let shard = self.shards[shard_of(hash)].load();
             if let Some(entry) = shard.find(hash, |entry| entry.is(Some(host), slug)) {
                 return f(Some(entry));
             }
+        }
+        if known.is_claimed {
+            return self.with(slug, |entry| f(entry.filter(|entry| self.domains.is_of(host, &entry.link.org))));
         }
         self.with(slug, f)
     }
@@ -162,7 +166,14 @@ impl Links {
     /// The link that a visitor of this host follows, shared.
     #[must_use]
     pub fn get_asked(&self, host: &str, slug: &str) -> Option<Arc<Entry>> {
-        self.get(host, slug).or_else(|| self.get(ANY, slug))
+        let of_any = || self.get(ANY, slug).filter(|entry| self.domains.is_of(host, &entry.link.org));
+        self.get(host, slug).or_else(of_any)
+    }
+
+    /// The link of this domain and slug, if it is of this organisation or none is given.
+    #[must_use]
+    pub fn get_of(&self, org: Option<&str>, domain: &str, slug: &str) -> Option<Arc<Entry>> {
+        self.get(domain, slug).filter(|entry| org.is_none_or(|org| *entry.link.org == *org))
     }
 
     /// Links served.
@@ -175,71 +186,6 @@ impl Links {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Makes a link; live when this returns, with the number of its release. A link without a slug gets one of seven
-    /// letters and digits.
-    ///
-    /// # Errors
-    /// [`LinkError`]; nothing is changed then.
-    pub async fn create(&self, mut raw: RawLink) -> Result<(Arc<Entry>, u64), LinkError> {
-        let edit = self.releases.edit().await;
-        if self.len() >= self.links_max {
-            return Err(LinkError::Full(self.links_max));
-        }
-        raw.slug.get_or_insert_with(random_slug);
-        let mut link = Link::check(raw, &self.domains.own_hosts()).map_err(LinkError::Fields)?;
-        // Also when another program has taken it out of the source, until revalidation has found that.
-        if self.get(link.domain(), &link.slug).is_some() {
-            return Err(CatalogError::Taken.into());
-        }
-        if let Some(domain) = &link.domain {
-            self.domains.prospect().take(domain)?;
-        }
-        link.version = self.releases.first_version("link", &full_name(&link)).await?;
-        link.created_ms = self.clock.wall_ms();
-        link.updated_ms = link.created_ms;
-        self.write(&edit, None, link).await
-    }
-
-    /// Changes the fields that `change` names; live when this returns, with the number of its release.
-    ///
-    /// # Errors
-    /// [`LinkError`]; nothing is changed then.
-    pub async fn change(&self, domain: &str, slug: &str, change: RawLink) -> Result<(Arc<Entry>, u64), LinkError> {
-        let edit = self.releases.edit().await;
-        let entry = self.get(domain, slug).ok_or(LinkError::Unknown)?;
-        let mut link = entry.link.changed(change, &self.domains.own_hosts()).map_err(LinkError::Fields)?;
-        link.version += 1;
-        link.updated_ms = self.clock.wall_ms();
-        self.write(&edit, Some(entry), link).await
-    }
-
-    async fn write(
-        &self,
-        edit: &Edit<'_>,
-        before: Option<Arc<Entry>>,
-        link: Link,
-    ) -> Result<(Arc<Entry>, u64), LinkError> {
-        let entry = Arc::new(Entry::new(link));
-        if let Some(caps) = &self.caps {
-            caps.check_link(&entry.link)?;
-        }
-        let change = Change::Link { before, after: Some(Arc::clone(&entry)) };
-        let release =
-            edit.commit(ReleaseKind::Link, String::new(), vec![change], |changes| self.publish(changes)).await?;
-        Ok((entry, release))
-    }
-
-    /// Removes a link; gone when this returns, with the number of its release. Its clicks stay.
-    ///
-    /// # Errors
-    /// [`LinkError`]; nothing is changed then.
-    pub async fn remove(&self, domain: &str, slug: &str) -> Result<u64, LinkError> {
-        let edit = self.releases.edit().await;
-        let before = Some(self.get(domain, slug).ok_or(LinkError::Unknown)?);
-        let changes = vec![Change::Link { before, after: None }];
-        Ok(edit.commit(ReleaseKind::Link, String::new(), changes, |changes| self.publish(changes)).await?)
     }
 
     /// A page of links in the order of their domains and slugs.
@@ -409,8 +355,4 @@ fn of_domains<'a>(entries: impl IntoIterator<Item = &'a Arc<Entry>>) -> BTreeMap
         *counts.entry(domain).or_default() += 1;
     }
     counts
-}
-
-fn random_slug() -> String {
-    std::iter::repeat_with(fastrand::alphanumeric).take(7).collect()
 }

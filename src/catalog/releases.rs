@@ -123,7 +123,7 @@ pub struct Write {
     /// Unix milliseconds.
     pub at_ms: u64,
     /// Who makes it.
-    pub actor: &'static str,
+    pub actor: String,
     /// More of it, in words; may be empty.
     pub note: String,
     /// Sorted by [`Change::entry`].
@@ -250,7 +250,6 @@ pub enum ReleaseError {
 pub struct Releases {
     pub(super) store: Arc<dyn ReleaseStore>,
     clock: Arc<dyn Clock>,
-    actor: &'static str,
     keep: Keep,
     served: AtomicU64,
     figures: Arc<CatalogShard>,
@@ -258,21 +257,20 @@ pub struct Releases {
 }
 
 impl Releases {
-    /// Finds out which release is served. `actor`: who makes the writes of this process.
+    /// Finds out which release is served.
     ///
     /// # Errors
     /// The catalog's.
     pub async fn open(
         store: Arc<dyn ReleaseStore>,
         keep: Keep,
-        actor: &'static str,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, CatalogError> {
         let newest = store.kept().await?.newest;
         let figures = Arc::new(CatalogShard::default());
         figures.version.set(newest);
         let (served, edits) = (AtomicU64::new(newest), Mutex::default());
-        Ok(Arc::new(Self { store, clock, actor, keep, served, figures, edits }))
+        Ok(Arc::new(Self { store, clock, keep, served, figures, edits }))
     }
 
     /// The release that visitors are served from.
@@ -355,9 +353,9 @@ impl Releases {
         Ok(known.first().map_or(1, |known| known + 1))
     }
 
-    /// Waits for the writes before; nobody else writes until it is dropped.
-    pub(super) async fn edit(&self) -> Edit<'_> {
-        Edit { releases: self, _turn: self.edits.lock().await }
+    /// Waits for the writes before; nobody else writes until it is dropped. `actor`: who does.
+    pub(super) async fn edit<'r>(&'r self, actor: &'r str) -> Edit<'r> {
+        Edit { releases: self, actor, _turn: self.edits.lock().await }
     }
 }
 
@@ -373,6 +371,7 @@ pub(super) fn known(version: u64, Kept { oldest, newest }: Kept) -> Result<(), R
 /// A turn to write.
 pub(super) struct Edit<'r> {
     releases: &'r Releases,
+    actor: &'r str,
     _turn: MutexGuard<'r, ()>,
 }
 
@@ -396,7 +395,7 @@ impl Edit<'_> {
         let write = Arc::new(Write {
             kind,
             at_ms: releases.clock.wall_ms(),
-            actor: if kind == ReleaseKind::Outside { "outside" } else { releases.actor },
+            actor: self.actor.to_owned(),
             note,
             changes,
             above: releases.served(),

@@ -35,6 +35,9 @@ const TOLD_MAX: usize = 1000;
 /// Rounds in the time that an entry may stay uncompared, and room for a slow one.
 pub(super) const ROUNDS: f64 = 2.5;
 
+/// The actor of what was written past this program.
+const OUTSIDE: &str = "outside";
+
 /// Where a round is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
@@ -125,7 +128,7 @@ impl Revalidation {
                 Ok(page.last.map_or(Place::Memory(0), |last| Place::Links(Some(last))))
             }
             Place::Memory(shard) => {
-                let edit = releases.edit().await;
+                let edit = releases.edit(OUTSIDE).await;
                 let (changes, next) = links.vanished(shard, LOOKED);
                 self.take_over(&edit, changes, 0).await?;
                 Ok(next.map_or(Place::Campaigns(None), Place::Memory))
@@ -197,7 +200,7 @@ async fn read<'a, T, N>(
 ) -> Result<(Edit<'a>, Page<T, N>), CatalogError> {
     let served = releases.served();
     let early = page().await?;
-    let edit = releases.edit().await;
+    let edit = releases.edit(OUTSIDE).await;
     let page = if releases.served() == served { early } else { page().await? };
     Ok((edit, page))
 }

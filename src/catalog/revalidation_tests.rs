@@ -13,7 +13,7 @@ use super::domains::Known;
 use super::releases::{Keep, Releases};
 use super::revalidation::{PAGE, RETRY_AFTER, ROUNDS, Revalidation};
 use super::source::Name;
-use super::{Campaigns, Caps, Catalog, CatalogError, Domains, LinkPage, LinkStore, Links, Page};
+use super::{Campaigns, Caps, Catalog, CatalogError, Domains, LinkPage, LinkStore, Links, Page, Writer};
 use crate::BoxFuture;
 use crate::backend::sqlite_catalog::SqliteCatalog;
 use crate::click::{Link, OwnHosts, RawLink};
@@ -57,6 +57,10 @@ impl LinkStore for Failing {
     }
 }
 
+fn by() -> Writer {
+    Writer::of_all("a test")
+}
+
 struct Bench {
     clock: Arc<ManualClock>,
     store: Arc<Failing>,
@@ -79,7 +83,7 @@ impl Bench {
         drop(SqliteCatalog::open(&path).unwrap());
         let shell = Connection::open(&path).unwrap();
         let fill = "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n LIMIT ?1) INSERT INTO links
-             SELECT '*', printf('s-%04d', n), 'https://a.example/', 302, 'ignore', '', 0, '[]', '', 1, 1, 1, NULL, NULL, NULL, NULL, NULL
+             SELECT '*', printf('s-%04d', n), 'https://a.example/', 302, 'ignore', '', 0, '[]', '', 1, 1, 1, NULL, NULL, NULL, NULL, NULL, 'default'
              FROM n WHERE ?1 > 0";
         shell.execute(fill, [links as i64]).unwrap();
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));
@@ -92,7 +96,7 @@ impl Bench {
             go: Notify::new(),
         });
         let keep = Keep { releases_max: 100_000, changes_max: 1_000_000 };
-        let releases = Releases::open(inner.clone(), keep, "a test", clock.clone()).await.unwrap();
+        let releases = Releases::open(inner.clone(), keep, clock.clone()).await.unwrap();
         let own = OwnHosts::default();
         let domains = Domains::open(inner.clone(), releases.clone(), own, 100, clock.clone()).await.unwrap();
         let domains = Arc::new(domains);
@@ -108,7 +112,7 @@ impl Bench {
 
     async fn link(&self, slug: &str) {
         let raw = RawLink { slug: Some(slug.into()), url: Some("https://a.example/".into()), ..RawLink::default() };
-        self.catalog.links.create(raw).await.unwrap();
+        self.catalog.links.create(&by(), raw).await.unwrap();
     }
 
     /// One step, with the wait before it.
@@ -150,23 +154,24 @@ impl Bench {
 
     /// Memory is what the source is, in full.
     async fn assert_same_as_source(&self) {
-        let stored = self.store.inner.list(LinkPage { domain: None, after: None, limit: usize::MAX }).await.unwrap();
+        let stored =
+            self.store.inner.list(LinkPage { org: None, domain: None, after: None, limit: usize::MAX }).await.unwrap();
         assert_eq!(self.catalog.links.len(), stored.len());
         for link in &stored {
             let served = self.catalog.links.get(link.domain(), &link.slug);
             assert_eq!(&served.unwrap_or_else(|| panic!("{}", link.slug)).link, link);
         }
         let page = self.catalog.domains.page(None, 1000).await.unwrap();
-        let served = self.catalog.domains.list(None, 1000);
+        let served = self.catalog.domains.list(None, None, 1000);
         assert_eq!(served.iter().map(|domain| (**domain).clone()).collect::<Vec<_>>(), page.entries);
         // Names are in use for the links and the domains that there are, and for no other.
         for (name, has_links) in DOMAINS.map(|name| (name, stored.iter().any(|link| link.domain() == name))) {
             let is_known = has_links || served.iter().any(|domain| domain.name == name);
-            assert_eq!(self.catalog.domains.find(name), Known { is_known, has_links }, "{name}");
+            assert_eq!(self.catalog.domains.find(name), Known { is_known, has_links, is_claimed: false }, "{name}");
         }
         let page = self.catalog.campaigns.page(None, usize::MAX >> 1).await.unwrap();
         assert_eq!(
-            self.catalog.campaigns.list(None, 1000).iter().map(|c| (**c).clone()).collect::<Vec<_>>(),
+            self.catalog.campaigns.list(None, None, 1000).iter().map(|c| (**c).clone()).collect::<Vec<_>>(),
             page.entries
         );
     }
@@ -175,14 +180,14 @@ impl Bench {
 #[tokio::test]
 async fn what_another_program_writes_is_served_within_the_time_and_is_a_release() {
     let mut bench = Bench::with(1200).await;
-    bench.catalog.campaigns.put("c", None, json!({"fallback_url": "https://f.example/"})).await.unwrap();
-    bench.catalog.campaigns.put("gone", None, json!({"fallback_url": "https://f.example/"})).await.unwrap();
+    bench.catalog.campaigns.put(&by(), "c", None, json!({"fallback_url": "https://f.example/"})).await.unwrap();
+    bench.catalog.campaigns.put(&by(), "gone", None, json!({"fallback_url": "https://f.example/"})).await.unwrap();
     bench.pass(AFTER).await;
     assert_eq!(bench.counts()[1..], [0, 0], "nothing was different");
     let served = bench.catalog.releases.served();
     bench.sql("UPDATE links SET url = 'https://b.example/' WHERE slug = 's-0003'");
     bench.sql("DELETE FROM links WHERE slug IN ('s-0700', 's-1199')");
-    bench.sql("INSERT INTO links SELECT '*', 'added', url, status, query, campaign, paused, tags, external_id, 1, 1, 1, NULL, NULL, NULL, NULL, NULL FROM links LIMIT 1");
+    bench.sql("INSERT INTO links SELECT '*', 'added', url, status, query, campaign, paused, tags, external_id, 1, 1, 1, NULL, NULL, NULL, NULL, NULL, 'default' FROM links LIMIT 1");
     bench.sql("UPDATE campaigns SET document = '{\"fallback_url\":\"https://g.example/\"}' WHERE id = 'c'");
     bench.sql("DELETE FROM campaigns WHERE id = 'gone'");
     assert_eq!(bench.url("s-0003").unwrap(), "https://a.example/", "until it is looked at");
@@ -199,7 +204,7 @@ async fn what_another_program_writes_is_served_within_the_time_and_is_a_release(
     assert_eq!(names, ["c", "gone", "*/added", "*/s-0003", "*/s-0700", "*/s-1199"]);
     assert_eq!(bench.catalog.releases.list(u64::MAX, 1).await.unwrap()[0].kind, "outside");
     // What came from outside can be undone like any other write.
-    super::rollback(&bench.catalog, served).await.unwrap();
+    super::rollback(&bench.catalog, "a test", served).await.unwrap();
     assert_eq!(bench.url("s-0003").unwrap(), "https://a.example/");
     assert!(
         bench.url("s-0700").is_some() && bench.url("added").is_none() && bench.catalog.campaigns.get("gone").is_some()
@@ -215,7 +220,7 @@ async fn an_edit_waits_for_no_page_that_is_read_and_is_not_undone_by_it() {
     let (store, links) = (Arc::clone(&bench.store), Arc::clone(&bench.catalog.links));
     let edit = async {
         store.has_read.notified().await;
-        links.remove("*", "a").await.unwrap();
+        links.remove(&by(), "*", "a").await.unwrap();
         store.go.notify_one();
     };
     tokio::join!(bench.revalidation.step(), edit);
@@ -229,12 +234,12 @@ async fn links_of_domains_and_domains_that_come_and_go_outside_are_followed_and_
     let insert = |domain: &str, slug: &str| {
         format!(
             "INSERT INTO links VALUES ('{domain}', '{slug}', 'https://{slug}.example/', 302, 'ignore', '', 0, '[]', '', 1, 1,
-             1, NULL, NULL, NULL, NULL, NULL)"
+             1, NULL, NULL, NULL, NULL, NULL, 'default')"
         )
     };
     bench.link("x").await;
     let put = json!({"root_url": "https://r.example/"});
-    bench.catalog.domains.put("b.example", None, put).await.unwrap();
+    bench.catalog.domains.put(&by(), "b.example", None, put).await.unwrap();
     for (domain, slug) in [("a.example", "x"), ("a.example", "y"), ("b.example", "x")] {
         bench.sql(&insert(domain, slug));
     }
@@ -293,7 +298,7 @@ async fn an_entry_that_cannot_be_read_is_served_as_it_was() {
     for slug in ["a", "b", "c"] {
         bench.link(slug).await;
     }
-    bench.catalog.campaigns.put("c", None, json!({"fallback_url": "https://f.example/"})).await.unwrap();
+    bench.catalog.campaigns.put(&by(), "c", None, json!({"fallback_url": "https://f.example/"})).await.unwrap();
     bench.sql("UPDATE links SET url = 'mailto:a@b.example' WHERE slug = 'b'");
     bench.sql("UPDATE links SET url = 'https://c.example/' WHERE slug = 'c'");
     bench.sql("UPDATE campaigns SET document = '5'");
@@ -333,22 +338,22 @@ async fn edit_from_both_sides(mut rng: fastrand::Rng) {
         let (links, campaigns, domains) = (&bench.catalog.links, &bench.catalog.campaigns, &bench.catalog.domains);
         let insert =
             "INSERT INTO links SELECT ?1, ?2, url, status, query, campaign, paused, tags, external_id, 1, 1, 1, NULL,
-             NULL, NULL, NULL, NULL FROM links LIMIT 1";
+             NULL, NULL, NULL, NULL, 'default' FROM links LIMIT 1";
         // What the two sides do at once may be refused: then it is as the source says.
         match rng.u8(..12) {
-            0 => drop(links.create(RawLink { domain: Some(domain.into()), slug: Some(slug), ..raw }).await),
-            1 => drop(links.change(domain, &slug, raw).await),
-            2 => drop(links.remove(domain, &slug).await),
-            3 => drop(campaigns.put(&id, None, json!({"rules": [], "fallback_url": url})).await),
-            4 => drop(campaigns.remove(&id).await),
+            0 => drop(links.create(&by(), RawLink { domain: Some(domain.into()), slug: Some(slug), ..raw }).await),
+            1 => drop(links.change(&by(), domain, &slug, raw).await),
+            2 => drop(links.remove(&by(), domain, &slug).await),
+            3 => drop(campaigns.put(&by(), &id, None, json!({"rules": [], "fallback_url": url})).await),
+            4 => drop(campaigns.remove(&by(), &id).await),
             5 => drop(bench.shell.execute("UPDATE links SET url = ?1 WHERE slug = ?2", [&url, &slug])),
             6 => drop(bench.shell.execute("DELETE FROM links WHERE domain = ?1 AND slug = ?2", [domain, &slug])),
             7 => {
                 let back = bench.catalog.releases.served().saturating_sub(rng.u64(..4));
-                drop(super::rollback(&bench.catalog, back).await);
+                drop(super::rollback(&bench.catalog, "a test", back).await);
             }
-            8 => drop(domains.put(domain, None, json!({"root_url": url})).await),
-            9 => drop(domains.remove(domain).await),
+            8 => drop(domains.put(&by(), domain, None, json!({"root_url": url})).await),
+            9 => drop(domains.remove(&by(), domain).await),
             10 => drop(bench.shell.execute(insert, [domain, &slug])),
             _ => drop(bench.step(Duration::ZERO).await),
         }
@@ -356,7 +361,7 @@ async fn edit_from_both_sides(mut rng: fastrand::Rng) {
     bench.pass(AFTER).await;
     bench.assert_same_as_source().await;
     // The releases tell all of how it came about: back to the first, it is what it was.
-    super::rollback(&bench.catalog, 0).await.unwrap();
+    super::rollback(&bench.catalog, "a test", 0).await.unwrap();
     let Catalog { links, campaigns, domains, .. } = &bench.catalog;
     assert_eq!((links.len(), campaigns.len(), domains.len(), domains.is_empty()), (LINKS, 0, 0, true));
     assert!((0..LINKS).all(|n| bench.url(&format!("s-{n:04}")).as_deref() == Some("https://a.example/")));

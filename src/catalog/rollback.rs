@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::caps::TooManyCaps;
 use super::documents::{campaign_of, domain_of, link_of, say_the_same};
-use super::domains::Prospect;
+use super::prospect::Prospect;
 use super::releases::{Change, NetChange, ReleaseError, Releases, known};
 use super::{Catalog, CatalogError, Entry};
 use crate::click::domain::ANY;
@@ -79,13 +79,13 @@ impl From<CatalogError> for RollbackError {
     }
 }
 
-/// Makes the catalog what it was at release `target`; live when this returns.
+/// Makes the catalog what it was at release `target`, of all organisations; live when this returns.
 ///
 /// # Errors
 /// [`RollbackError`]; nothing is changed then.
-pub async fn rollback(catalog: &Catalog, target: u64) -> Result<RolledBack, RollbackError> {
+pub async fn rollback(catalog: &Catalog, actor: &str, target: u64) -> Result<RolledBack, RollbackError> {
     let releases = &catalog.releases;
-    let edit = releases.edit().await;
+    let edit = releases.edit(actor).await;
     let kept = releases.kept().await?;
     known(target, kept)?;
     let differences = differences(releases, [target, kept.newest]).await?;

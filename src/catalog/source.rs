@@ -66,6 +66,8 @@ pub trait LinkStore: Send + Sync {
 /// Which links to list. Domains are given as they are compared, and [`ANY`](crate::click::domain::ANY) stands for the links of any.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkPage<'a> {
+    /// Only of this organisation.
+    pub org: Option<&'a str>,
     /// Only of this domain.
     pub domain: Option<&'a str>,
     /// Behind this domain and slug.

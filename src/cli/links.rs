@@ -53,6 +53,9 @@ pub(super) struct AddLink {
     /// Host name that it answers to; any when absent
     #[arg(long, value_name = "HOST")]
     pub(super) domain: Option<String>,
+    /// The organisation that it belongs to [default: default]
+    #[arg(long)]
+    pub(super) org: Option<String>,
     /// Redirect status: 301, 302, 303, 307 or 308 [default: 302]
     #[arg(long)]
     pub(super) status: Option<u16>,
@@ -132,6 +135,7 @@ async fn add(config: &Config, api: &Api, link: AddLink) -> Result<(), Stop> {
     let given = [
         ("slug", link.slug.map(Value::from)),
         ("domain", link.domain.map(Value::from)),
+        ("org", link.org.map(Value::from)),
         ("status", link.status.map(Value::from)),
         ("query", link.query.map(|query| query.name().into())),
         ("campaign", link.campaign.map(Value::from)),

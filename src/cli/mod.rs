@@ -12,6 +12,7 @@ mod client;
 mod dead_letters;
 mod explain;
 mod http;
+mod keys;
 mod ledger;
 mod links;
 mod output;
@@ -66,6 +67,7 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
         }
         Command::Migrate => on_runtime(migrate(&config)),
         Command::Link(command) => on_runtime(links::run(&config, command)),
+        Command::Key(command) => on_runtime(keys::run(&config, command)),
         Command::Clicks(command) => on_runtime(clicks::run(&config, command)),
         Command::DeadLetter(command) => on_runtime(dead_letters::run(&config, command)),
         Command::Explain(command) => on_runtime(explain::run(&config, *command)),

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use super::Org;
 use super::document::{Misfit, Misfits, Object};
 use super::life::Afterlife;
 use super::link::{OwnHosts, RESERVED_SLUGS, check_url};
@@ -28,6 +29,8 @@ const LABEL_BYTES_MAX: usize = 63;
 pub struct Domain {
     /// A host name in the form of [`check_name`], or [`ANY`].
     pub name: String,
+    /// The organisation that it belongs to: links under it are of this one alone.
+    pub org: Org,
     /// For visits to `/`.
     pub root: Option<Afterlife>,
     /// For visits to a path that is no link's, or that of one which is paused or has not started.
@@ -75,11 +78,17 @@ fn read(name: &str, document: &Value, own: &OwnHosts, misfits: &Misfits) -> Opti
         Some(Afterlife { url: url.to_owned(), target })
     };
     let (root, unknown) = (url("root_url"), url("unknown_url"));
+    let org = object.text("org").map(|name| Org::check(name).map_err(|detail| object.wrong("org", detail)));
+    let org = org.and_then(Result::ok).unwrap_or_default();
+    if checked.as_deref() == Some(ANY) && org != Org::default() {
+        object.wrong("org", "cannot be given `*`, which is of the whole node; leave it out, or name a host");
+    }
     let record_orphans = object.truth("record_orphans").unwrap_or_default();
     object.end();
     let name = checked?;
     Some(Domain {
         name,
+        org,
         root,
         unknown,
         record_orphans,

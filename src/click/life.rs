@@ -79,7 +79,7 @@ impl Life {
     ) -> Option<Box<Self>> {
         let known = errors.len();
         let mut moment = |field, value: &Option<Value>, before| {
-            merged(value, before, parse).unwrap_or_else(|error| {
+            merged(value, before, parse_moment).unwrap_or_else(|error| {
                 errors.push(FieldError::new(field, error));
                 None
             })
@@ -134,7 +134,7 @@ fn merged<T>(
 }
 
 /// A moment in Unix milliseconds; what is finer is cut off.
-fn parse(text: &str) -> Result<u64, String> {
+pub(in crate::click) fn parse_moment(text: &str) -> Result<u64, String> {
     // jiff would pass over the name of a time zone in brackets, which may say something else than the offset.
     let moment = text.parse::<jiff::Timestamp>().ok().filter(|_| !text.contains('['));
     let unix_ms = moment.and_then(|moment| u64::try_from(moment.as_millisecond()).ok());
@@ -142,7 +142,7 @@ fn parse(text: &str) -> Result<u64, String> {
 }
 
 /// Keeps a JSON null apart from a field that is not there.
-pub(super) fn null_too<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+pub(in crate::click) fn null_too<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 
@@ -197,7 +197,7 @@ mod tests {
             ("1970-01-01T00:00:00Z", 0),
             ("9999-12-30T22:00:00Z", TIME_MS_MAX),
         ] {
-            assert_eq!(parse(text), Ok(ms), "{text}");
+            assert_eq!(parse_moment(text), Ok(ms), "{text}");
         }
         for bad in [
             "",
@@ -211,7 +211,7 @@ mod tests {
             "9999-12-30T22:00:00.001Z",
             "99999-01-01T00:00:00Z",
         ] {
-            assert_eq!(parse(bad), Err(WANTED.into()), "{bad}");
+            assert_eq!(parse_moment(bad), Err(WANTED.into()), "{bad}");
         }
     }
 

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Template;
 use super::domain::{self, ANY};
 use super::life::{Life, RawLife, Stage, null_too};
 use super::link_caps::LinkCaps;
+use super::{Org, Template};
 
 /// Bytes of a destination, macros included.
 pub const URL_BYTES_MAX: usize = 4096;
@@ -43,6 +43,8 @@ pub struct RawLink {
     pub status: Option<u16>,
     /// `ignore` when absent.
     pub query: Option<QueryMode>,
+    /// The organisation that it belongs to, `default` when absent; cannot be changed.
+    pub org: Option<String>,
     /// A name to count by; empty when absent.
     pub campaign: Option<String>,
     /// A paused link answers like an unknown one.
@@ -85,6 +87,8 @@ pub struct Link {
     pub status: u16,
     /// What happens to the visitor's query.
     pub query: QueryMode,
+    /// The organisation that it belongs to, and its clicks.
+    pub org: Org,
     /// A name to count by; may be empty.
     pub campaign: String,
     /// Answers like an unknown link.
@@ -163,6 +167,8 @@ impl Link {
         let own = with_domain.as_ref().unwrap_or(own);
         let url = raw.url.unwrap_or_default();
         let target = check_url(&url, own).map_err(|e| errors.push(FieldError::new("url", e))).ok();
+        let org = raw.org.as_deref().map(Org::check).unwrap_or_else(|| Ok(Org::default()));
+        let org = org.map_err(|e| errors.push(FieldError::new("org", e))).unwrap_or_default();
         let status = raw.status.unwrap_or(302);
         if !matches!(status, 301 | 302 | 303 | 307 | 308) {
             errors.push(FieldError::new("status", format!("{status} is no redirect; use 301, 302, 303, 307 or 308")));
@@ -196,6 +202,7 @@ impl Link {
                 target,
                 status,
                 query: raw.query.unwrap_or_default(),
+                org,
                 campaign,
                 paused: raw.paused.unwrap_or_default(),
                 tags,
@@ -223,6 +230,9 @@ impl Link {
         if change.domain.is_some_and(|domain| !is_ours(&domain)) {
             fixed.push("domain");
         }
+        if change.org.is_some_and(|org| org != self.org.as_str()) {
+            fixed.push("org");
+        }
         if !fixed.is_empty() {
             let told = |field| FieldError::new(field, "cannot be changed; create a new link");
             return Err(fixed.into_iter().map(told).collect());
@@ -232,6 +242,7 @@ impl Link {
             url: Some(change.url.unwrap_or_else(|| self.url.clone())),
             status: Some(change.status.unwrap_or(self.status)),
             query: Some(change.query.unwrap_or(self.query)),
+            org: Some(self.org.as_str().to_owned()),
             campaign: Some(change.campaign.unwrap_or_else(|| self.campaign.clone())),
             paused: Some(change.paused.unwrap_or(self.paused)),
             tags: Some(change.tags.unwrap_or_else(|| self.tags.clone())),
@@ -392,6 +403,19 @@ mod tests {
         let changed = link.changed(change, &own()).unwrap();
         assert_eq!((changed.url.as_str(), changed.campaign.as_str()), ("https://b.example/", "c"));
         assert!(link.changed(raw("b", "https://b.example/"), &own()).is_err());
+    }
+
+    #[test]
+    fn a_link_keeps_its_organisation() {
+        let of = |org: &str| RawLink { org: Some(org.into()), ..RawLink::default() };
+        let sent = RawLink { org: Some("acme".into()), ..raw("a", "https://a.example/") };
+        let link = Link::check(sent, &own()).unwrap();
+        assert_eq!(link.changed(RawLink::default(), &own()).unwrap().org.as_str(), "acme");
+        assert!(link.changed(of("acme"), &own()).is_ok());
+        assert_eq!(link.changed(of("other"), &own()).unwrap_err()[0].field, "org");
+        let bad = RawLink { org: Some("a b".into()), ..raw("a", "https://a.example/") };
+        assert_eq!(Link::check(bad, &own()).unwrap_err()[0].field, "org");
+        assert_eq!(Link::check(raw("a", "https://a.example/"), &own()).unwrap().org.as_str(), "default");
     }
 
     #[test]

@@ -136,6 +136,7 @@ impl Keys {
             catalog: self.catalog(),
             caps: Caps { counters_max: self.get("caps.counters_max", number(1..=100_000)) },
             geo: self.geo(),
+            warden: self.warden(),
             classify: self.classify(),
             data_centres: self.data_centres(),
             privacy: self.privacy(),
@@ -344,6 +345,7 @@ pub(super) mod tests {
         for (section, key, value) in [
             ("catalog", "source", "postgres"),
             ("privacy", "ip", "hmac"),
+            ("warden", "mode", "grpc"),
             ("store.clickhouse", "url", "https://store:8443"),
             ("redis", "url", "rediss://me:hunter2@host"),
         ] {
@@ -374,6 +376,8 @@ pub(super) mod tests {
             ("shutdown", "drain_deadline = \"0s\"", "must be 1ms to 1h"),
             ("journal", "sync = \"interval:11s\"", "the interval must be 1ms to 10s"),
             ("dedup", "window = \"25h\"", "must be 1s to 1d"),
+            ("warden", "keys_max = 0", "must be 1 to 100000"),
+            ("warden", "pepper = \"short\"", "must be 16 to 256 ASCII characters without spaces, or empty"),
             ("store", "migrate = \"yes\"", "must be true or false, without quotes"),
             ("store", "retention_of = [\"acme=1\"]", "\"acme=1\": the time "),
             ("store", "backend = \"mysql\"", "must be \"sqlite\" or \"clickhouse\""),

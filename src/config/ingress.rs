@@ -1,41 +1,52 @@
 //! `[ingress]`: the entry for visits without a link.
 //!
-//! Its fallback is a destination as a link has one, and is checked as one. What is planned and not built (organisations) is
-//! refused by name.
+//! Its fallback is a destination as a link has one, and is checked as one.
 
 use super::Edge;
 use super::check::Keys;
-use super::units::{boolean, number, text};
+use super::units::{boolean, number, text, word};
 use crate::click::link::check_url;
-use crate::click::{OwnHosts, Template};
+use crate::click::{Org, OwnHosts, Template};
 
 /// `[ingress]`
 #[derive(Clone, Debug)]
 pub struct Ingress {
     /// Whether `/in` is answered.
     pub enabled: bool,
+    /// Whether a visit needs a key.
+    pub keys: IngressKeys,
+    /// The organisation of visits without a key.
+    pub org: Org,
     /// Where visits go for which no campaign has a destination.
     pub fallback: Option<Template>,
     /// Campaigns with a `when` that are asked for a visit that names none.
     pub campaigns_max: usize,
 }
 
+/// `ingress.keys`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IngressKeys {
+    /// Without one nobody is let in.
+    Required,
+    /// Without one the visit is of [`Ingress::org`]; one that was sent must be good.
+    Optional,
+}
+
 impl Keys {
     pub(super) fn ingress(&mut self, edge: &Edge) -> Ingress {
-        // There is one organisation, and every click is of it.
-        self.get("ingress.org", text(org));
         let own = edge.own_hosts(None);
         Ingress {
             enabled: self.get("ingress.enabled", boolean),
+            keys: self.get(
+                "ingress.keys",
+                word(&[("required", IngressKeys::Required), ("optional", IngressKeys::Optional)], &[]),
+            ),
+            org: self.get("ingress.org", text(Org::check)),
             fallback: self.get("ingress.fallback_url", text(|url| destination(url, &own))),
             // Each is a condition on the request thread.
             campaigns_max: self.get("ingress.campaigns_max", number(1..=1000)),
         }
     }
-}
-
-fn org(name: &str) -> Result<(), String> {
-    if name == "default" { Ok(()) } else { Err("is not built yet; use \"default\", the only organisation".into()) }
 }
 
 fn destination(url: &str, own: &OwnHosts) -> Result<Option<Template>, String> {
@@ -47,9 +58,10 @@ mod tests {
     use super::super::check::tests::problems;
 
     #[test]
-    fn the_fallback_is_checked_as_a_links_url_and_other_organisations_are_not_built() {
+    fn the_fallback_is_checked_as_a_links_url() {
         for (setting, message) in [
-            ("org = \"acme\"", "is not built yet; use \"default\""),
+            ("org = \"a b\"", "must be 1 to 64 of the characters"),
+            ("keys = \"none\"", "must be \"required\" or \"optional\""),
             ("campaigns_max = 0", "must be 1 to 1000"),
             ("fallback_url = \"mailto:a@b.example\"", "http"),
             ("fallback_url = \"https://a.example/{nonsense}\"", "{nonsense}"),

@@ -20,6 +20,7 @@ mod problem;
 mod relations;
 mod retention;
 mod units;
+mod warden;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,12 +32,13 @@ use bytes::Bytes;
 pub use catalog::Catalog;
 pub use classify::shipped_classifier;
 pub use geo::{ASN, CITY, COUNTRY, Geo, GeoFile, REGION};
-pub use ingress::Ingress;
+pub use ingress::{Ingress, IngressKeys};
 pub use layers::Sources;
 pub use limits::{Limits, Overload, Rate};
 pub use problem::{Origin, Problem, Problems};
 pub use retention::Retention;
 pub use units::Secret;
+pub use warden::{Warden, WardenMode};
 
 use crate::click::address::Network;
 use crate::click::privacy::Policy as PrivacyPolicy;
@@ -86,6 +88,8 @@ pub struct Config {
     pub caps: Caps,
     /// Where addresses are.
     pub geo: Geo,
+    /// API keys.
+    pub warden: Warden,
     /// Who clicked: the rules of `classify.rules`.
     pub classify: Arc<Classifier>,
     /// The networks of data centres: `classify.networks`.

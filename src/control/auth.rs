@@ -1,20 +1,35 @@
-//! Who may use the API: whoever holds the control token.
+//! Who may use the API: whoever holds the control token, or a key.
 //!
-//! Never logs or echoes a token, and answers a missing one and a wrong one alike, in a time that depends on neither. Stands
-//! before everything under `/api/v1`, also before paths that do not exist. Bound: one `Authorization` header.
+//! Never logs or echoes either, and answers a missing one and every wrong one alike, after the same work. Stands before
+//! everything under `/api/v1`, also before paths that do not exist; what a key may do there is judged by `access`. Bound:
+//! one `Authorization` header.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::access::Caller;
 use super::problem::{Code, Problem};
+use crate::catalog::{Checked, Peek, Unavailable, Warden};
+use crate::click::key::bearer;
+use crate::clock::Clock;
 use crate::config::Secret;
+use crate::telemetry::auth::{AuthOutcome, AuthShard};
+
+/// What requests are checked by.
+pub(super) struct Gate {
+    pub(super) token: Token,
+    pub(super) warden: Arc<dyn Warden>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) counted: Arc<AuthShard>,
+}
 
 /// The token to compare with; as a digest, so that not even its length shows in the time of an answer.
 pub(super) struct Token(Option<[u8; 32]>);
@@ -25,15 +40,9 @@ impl Token {
         Self((!secret.is_empty()).then(|| digest(secret.expose().as_bytes())))
     }
 
-    fn fits(&self, headers: &HeaderMap) -> bool {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
-        let (Some(value), None, Some(expected)) = (values.next(), values.next(), &self.0) else {
-            return false;
-        };
-        let Some((scheme, token)) = value.as_bytes().split_at_checked("Bearer ".len()) else {
-            return false;
-        };
-        scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(digest(token.trim_ascii()).ct_eq(expected))
+    fn fits(&self, presented: &[u8]) -> bool {
+        let expected = self.0.unwrap_or_default();
+        bool::from(digest(presented).ct_eq(&expected)) && self.0.is_some()
     }
 }
 
@@ -41,12 +50,63 @@ fn digest(text: &[u8]) -> [u8; 32] {
     Sha256::digest(text).into()
 }
 
+/// What stands behind `Bearer ` in the one `Authorization` header; empty when it is not there.
+fn presented(headers: &HeaderMap) -> &[u8] {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => bearer(value.as_bytes()).unwrap_or_default(),
+        _ => &[],
+    }
+}
+
+impl Gate {
+    /// Who it is, and how long it took to check a key.
+    async fn caller(&self, presented: &[u8]) -> Result<(Caller, Duration), Problem> {
+        let began = self.clock.now();
+        let told = match self.warden.peek(presented, self.clock.wall_ms()) {
+            Peek::Granted(grant) => Ok(Checked::Granted(grant)),
+            Peek::Denied(why) => Ok(Checked::Denied(why)),
+            // The token is no key, and needs nobody.
+            Peek::Ask if self.token.fits(presented) => return Ok((Caller::Operator, Duration::ZERO)),
+            Peek::Ask => self.warden.load(presented).await,
+        };
+        let took = self.clock.now().saturating_sub(began);
+        match told {
+            Ok(Checked::Granted(grant)) => Ok((Caller::Key(grant), took)),
+            Ok(Checked::Denied(_)) if self.token.fits(presented) => Ok((Caller::Operator, took)),
+            Ok(Checked::Denied(_)) => {
+                self.counted.observe_shared(AuthOutcome::Denied, took);
+                Err(unauthorized())
+            }
+            Err(error) => {
+                let outcome = if error == Unavailable::Timeout { AuthOutcome::Timeout } else { AuthOutcome::Error };
+                self.counted.observe_shared(outcome, took);
+                Err(Problem::new(Code::WardenUnavailable, "the Warden, which checks keys, does not answer; try again"))
+            }
+        }
+    }
+}
+
+/// The one answer to a bad token and to every bad key.
+pub(super) fn unauthorized() -> Problem {
+    Problem::new(Code::Unauthorized, "send the control token or an API key: Authorization: Bearer <token or key>")
+}
+
 /// Lets a request pass, or answers 401.
-pub(super) async fn check(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
-    if token.fits(request.headers()) {
-        next.run(request).await
-    } else {
-        Problem::new(Code::Unauthorized, "send the control token: Authorization: Bearer <token>").into_response()
+pub(super) async fn check(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    match gate.caller(presented(request.headers())).await {
+        Ok((caller, took)) => {
+            let is_key = matches!(caller, Caller::Key(_));
+            request.extensions_mut().insert(caller);
+            let answer = next.run(request).await;
+            if is_key {
+                // Nothing else answers 403.
+                let lacks = answer.status() == StatusCode::FORBIDDEN;
+                gate.counted.observe_shared(if lacks { AuthOutcome::Forbidden } else { AuthOutcome::Granted }, took);
+            }
+            answer
+        }
+        Err(problem) => problem.into_response(),
     }
 }
 
@@ -59,7 +119,7 @@ mod tests {
         for value in values {
             headers.append(AUTHORIZATION, value.parse().unwrap());
         }
-        Token::new(&Secret::new(secret)).fits(&headers)
+        Token::new(&Secret::new(secret)).fits(presented(&headers))
     }
 
     #[test]

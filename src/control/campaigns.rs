@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Parts;
+use super::access::Caller;
 use super::extract::{Fields, NoParameters, Query, limit};
 use super::links::to_the_end;
 use super::problem::{Code, Problem, Wrong};
@@ -32,14 +33,16 @@ fn known(id: Id) -> Result<String, Problem> {
 
 pub(super) async fn put(
     State(parts): State<Parts>,
+    caller: Caller,
     id: Id,
     Query(NoParameters {}): Query<NoParameters>,
     body: Fields<Map<String, Value>>,
 ) -> Result<Response, Problem> {
     let (id, mut document) = (known(id)?, body.value);
     let over = without_answers_own(&mut document).map_err(|detail| Problem::fields([Wrong::at("/version", detail)]))?;
-    let (campaign, is_new, release) =
-        to_the_end(async move { parts.campaigns.put(&id, over, Value::Object(document)).await }).await?;
+    let by = caller.writer(&parts);
+    let put = async move { parts.campaigns.put(&by, &id, over, Value::Object(document)).await };
+    let (campaign, is_new, release) = to_the_end(put).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     let place = format!("/api/v1/campaigns/{}", percent_encoded(&campaign.id));
     Ok((status, released(release), [(LOCATION, place)], Json(campaign_document(&campaign))).into_response())
@@ -69,10 +72,14 @@ pub(super) struct Page {
     after: Option<String>,
 }
 
-pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(
+    State(parts): State<Parts>,
+    caller: Caller,
+    Query(page): Query<Page>,
+) -> Result<Json<Value>, Problem> {
     let limit = limit(page.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
     // One more than asked for: it tells whether there is another page.
-    let mut campaigns = parts.campaigns.list(page.after.as_deref(), limit + 1);
+    let mut campaigns = parts.campaigns.list(caller.org(), page.after.as_deref(), limit + 1);
     let more = campaigns.len() > limit;
     campaigns.truncate(limit);
     let next = campaigns.last().filter(|_| more).map(|campaign| campaign.id.clone());
@@ -82,20 +89,22 @@ pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -
 
 pub(super) async fn read(
     State(parts): State<Parts>,
+    caller: Caller,
     id: Id,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<Response, Problem> {
-    let campaign = parts.campaigns.get(&known(id)?).ok_or(CampaignError::Unknown)?;
+    let campaign = parts.campaigns.get_of(caller.org(), &known(id)?).ok_or(CampaignError::Unknown)?;
     Ok(Json(campaign_document(&campaign)).into_response())
 }
 
 pub(super) async fn remove(
     State(parts): State<Parts>,
+    caller: Caller,
     id: Id,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<Response, Problem> {
-    let id = known(id)?;
-    let release = to_the_end(async move { parts.campaigns.remove(&id).await }).await?;
+    let (by, id) = (caller.writer(&parts), known(id)?);
+    let release = to_the_end(async move { parts.campaigns.remove(&by, &id).await }).await?;
     Ok((StatusCode::NO_CONTENT, released(release)).into_response())
 }
 
@@ -106,6 +115,7 @@ impl From<CampaignError> for Problem {
                 Self::fields(misfits.into_iter().map(|misfit| Wrong::at(&misfit.pointer, misfit.detail)))
             }
             CampaignError::Unknown => Self::new(Code::UnknownCampaign, error.to_string()),
+            CampaignError::Taken => Self::new(Code::CampaignTaken, error.to_string()),
             CampaignError::Changed { .. } => Self::new(Code::Changed, error.to_string()),
             CampaignError::Full(_) | CampaignError::Caps(_) => Self::new(Code::CatalogFull, error.to_string()),
             CampaignError::Catalog(error) => error.into(),

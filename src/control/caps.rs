@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Parts;
+use super::access::Caller;
 use super::extract::{Query, domain};
 use super::problem::{Code, Problem};
 use crate::catalog::caps::Shown;
@@ -26,15 +27,19 @@ pub(super) struct Asked {
     domain: Option<String>,
 }
 
-pub(super) async fn list(State(parts): State<Parts>, Query(asked): Query<Asked>) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(
+    State(parts): State<Parts>,
+    caller: Caller,
+    Query(asked): Query<Asked>,
+) -> Result<Json<Value>, Problem> {
     let shown = match (asked.campaign, asked.link) {
         (Some(campaign), None) if asked.domain.is_none() => {
-            parts.campaigns.get(&campaign).ok_or(CampaignError::Unknown)?;
+            parts.campaigns.get_of(caller.org(), &campaign).ok_or(CampaignError::Unknown)?;
             parts.caps.show(&[("campaign", &campaign)])
         }
         (None, Some(slug)) => {
             let domain = domain(asked.domain.as_deref())?.unwrap_or_else(|| ANY.into());
-            let entry = parts.links.get(&domain, &slug).ok_or(LinkError::Unknown)?;
+            let entry = parts.links.get_of(caller.org(), &domain, &slug).ok_or(LinkError::Unknown)?;
             parts.caps.show(&[("domain", entry.link.domain()), ("link", &slug)])
         }
         _ => {

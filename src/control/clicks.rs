@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Parts;
+use super::access::Caller;
 use super::extract::{Query, domain, limit, time};
 use super::problem::{Code, Problem};
 use crate::click::ClickId;
@@ -42,16 +43,15 @@ pub(super) struct Question {
     to: Option<String>,
 }
 
-pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(
+    State(parts): State<Parts>,
+    caller: Caller,
+    Query(page): Query<Page>,
+) -> Result<Json<Value>, Problem> {
     let limit = limit(page.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
     let behind = page.cursor.as_deref().map(read_cursor).transpose()?;
-    let filter = filter(Question {
-        domain: page.domain,
-        link: page.link,
-        campaign: page.campaign,
-        from: page.from,
-        to: page.to,
-    })?;
+    let Page { domain, link, campaign, from, to, .. } = page;
+    let filter = filter(&caller, Question { domain, link, campaign, from, to })?;
     // One more than asked for: it tells whether there is another page.
     let mut clicks = parts.store.recent(&filter, behind, limit + 1).await?;
     let more = clicks.len() > limit;
@@ -62,12 +62,13 @@ pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -
 
 pub(super) async fn count(
     State(parts): State<Parts>,
+    caller: Caller,
     Query(question): Query<Question>,
 ) -> Result<Json<Counts>, Problem> {
-    Ok(Json(parts.store.count(&filter(question)?).await?))
+    Ok(Json(parts.store.count(&filter(&caller, question)?).await?))
 }
 
-fn filter(question: Question) -> Result<ClickFilter, Problem> {
+fn filter(caller: &Caller, question: Question) -> Result<ClickFilter, Problem> {
     let moment = |name: &'static str, text: &Option<String>| {
         text.as_deref().map(time).transpose().map_err(|detail| Problem::parameter(name, detail))
     };
@@ -78,7 +79,8 @@ fn filter(question: Question) -> Result<ClickFilter, Problem> {
         return Err(Problem::parameter("from", "must lie before `to`"));
     }
     let domain = domain(question.domain.as_deref())?;
-    Ok(ClickFilter { domain, link: question.link, campaign: question.campaign, from_ms, to_ms })
+    let Question { link, campaign, .. } = question;
+    Ok(ClickFilter { org: caller.owned_org(), domain, link, campaign, from_ms, to_ms })
 }
 
 fn cursor(last: &StoredClick) -> Result<String, Problem> {

@@ -1,7 +1,8 @@
 //! `/api/v1/domains`: say, list, read and forget where visits go that are to no link.
 //!
 //! Judges nothing itself: `click::domain` checks, `catalog::domains` keeps, and an edit is live when it is answered. What was
-//! read may be changed and saved as it is, as with campaigns. Behind the token. Bounds: [`LIMIT_MAX`] domains a page.
+//! read may be changed and saved as it is, as with campaigns. A new one is given to its organisation with the token, and taken
+//! away with it; a key changes those of its own. Bounds: [`LIMIT_MAX`] domains a page.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Parts;
+use super::access::Caller;
 use super::campaigns::without_answers_own;
 use super::extract::{Fields, NoParameters, Query, limit};
 use super::links::to_the_end;
@@ -33,14 +35,16 @@ fn text(name: Name) -> Result<String, Problem> {
 
 pub(super) async fn put(
     State(parts): State<Parts>,
+    caller: Caller,
     name: Name,
     Query(NoParameters {}): Query<NoParameters>,
     body: Fields<Map<String, Value>>,
 ) -> Result<Response, Problem> {
     let (name, mut document) = (text(name)?, body.value);
     let over = without_answers_own(&mut document).map_err(|detail| Problem::fields([Wrong::at("/version", detail)]))?;
-    let (domain, is_new, release) =
-        to_the_end(async move { parts.domains.put(&name, over, Value::Object(document)).await }).await?;
+    let by = caller.writer(&parts);
+    let put = async move { parts.domains.put(&by, &name, over, Value::Object(document)).await };
+    let (domain, is_new, release) = to_the_end(put).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     // A host name, or `*`: both may stand in a path.
     let place = format!("/api/v1/domains/{}", domain.name);
@@ -55,10 +59,14 @@ pub(super) struct Page {
     after: Option<String>,
 }
 
-pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(
+    State(parts): State<Parts>,
+    caller: Caller,
+    Query(page): Query<Page>,
+) -> Result<Json<Value>, Problem> {
     let limit = limit(page.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
     // One more than asked for: it tells whether there is another page.
-    let mut domains = parts.domains.list(page.after.as_deref(), limit + 1);
+    let mut domains = parts.domains.list(caller.org(), page.after.as_deref(), limit + 1);
     let more = domains.len() > limit;
     domains.truncate(limit);
     let next = domains.last().filter(|_| more).map(|domain| domain.name.clone());
@@ -68,21 +76,23 @@ pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -
 
 pub(super) async fn read(
     State(parts): State<Parts>,
+    caller: Caller,
     name: Name,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<Response, Problem> {
     let name = check_name(&text(name)?).map_err(|_| DomainError::Unknown)?;
-    let domain = parts.domains.get(&name).ok_or(DomainError::Unknown)?;
+    let domain = parts.domains.get_of(caller.org(), &name).ok_or(DomainError::Unknown)?;
     Ok(Json(domain_document(&domain)).into_response())
 }
 
 pub(super) async fn remove(
     State(parts): State<Parts>,
+    caller: Caller,
     name: Name,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<Response, Problem> {
-    let name = text(name)?;
-    let release = to_the_end(async move { parts.domains.remove(&name).await }).await?;
+    let (by, name) = (caller.writer(&parts), text(name)?);
+    let release = to_the_end(async move { parts.domains.remove(&by, &name).await }).await?;
     Ok((StatusCode::NO_CONTENT, released(release)).into_response())
 }
 
@@ -92,6 +102,7 @@ impl From<DomainError> for Problem {
             DomainError::Document(misfits) => {
                 Self::fields(misfits.into_iter().map(|misfit| Wrong::at(&misfit.pointer, misfit.detail)))
             }
+            DomainError::HasLinks(_) => Self::new(Code::DomainInUse, error.to_string()),
             DomainError::Unknown => Self::new(Code::UnknownDomain, error.to_string()),
             DomainError::Changed { .. } => Self::new(Code::Changed, error.to_string()),
             DomainError::Full(_) => Self::new(Code::CatalogFull, error.to_string()),

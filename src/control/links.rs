@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Parts;
+use super::access::Caller;
 use super::extract::{Fields, NoParameters, Query, domain, limit};
 use super::problem::{Code, Problem, Wrong};
 use super::releases::released;
@@ -43,10 +44,12 @@ pub(super) async fn to_the_end<T: Send + 'static, E: Into<Problem> + Send + 'sta
 
 pub(super) async fn create(
     State(parts): State<Parts>,
+    caller: Caller,
     Query(NoParameters {}): Query<NoParameters>,
     body: Fields<RawLink>,
 ) -> Result<Response, Problem> {
-    let (entry, release) = to_the_end(async move { parts.links.create(body.value).await }).await?;
+    let by = caller.writer(&parts);
+    let (entry, release) = to_the_end(async move { parts.links.create(&by, body.value).await }).await?;
     // Domain and slug have only what may stand in a URL.
     let of = entry.link.domain.as_deref().map(|domain| format!("?domain={domain}")).unwrap_or_default();
     let place = format!("/api/v1/links/{}{of}", entry.link.slug);
@@ -63,12 +66,17 @@ pub(super) struct Page {
     cursor: Option<String>,
 }
 
-pub(super) async fn list(State(parts): State<Parts>, Query(page): Query<Page>) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(
+    State(parts): State<Parts>,
+    caller: Caller,
+    Query(page): Query<Page>,
+) -> Result<Json<Value>, Problem> {
     let limit = limit(page.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
     let domain = domain(page.domain.as_deref())?;
     let after = page.cursor.as_deref().map(read_cursor).transpose()?;
     // One more than asked for: it tells whether there is another page.
-    let mut links = parts.links.list(LinkPage { domain: domain.as_deref(), after, limit: limit + 1 }).await?;
+    let (org, domain) = (caller.org(), domain.as_deref());
+    let mut links = parts.links.list(LinkPage { org, domain, after, limit: limit + 1 }).await?;
     let more = links.len() > limit;
     links.truncate(limit);
     let next = links.last().filter(|_| more).map(|link| format!("{CURSOR}{}/{}", link.domain(), link.slug));
@@ -108,15 +116,17 @@ fn known(slug: Slug) -> Result<String, Problem> {
 
 pub(super) async fn read(
     State(parts): State<Parts>,
+    caller: Caller,
     slug: Slug,
     Query(under): Query<Under>,
 ) -> Result<Response, Problem> {
-    let entry = parts.links.get(&under.domain()?, &known(slug)?).ok_or(LinkError::Unknown)?;
+    let entry = parts.links.get_of(caller.org(), &under.domain()?, &known(slug)?).ok_or(LinkError::Unknown)?;
     Ok(Json(LinkDocument::new(&entry.link)).into_response())
 }
 
 pub(super) async fn change(
     State(parts): State<Parts>,
+    caller: Caller,
     slug: Slug,
     Query(under): Query<Under>,
     body: Fields<RawLink>,
@@ -127,18 +137,19 @@ pub(super) async fn change(
     if !wrong.is_empty() {
         return Err(Problem::fields(wrong));
     }
-    let (domain, slug) = (under.domain()?, known(slug)?);
-    let (entry, release) = to_the_end(async move { parts.links.change(&domain, &slug, body.value).await }).await?;
+    let (by, domain, slug) = (caller.writer(&parts), under.domain()?, known(slug)?);
+    let (entry, release) = to_the_end(async move { parts.links.change(&by, &domain, &slug, body.value).await }).await?;
     Ok((released(release), Json(LinkDocument::new(&entry.link))).into_response())
 }
 
 pub(super) async fn remove(
     State(parts): State<Parts>,
+    caller: Caller,
     slug: Slug,
     Query(under): Query<Under>,
 ) -> Result<Response, Problem> {
-    let (domain, slug) = (under.domain()?, known(slug)?);
-    let release = to_the_end(async move { parts.links.remove(&domain, &slug).await }).await?;
+    let (by, domain, slug) = (caller.writer(&parts), under.domain()?, known(slug)?);
+    let release = to_the_end(async move { parts.links.remove(&by, &domain, &slug).await }).await?;
     Ok((StatusCode::NO_CONTENT, released(release)).into_response())
 }
 

@@ -6,23 +6,26 @@
 //!
 //! ```text
 //! /health  /health/ready  /metrics            open
-//! /api/v1/links  /api/v1/links/{slug}         bearer token
-//! /api/v1/campaigns  /api/v1/campaigns/{id}   bearer token
-//! /api/v1/domains  /api/v1/domains/{domain}   bearer token
-//! /api/v1/releases  …/{version}  …/rollback    bearer token
-//! /api/v1/releases/diff  /api/v1/propagation  bearer token
-//! /api/v1/explain  /api/v1/caps               bearer token
-//! /api/v1/clicks  /api/v1/clicks/count        bearer token
-//! /api/v1/dead-letters  …/{batch}  …/replay    bearer token
-//! /api/v1/ledger                              bearer token
-//! /api/v1/store/report  /api/v1/store/optimize bearer token
-//! /api/v1/verify                              bearer token
+//! /api/v1/links  /api/v1/links/{slug}         token, or a key for its organisation
+//! /api/v1/campaigns  /api/v1/campaigns/{id}   token, or a key
+//! /api/v1/domains  /api/v1/domains/{domain}   token, or a key; to give and to take away: token
+//! /api/v1/explain  /api/v1/caps               token, or a key
+//! /api/v1/clicks  /api/v1/clicks/count        token, or a key
+//! /api/v1/keys  …/{id}  …/{id}/rotate          token, or a key
+//! /api/v1/releases  …/{version}  …/rollback    token
+//! /api/v1/releases/diff  /api/v1/propagation  token
+//! /api/v1/dead-letters  …/{batch}  …/replay    token
+//! /api/v1/ledger                              token
+//! /api/v1/store/report  /api/v1/store/optimize token
+//! /api/v1/verify                              token
 //! ```
+//! [`access`] says who needs what, one table of all endpoints which.
 //! Errors are `application/problem+json` (RFC 9457) with a stable `code`, also for unknown paths and methods. What is
 //! planned and not built answers 501 and says so. Answers are compressed for those who accept gzip.
 //!
 //! Bounds: `control.body_bytes_max`; [`CONNECTIONS_MAX`] connections; [`DEADLINE`] for a request; 1000 items a page.
 
+mod access;
 mod auth;
 mod campaigns;
 mod caps;
@@ -31,6 +34,7 @@ mod dead_letters;
 mod domains;
 mod explain;
 mod extract;
+mod keys;
 mod ledger;
 mod links;
 mod problem;
@@ -51,7 +55,7 @@ use axum::http::Method;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, get};
 use tower_http::compression::CompressionLayer;
 
 pub use explain::Explainer;
@@ -59,18 +63,23 @@ pub use problem::{Code, Problem};
 pub use serve::{CONNECTIONS_MAX, serve};
 pub use status::{State, Status};
 
-use crate::catalog::{Campaigns, Caps, Domains, Links, Releases};
+use self::access::{Endpoint, Needs};
+use self::auth::{Gate, Token};
+use crate::catalog::{Campaigns, Caps, Domains, Keys, Links, Releases, Warden};
+use crate::click::Scope;
+use crate::clock::Clock;
 use crate::config::Secret;
 use crate::pipeline::Store;
 use crate::pipeline::dead_letter::{Actor, DeadLetters};
 use crate::pipeline::ledger::Ledger;
+use crate::telemetry::auth::AuthShard;
 use crate::telemetry::metrics::DeadLetterShard;
 
 /// From a request's head to its answer; above every time-out of the parts behind it at their defaults.
 pub const DEADLINE: Duration = Duration::from_secs(35);
 
 /// Planned under `/api/v1`, so that nobody takes their absence for a wrong path.
-const NOT_BUILT: [&str; 3] = ["/keys", "/keys/{*rest}", "/openapi.json"];
+const NOT_BUILT: [&str; 1] = ["/openapi.json"];
 
 /// What the operator side works with.
 #[derive(Clone)]
@@ -87,6 +96,14 @@ pub struct Parts {
     pub releases: Arc<Releases>,
     /// The name of this node.
     pub node: Box<str>,
+    /// API keys of this node.
+    pub keys: Arc<Keys>,
+    /// Who checks the keys of requests.
+    pub warden: Arc<dyn Warden>,
+    /// Checks are counted here.
+    pub auth: Arc<AuthShard>,
+    /// Time, by which keys expire.
+    pub clock: Arc<dyn Clock>,
     /// Gives what `explain` goes by; asked for each question, so that nothing is read where there is none.
     pub explainer: Arc<dyn Fn() -> Result<Explainer, String> + Send + Sync>,
     /// Where clicks are kept.
@@ -109,40 +126,70 @@ pub struct Parts {
     pub body_bytes_max: usize,
 }
 
+/// Every endpoint under `/api/v1`, and what it needs of its caller. A path with two methods stands here twice.
+fn endpoints() -> Vec<Endpoint> {
+    use Needs::Token;
+    const READ: Needs = Needs::Scope(Scope::LinksRead);
+    const WRITE: Needs = Needs::Scope(Scope::LinksWrite);
+    const STATS: Needs = Needs::Scope(Scope::StatsRead);
+    const ADMIN: Needs = Needs::Scope(Scope::Admin);
+    let (get, post, put, patch, delete) = (Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE);
+    vec![
+        Endpoint::new(&get, "/links", READ, links::list),
+        Endpoint::new(&post, "/links", WRITE, links::create),
+        Endpoint::new(&get, "/links/{slug}", READ, links::read),
+        Endpoint::new(&patch, "/links/{slug}", WRITE, links::change),
+        Endpoint::new(&delete, "/links/{slug}", WRITE, links::remove),
+        Endpoint::new(&get, "/campaigns", READ, campaigns::list),
+        Endpoint::new(&get, "/campaigns/{id}", READ, campaigns::read),
+        Endpoint::new(&put, "/campaigns/{id}", WRITE, campaigns::put),
+        Endpoint::new(&delete, "/campaigns/{id}", WRITE, campaigns::remove),
+        Endpoint::new(&get, "/domains", READ, domains::list),
+        Endpoint::new(&get, "/domains/{domain}", READ, domains::read),
+        Endpoint::new(&put, "/domains/{domain}", WRITE, domains::put),
+        Endpoint::new(&delete, "/domains/{domain}", Token, domains::remove),
+        Endpoint::new(&get, "/caps", READ, caps::list),
+        Endpoint::new(&post, "/explain", READ, explain::explain),
+        Endpoint::new(&get, "/clicks", STATS, clicks::list),
+        Endpoint::new(&get, "/clicks/count", STATS, clicks::count),
+        Endpoint::new(&get, "/keys", ADMIN, keys::list),
+        Endpoint::new(&post, "/keys", ADMIN, keys::create),
+        Endpoint::new(&get, "/keys/{id}", ADMIN, keys::read),
+        Endpoint::new(&patch, "/keys/{id}", ADMIN, keys::change),
+        Endpoint::new(&delete, "/keys/{id}", ADMIN, keys::revoke),
+        Endpoint::new(&post, "/keys/{id}/rotate", ADMIN, keys::rotate),
+        Endpoint::new(&get, "/releases", Token, releases::list),
+        Endpoint::new(&get, "/releases/diff", Token, releases::diff),
+        Endpoint::new(&get, "/releases/{version}", Token, releases::read),
+        Endpoint::new(&post, "/releases/{version}/rollback", Token, releases::roll_back),
+        Endpoint::new(&get, "/propagation", Token, releases::propagation),
+        Endpoint::new(&get, "/ledger", Token, ledger::list),
+        Endpoint::new(&get, "/store/report", Token, store::report),
+        Endpoint::new(&post, "/store/optimize", Token, store::optimize),
+        Endpoint::new(&post, "/verify", Token, verify::run),
+        Endpoint::new(&get, "/dead-letters", Token, dead_letters::list),
+        Endpoint::new(&post, "/dead-letters/replay", Token, dead_letters::replay_all),
+        Endpoint::new(&get, "/dead-letters/{batch}", Token, dead_letters::read),
+        Endpoint::new(&delete, "/dead-letters/{batch}", Token, dead_letters::give_up),
+        Endpoint::new(&post, "/dead-letters/{batch}/replay", Token, dead_letters::replay),
+    ]
+}
+
 /// The operator side as a service, with everything but the sockets.
 pub fn router(parts: Parts) -> Router {
     router_within(parts, DEADLINE)
 }
 
 fn router_within(parts: Parts, deadline: Duration) -> Router {
-    let api = Router::new()
-        .route("/links", get(links::list).post(links::create))
-        .route("/links/{slug}", get(links::read).patch(links::change).delete(links::remove))
-        .route("/campaigns", get(campaigns::list))
-        .route("/campaigns/{id}", get(campaigns::read).put(campaigns::put).delete(campaigns::remove))
-        .route("/domains", get(domains::list))
-        .route("/domains/{domain}", get(domains::read).put(domains::put).delete(domains::remove))
-        .route("/caps", get(caps::list))
-        .route("/explain", post(explain::explain))
-        .route("/clicks", get(clicks::list))
-        .route("/clicks/count", get(clicks::count))
-        .route("/ledger", get(ledger::list))
-        .route("/store/report", get(store::report))
-        .route("/store/optimize", post(store::optimize))
-        .route("/verify", post(verify::run));
-    let api = api
-        .route("/dead-letters", get(dead_letters::list))
-        .route("/dead-letters/replay", post(dead_letters::replay_all))
-        .route("/dead-letters/{batch}", get(dead_letters::read).delete(dead_letters::give_up))
-        .route("/dead-letters/{batch}/replay", post(dead_letters::replay));
-    let api = api
-        .route("/releases", get(releases::list))
-        .route("/releases/diff", get(releases::diff))
-        .route("/releases/{version}", get(releases::read))
-        .route("/releases/{version}/rollback", post(releases::roll_back))
-        .route("/propagation", get(releases::propagation));
+    let api = endpoints().into_iter().fold(Router::new(), |api, endpoint| api.route(endpoint.path, endpoint.guarded()));
     let api = NOT_BUILT.iter().fold(api, |api, path| api.route(path, any(not_built)));
-    let auth = from_fn_with_state(Arc::new(auth::Token::new(&parts.token)), auth::check);
+    let gate = Gate {
+        token: Token::new(&parts.token),
+        warden: Arc::clone(&parts.warden),
+        clock: Arc::clone(&parts.clock),
+        counted: Arc::clone(&parts.auth),
+    };
+    let auth = from_fn_with_state(Arc::new(gate), auth::check);
     let api = api
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

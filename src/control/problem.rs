@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::catalog::{CatalogError, LinkError};
 use crate::click::FieldError;
+use crate::click::key::without_keys;
 use crate::pipeline::StoreError;
 use crate::pipeline::dead_letter::DeadLetterError;
 
@@ -23,6 +24,8 @@ pub(super) const ERRORS_MAX: usize = 64;
 pub enum Code {
     /// 401: no token, or a wrong one.
     Unauthorized,
+    /// 403: the key lacks a scope, or only the control token is enough.
+    Forbidden,
     /// 404: nothing at this path.
     NotFound,
     /// 404: no link of this slug.
@@ -33,12 +36,20 @@ pub enum Code {
     UnknownDomain,
     /// 404: there was never such a release.
     UnknownRelease,
+    /// 404: no key of this id.
+    UnknownKey,
     /// 404: no row of this batch was refused, or it is long settled.
     UnknownDeadLetter,
     /// 405: the path is right, the method is not.
     MethodNotAllowed,
     /// 409: there is a link of this slug under this domain.
     SlugTaken,
+    /// 409: another organisation has a campaign of this name.
+    CampaignTaken,
+    /// 409: links belong to the domain, which is to be given or taken away.
+    DomainInUse,
+    /// 409: the key was revoked, for good.
+    KeyRevoked,
     /// 409: it has another version than the one that was to be replaced.
     Changed,
     /// 409: another action works on this batch.
@@ -71,9 +82,11 @@ pub enum Code {
     DeadLettersUnavailable,
     /// 503: the ledger cannot be read.
     LedgerUnavailable,
+    /// 503: whoever checks keys did not answer.
+    WardenUnavailable,
     /// 503: the answer took too long.
     Timeout,
-    /// 507: `catalog.links_max`, `catalog.campaigns_max`, `catalog.domains_max` or `caps.counters_max` is reached.
+    /// 507: `catalog.links_max`, `catalog.campaigns_max`, `catalog.domains_max`, `caps.counters_max` or `warden.keys_max` is reached.
     CatalogFull,
 }
 
@@ -81,6 +94,7 @@ impl Code {
     const fn parts(self) -> (StatusCode, &'static str) {
         match self {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::UnknownLink => (StatusCode::NOT_FOUND, "unknown_link"),
             Self::UnknownCampaign => (StatusCode::NOT_FOUND, "unknown_campaign"),
@@ -88,9 +102,13 @@ impl Code {
             Self::UnknownRelease => (StatusCode::NOT_FOUND, "unknown_release"),
             Self::ReleaseGone => (StatusCode::GONE, "release_gone"),
             Self::RollbackRefused => (StatusCode::UNPROCESSABLE_ENTITY, "rollback_refused"),
+            Self::UnknownKey => (StatusCode::NOT_FOUND, "unknown_key"),
             Self::UnknownDeadLetter => (StatusCode::NOT_FOUND, "unknown_dead_letter"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::SlugTaken => (StatusCode::CONFLICT, "slug_taken"),
+            Self::CampaignTaken => (StatusCode::CONFLICT, "campaign_taken"),
+            Self::DomainInUse => (StatusCode::CONFLICT, "domain_in_use"),
+            Self::KeyRevoked => (StatusCode::CONFLICT, "key_revoked"),
             Self::Changed => (StatusCode::CONFLICT, "changed"),
             Self::DeadLetterBusy => (StatusCode::CONFLICT, "dead_letter_busy"),
             Self::NotOfThisStore => (StatusCode::CONFLICT, "not_of_this_store"),
@@ -105,6 +123,7 @@ impl Code {
             Self::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::DeadLettersUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "dead_letters_unavailable"),
             Self::LedgerUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable"),
+            Self::WardenUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "warden_unavailable"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::CatalogFull => (StatusCode::INSUFFICIENT_STORAGE, "catalog_full"),
         }
@@ -212,7 +231,9 @@ impl IntoResponse for Problem {
         if !self.errors.is_empty() {
             body["errors"] = json!(self.errors);
         }
-        let mut answer = Response::new(Body::from(Value::to_string(&body)));
+        // Somebody may have put a key where it does not belong: it is not repeated.
+        let text = without_keys(&Value::to_string(&body)).into_owned();
+        let mut answer = Response::new(Body::from(text));
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -1,6 +1,6 @@
 //! `/api/v1/releases`: what was written to the catalog, compared and gone back to. `/api/v1/propagation`: who serves it.
 //!
-//! Judges nothing itself: `catalog::releases` keeps, `catalog::rollback` goes back. Behind the token. Bounds: [`LIMIT_MAX`]
+//! Judges nothing itself: `catalog::releases` keeps, `catalog::rollback` goes back. Behind the token: a release is of all organisations. Bounds: [`LIMIT_MAX`]
 //! releases a page, and [`CHANGES_MAX`] changes, which are long.
 
 use axum::Json;
@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Parts;
+use super::access::Caller;
 use super::extract::{NoParameters, Query, limit};
 use super::links::to_the_end;
 use super::problem::{Code, Problem, Wrong};
@@ -158,14 +159,16 @@ fn different(difference: &NetChange) -> Value {
 
 pub(super) async fn roll_back(
     State(parts): State<Parts>,
+    caller: Caller,
     version: Version,
     Query(NoParameters {}): Query<NoParameters>,
 ) -> Result<Response, Problem> {
     let target = version_of(version)?;
-    let who = parts.actor.name();
+    let by = caller.writer(&parts);
+    let who = by.actor.clone();
     let Parts { releases, domains, links, campaigns, caps, .. } = parts;
     let catalog = Catalog { releases, domains, links, campaigns, caps };
-    let done = to_the_end(async move { rollback(&catalog, target).await }).await?;
+    let done = to_the_end(async move { rollback(&catalog, &by.actor, target).await }).await?;
     let entries = done.added + done.changed + done.removed;
     tracing::info!(audit = true, who, action = "rollback", target, release = done.version, entries, "catalog");
     let answer = json!({

@@ -17,9 +17,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use super::access::Access;
 use super::core::Core;
 use super::gate::{self, Peer};
 use super::limits::addresses::Counted;
+use super::resolve::Resolved;
 use super::respond;
 
 /// hyper's own limit of header lines.
@@ -217,7 +219,11 @@ async fn answer(
     let now = core.parts.clock.now();
     core.connections.now.set(now);
     watched.enter(Doing::Busy, now);
-    let resolved = gate::resolve(core, peer, &request, now);
+    let mut resolved = gate::resolve(core, peer, &request, now, None);
+    if let Resolved::AskWarden = resolved {
+        let told = Access::ask(core, request.headers()).await;
+        resolved = gate::resolve(core, peer, &request, now, Some(&told));
+    }
     let answer = respond::respond(core, resolved, now).await;
     watched.enter(Doing::Idle, core.connections.now.get());
     Ok(answer)

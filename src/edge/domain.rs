@@ -3,7 +3,7 @@
 //! ```text
 //! link of (host, slug)  ->  link of (any, slug)  ->  root_url or unknown_url of the host, else of any  ->  404
 //! ```
-//! Where no domain is in use it is one look-up, and the host is not read. Visits to no link are recorded where the domain
+//! Where an organisation has the host for itself, only its links are there. Where no domain is in use it is one look-up, and the host is not read. Visits to no link are recorded where the domain
 //! says so. Bounds: `catalog.domains_max`; the path that is kept, by the frame.
 
 use std::borrow::Cow;
@@ -86,7 +86,7 @@ fn stray(
         let (variant, to) = if slug.is_empty() { (ROOT, &domain.root) } else { (UNKNOWN, &domain.unknown) };
         let to = to.as_ref().map(|to| &to.target);
         let of = Of { asked, domain: None, orphan: Some(Orphan { variant, path }) };
-        let entrance = Entrance::orphan(slug, of, to, domain.version);
+        let entrance = Entrance::orphan(slug, of, to, domain);
         if domain.record_orphans {
             resolve::begin_turn_once(core);
             resolve::hand_over(core, &entrance, Past::NONE, None, visit, headers)

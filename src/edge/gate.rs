@@ -8,6 +8,7 @@ use std::time::Duration;
 use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 
+use super::access::Access;
 use super::client;
 use super::core::Core;
 use super::ingress::Refusal;
@@ -15,6 +16,8 @@ use super::limits::Limited;
 use super::limits::addresses::{Counted, TooMany};
 use super::resolve::{self, Resolved};
 use super::respond::{self, Answer};
+use crate::click::Grant;
+use crate::click::key::Rate;
 use crate::telemetry::metrics::Outcome;
 use crate::telemetry::overload::Level;
 
@@ -52,9 +55,16 @@ impl Peer {
     }
 }
 
-/// Lets a request in and finds out what is to be answered.
-pub(super) fn resolve<B>(core: &Rc<Core>, peer: &Peer, request: &Request<B>, now: Duration) -> Resolved {
-    if core.metrics.lever.sheds(Level::Redirects) {
+/// Lets a request in and finds out what is to be answered. `told`: what the Warden said, of one that was let in before it
+/// was asked.
+pub(super) fn resolve<B>(
+    core: &Rc<Core>,
+    peer: &Peer,
+    request: &Request<B>,
+    now: Duration,
+    told: Option<&Access>,
+) -> Resolved {
+    if told.is_none() && core.metrics.lever.sheds(Level::Redirects) {
         return Resolved::Shed;
     }
     let limits = &core.parts.limits;
@@ -66,11 +76,13 @@ pub(super) fn resolve<B>(core: &Rc<Core>, peer: &Peer, request: &Request<B>, now
         (peer.address, peer.exempt)
     };
     let visitor = (!exempt).then_some(address);
-    if let Err(limited) = limits.admit(visitor, now) {
+    if told.is_none()
+        && let Err(limited) = limits.admit(visitor, now)
+    {
         return Resolved::Limited(limited);
     }
     core.missed.set(false);
-    let resolved = resolve::resolve(core, address, peer.trusted, request);
+    let resolved = resolve::resolve(core, address, peer.trusted, request, told);
     // Also where the domain sends such visits on: the answer tells what is there and what is not.
     let missed = core.missed.get() || matches!(resolved, Resolved::Refused(Refusal::UnknownCampaign));
     if let Some(visitor) = visitor.filter(|_| missed) {
@@ -82,6 +94,12 @@ pub(super) fn resolve<B>(core: &Rc<Core>, peer: &Peer, request: &Request<B>, now
 /// Lets a request for this link in, which is there.
 pub(super) fn admit_to(core: &Core, domain: &str, slug: &str) -> Result<(), Limited> {
     core.parts.limits.link(domain, slug, core.connections.now())
+}
+
+/// Lets a visit in that came with this key.
+pub(super) fn admit_key(core: &Core, grant: &Grant) -> Result<(), Limited> {
+    let Some(Rate { per_second, burst }) = grant.rate else { return Ok(()) };
+    core.parts.limits.key(&grant.key_id, per_second, burst, core.connections.now())
 }
 
 /// The 429, with the policy and what is left of it (draft-ietf-httpapi-ratelimit-headers-10). A redirect carries neither:

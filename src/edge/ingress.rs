@@ -5,29 +5,32 @@
 //! without it       the first, in the order of names, of those that have a `when` and whose `when` holds
 //!   neither, or it has nothing for this visit       ingress.fallback_url       else 404
 //! ```
-//! Off unless configured: keys are not checked yet, and who sends one is told so. Bounds: `ingress.campaigns_max`.
+//! Only campaigns of the organisation of the visit's key are there ([`super::access`]). Off unless configured. Bounds:
+//! `ingress.campaigns_max`.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 
+use super::access::Access;
 use super::core::Core;
+use super::gate;
 use super::resolve::{self, Entrance, Past, Resolved};
 use super::route::{Found, Seen};
 use crate::click::condition::Condition;
 use crate::click::{Campaign, Visit, query};
 use crate::telemetry::metrics::Outcome;
 
-/// How a key of Warden begins.
-const KEY: &[u8] = b"wdn_sk_";
-
 /// Why a visit of `/in` is not sent anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It came with a key.
-    KeysNotBuilt,
+    /// It has no key, or a bad one; the answer does not say which.
+    Unauthorized,
+    /// The key lacks the scope.
+    Forbidden,
+    /// Whoever checks keys does not answer.
+    WardenAway,
     Disabled,
     UnknownCampaign,
     NoDestination,
@@ -35,16 +38,35 @@ pub(super) enum Refusal {
 
 impl Refusal {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 4] = [Self::KeysNotBuilt, Self::Disabled, Self::UnknownCampaign, Self::NoDestination];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::WardenAway,
+        Self::Disabled,
+        Self::UnknownCampaign,
+        Self::NoDestination,
+    ];
 
     /// What it is counted as, and the answer.
     pub(super) const fn problem(self) -> (Outcome, StatusCode, &'static str) {
         match self {
-            Self::KeysNotBuilt => (
+            Self::Unauthorized => (
                 Outcome::Refused,
-                StatusCode::NOT_IMPLEMENTED,
-                "{\"type\":\"about:blank\",\"title\":\"API keys are not built yet, and this one was not checked; send \
-                 none\",\"status\":501,\"code\":\"not_built\"}\n",
+                StatusCode::UNAUTHORIZED,
+                "{\"type\":\"about:blank\",\"title\":\"Send an API key of the campaign's organisation: Authorization: Bearer \
+                 wdn_sk_...\",\"status\":401,\"code\":\"unauthorized\"}\n",
+            ),
+            Self::Forbidden => (
+                Outcome::Refused,
+                StatusCode::FORBIDDEN,
+                "{\"type\":\"about:blank\",\"title\":\"The key lacks the scope ingress\",\"status\":403,\
+                 \"code\":\"forbidden\"}\n",
+            ),
+            Self::WardenAway => (
+                Outcome::Refused,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "{\"type\":\"about:blank\",\"title\":\"The Warden, which checks keys, does not answer; try again\",\
+                 \"status\":503,\"code\":\"warden_unavailable\"}\n",
             ),
             Self::Disabled => (
                 Outcome::UnknownLink,
@@ -68,48 +90,64 @@ impl Refusal {
     }
 }
 
-/// Finds the campaign and goes where it says.
-pub(super) fn follow(core: &Rc<Core>, visit: &Visit<'_>, headers: &HeaderMap) -> Resolved {
-    if headers.get_all(AUTHORIZATION).iter().any(holds_key) {
-        return Resolved::Refused(Refusal::KeysNotBuilt);
-    }
+/// Finds the campaign and goes where it says. `told`: what the Warden said, when it was asked.
+pub(super) fn follow(core: &Rc<Core>, visit: &Visit<'_>, headers: &HeaderMap, told: Option<&Access>) -> Resolved {
     let ingress = &core.parts.ingress;
     if !ingress.enabled {
         return Resolved::Refused(Refusal::Disabled);
     }
     resolve::begin_turn_once(core);
-    let go = |campaign: Option<&Campaign>| {
-        let name = campaign.map_or("", |campaign| &campaign.id);
-        resolve::hand_over(
-            core,
-            &Entrance::ingress(name, ingress.fallback.as_ref()),
-            Past::NONE,
-            campaign,
-            visit,
-            headers,
-        )
+    let peeked;
+    let access = match told {
+        Some(told) => told,
+        None => {
+            let Some(known) = Access::peek(core, headers) else { return Resolved::AskWarden };
+            peeked = known;
+            &peeked
+        }
     };
     let name = query::find(visit.query, "campaign").unwrap_or_default();
-    if name.is_empty() {
-        return core.parts.campaigns.with_conditional(|campaigns| {
-            let nowhere = Entrance::ingress("", None);
-            let mut found = Found::new(core, visit, None, core.turn_ms.get());
-            let external_click_id = query::find(visit.query, "click_id").unwrap_or_default();
-            go(first(campaigns, ingress.campaigns_max, |campaign, when| {
-                found.turn_to(campaign);
-                found.find(when.needs());
-                let seen = Seen { found: &found, headers, link: &nowhere, external_click_id: &external_click_id };
-                when.holds(&seen)
-            }))
-        });
-    }
-    // What is no text is the name of none.
+    // What is no text is the name of none. Looked for with a bad key too: that takes as long as with one of another
+    // organisation.
     core.parts.campaigns.with(std::str::from_utf8(&name).unwrap_or_default(), |campaign| {
+        let org = match access.judge(core, campaign) {
+            Ok(org) => org,
+            Err(refusal) => return Resolved::Refused(refusal),
+        };
+        if let Some(Err(limited)) = access.grant().map(|grant| gate::admit_key(core, grant)) {
+            return Resolved::Limited(limited);
+        }
+        if name.is_empty() {
+            return follow_first(core, org, visit, headers);
+        }
+        let campaign = campaign.filter(|campaign| *campaign.org == *org);
         if campaign.is_none() && ingress.fallback.is_none() {
             return Resolved::Refused(Refusal::UnknownCampaign);
         }
-        go(campaign)
+        go(core, org, campaign, visit, headers)
     })
+}
+
+/// By the first campaign of the organisation that is for this visit.
+fn follow_first(core: &Rc<Core>, org: &str, visit: &Visit<'_>, headers: &HeaderMap) -> Resolved {
+    core.parts.campaigns.with_conditional(org, |campaigns| {
+        let nowhere = Entrance::ingress(org, "", None);
+        let mut found = Found::new(core, visit, None, core.turn_ms.get());
+        let external_click_id = query::find(visit.query, "click_id").unwrap_or_default();
+        let campaign = first(campaigns, core.parts.ingress.campaigns_max, |campaign, when| {
+            found.turn_to(campaign);
+            found.find(when.needs());
+            let seen = Seen { found: &found, headers, link: &nowhere, external_click_id: &external_click_id };
+            when.holds(&seen)
+        });
+        go(core, org, campaign, visit, headers)
+    })
+}
+
+fn go(core: &Rc<Core>, org: &str, campaign: Option<&Campaign>, visit: &Visit<'_>, headers: &HeaderMap) -> Resolved {
+    let name = campaign.map_or("", |campaign| &campaign.id);
+    let entrance = Entrance::ingress(org, name, core.parts.ingress.fallback.as_ref());
+    resolve::hand_over(core, &entrance, Past::NONE, campaign, visit, headers)
 }
 
 /// The first campaign whose condition holds, of the first `asked_max`.
@@ -120,11 +158,6 @@ fn first<'c>(
 ) -> Option<&'c Campaign> {
     let mut asked = campaigns.iter().take(asked_max).map(Arc::as_ref);
     asked.find(|campaign| campaign.when.as_ref().is_some_and(|when| holds(campaign, when)))
-}
-
-/// Whether an `Authorization` carries a key, whatever its scheme.
-fn holds_key(value: &HeaderValue) -> bool {
-    value.as_bytes().windows(KEY.len()).any(|part| part == KEY)
 }
 
 #[cfg(test)]
@@ -161,19 +194,5 @@ mod tests {
         assert_eq!(choose(9, &["a"]), (None, "b c d".to_owned()), "without a `when` it is taken by name alone");
         assert_eq!(choose(3, &["d"]), (None, "b c".to_owned()), "the fourth is not asked any more");
         assert_eq!(choose(4, &["d"]), (Some("d"), "b c d".to_owned()));
-    }
-
-    #[test]
-    fn a_key_is_seen_whatever_stands_around_it() {
-        for (value, expected) in [
-            ("Bearer wdn_sk_live_1", true),
-            ("bearer  wdn_sk_", true),
-            ("wdn_sk_x", true),
-            ("Basic dXNlcjpwdw==", false),
-            ("Bearer wdn_pk_1", false),
-            ("", false),
-        ] {
-            assert_eq!(holds_key(&HeaderValue::from_static(value)), expected, "{value}");
-        }
     }
 }

@@ -11,6 +11,7 @@
 //! `ingress.campaigns_max`, `limits.*`.
 
 mod accept;
+mod access;
 mod client;
 mod connection;
 mod core;
@@ -34,7 +35,7 @@ use tokio::sync::watch;
 
 use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
-use crate::catalog::{Campaigns, Caps, Domains, Links};
+use crate::catalog::{Campaigns, Caps, Domains, Links, Warden};
 use crate::clock::Clock;
 use crate::config;
 use crate::handoff::Intake;
@@ -70,6 +71,8 @@ pub struct Parts {
     pub domains: Arc<Domains>,
     /// Of links and campaigns.
     pub caps: Arc<Caps>,
+    /// Checks the keys of `/in`.
+    pub warden: Arc<dyn Warden>,
     /// User agents, for campaigns and destinations that ask.
     pub agents: Arc<Agents>,
     /// Countries, likewise, and for when privacy leaves no address.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hyper::header::{ACCEPT_LANGUAGE, HeaderName, HeaderValue, REFERER, USER_AGENT};
 use hyper::{HeaderMap, Method, Request};
 
+use super::access::Access;
 use super::core::Core;
 use super::domain::Of;
 use super::ingress::{self, Refusal};
@@ -25,14 +26,11 @@ use crate::click::fingerprint::To;
 use crate::click::life::{EXPIRED, Stage};
 use crate::click::privacy::{Keeps, Level};
 use crate::click::template::Values;
-use crate::click::{Class, Click, ClickId, DayKey, QueryMode, Template, Visit, facts, query};
+use crate::click::{Class, Click, ClickId, DayKey, Domain, QueryMode, Template, Visit, facts, query};
 use crate::handoff::Ticket;
 
 static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 static PURPOSE: HeaderName = HeaderName::from_static("purpose");
-
-/// The organisation of every link, until there are several.
-const ORG: &str = "default";
 
 /// What is to be answered.
 pub(super) enum Resolved {
@@ -67,6 +65,8 @@ pub(super) enum Resolved {
     Limited(Limited),
     /// The node is overloaded.
     Shed,
+    /// A visit of `/in` with a key that nobody here knows yet: to be resolved again with what the Warden says.
+    AskWarden,
 }
 
 /// Where a visitor is sent.
@@ -91,6 +91,7 @@ pub(super) struct Entrance<'e> {
     pub(super) slug: &'e str,
     pub(super) of: Of<'e>,
     pub(super) tags: &'e [String],
+    org: &'e str,
     campaign: &'e str,
     status: u16,
     query: QueryMode,
@@ -108,6 +109,7 @@ impl<'e> Entrance<'e> {
             slug: &link.slug,
             of: Of { asked, domain: link.domain.as_deref(), orphan: None },
             tags: &link.tags,
+            org: &link.org,
             campaign: &link.campaign,
             status: link.status,
             query: link.query,
@@ -118,13 +120,14 @@ impl<'e> Entrance<'e> {
     }
 
     /// `fallback` is `ingress.fallback_url`.
-    pub(super) fn ingress(campaign: &'e str, fallback: Option<&'e Template>) -> Self {
-        Self { campaign, status: 302, own: fallback, ..Self::default() }
+    pub(super) fn ingress(org: &'e str, campaign: &'e str, fallback: Option<&'e Template>) -> Self {
+        Self { org, campaign, status: 302, own: fallback, ..Self::default() }
     }
 
     /// A path that is no link's. `to`: where the domain sends such visits.
-    pub(super) fn orphan(slug: &'e str, of: Of<'e>, to: Option<&'e Template>, version: u64) -> Self {
-        Self { slug, of, status: if to.is_some() { 302 } else { 404 }, version, own: to, ..Self::default() }
+    pub(super) fn orphan(slug: &'e str, of: Of<'e>, to: Option<&'e Template>, domain: &'e Domain) -> Self {
+        let status = if to.is_some() { 302 } else { 404 };
+        Self { slug, of, org: &domain.org, status, version: domain.version, own: to, ..Self::default() }
     }
 
     /// What its clicks are duplicates of each other in.
@@ -142,8 +145,15 @@ impl<'e> Entrance<'e> {
     }
 }
 
-/// `address` is the client's; the peer is `trusted`, or is the client.
-pub(super) fn resolve<B>(core: &Rc<Core>, address: IpAddr, trusted: bool, request: &Request<B>) -> Resolved {
+/// `address` is the client's; the peer is `trusted`, or is the client. `told`: what the Warden said of the key, after
+/// [`Resolved::AskWarden`].
+pub(super) fn resolve<B>(
+    core: &Rc<Core>,
+    address: IpAddr,
+    trusted: bool,
+    request: &Request<B>,
+    told: Option<&Access>,
+) -> Resolved {
     let head = match *request.method() {
         Method::GET => false,
         Method::HEAD => true,
@@ -177,7 +187,7 @@ pub(super) fn resolve<B>(core: &Rc<Core>, address: IpAddr, trusted: bool, reques
         language: text(&ACCEPT_LANGUAGE),
     };
     if slug == "in" {
-        return ingress::follow(core, &visit, headers);
+        return ingress::follow(core, &visit, headers, told);
     }
     domain::follow(core, path, slug, &visit, headers)
 }
@@ -206,7 +216,11 @@ pub(super) fn follow(core: &Rc<Core>, entry: &Entry, asked: &str, visit: &Visit<
         Entered::In(taken) => {
             let past = Past { to: None, taken };
             let campaigns = &core.parts.campaigns;
-            let go = |campaign: Option<&Campaign>| hand_over(core, link, past, campaign, visit, headers);
+            let go = |campaign: Option<&Campaign>| {
+                // One of another organisation is as if there were none.
+                let campaign = campaign.filter(|campaign| campaign.org == entry.link.org);
+                hand_over(core, link, past, campaign, visit, headers)
+            };
             return campaigns.with(&entry.link.campaign, go);
         }
         Entered::Expired(None) => return Resolved::ExpiredLink,
@@ -311,7 +325,7 @@ pub(super) fn hand_over(
         address,
         country: if keeps.facts && address.is_none() { found.country } else { None },
         privacy: told,
-        org: ORG,
+        org: link.org,
         campaign: link.campaign,
         domain: link.of.asked,
         link: link.of.orphan.map_or(link.slug, |_| NO_LINK),

@@ -6,12 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
+    RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
 };
 use hyper::{HeaderMap, Response, StatusCode};
 
 use super::core::Core;
 use super::gate;
+use super::ingress::Refusal;
 use super::resolve::{Place, Resolved};
 use crate::click::ClickId;
 use crate::failpoint::{self, Point};
@@ -94,6 +96,21 @@ pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration
         Resolved::UriTooLong => problem(core, Outcome::Refused, StatusCode::URI_TOO_LONG, URI_TOO_LONG),
         Resolved::Refused(why) => {
             let (outcome, status, body) = why.problem();
+            let mut answer = problem(core, outcome, status, body);
+            match status {
+                StatusCode::UNAUTHORIZED => {
+                    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                }
+                StatusCode::SERVICE_UNAVAILABLE => {
+                    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                }
+                _ => {}
+            }
+            answer
+        }
+        // It has been asked for, and what it said leads elsewhere.
+        Resolved::AskWarden => {
+            let (outcome, status, body) = Refusal::WardenAway.problem();
             problem(core, outcome, status, body)
         }
         Resolved::Limited(limited) => gate::refuse(core, &limited),
@@ -171,7 +188,6 @@ fn text(status: StatusCode, kind: &'static str, cache: &'static str, body: impl 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::ingress::Refusal;
 
     #[test]
     fn the_fixed_answers_are_valid() {

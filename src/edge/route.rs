@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use hashbrown::HashMap;
 use hyper::HeaderMap;
-use hyper::header::COOKIE;
+use hyper::header::{AUTHORIZATION, COOKIE};
 
 use super::core::Core;
 use super::resolve::Entrance;
@@ -175,6 +175,8 @@ impl Facts for Seen<'_> {
     fn entry(&self, of: Map, key: &str) -> Option<Cow<'_, str>> {
         match of {
             Map::Query => facts::parameter(self.visit().query, key),
+            // A key is nothing to decide by: conditions could spell it out.
+            Map::Header if key == AUTHORIZATION.as_str() => None,
             Map::Header => Some(self.headers.get(key)?.to_str().ok()?.into()),
             Map::Cookie => facts::cookie(cookie_lines(self.headers), key).map(Cow::Borrowed),
         }

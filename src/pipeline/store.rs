@@ -80,6 +80,9 @@ pub struct ClickFilter {
     /// The host that was asked, where it is a domain in use; `*`: one that is not.
     pub domain: Option<String>,
     /// Slug; `/`: visits to no link.
+    /// Organisation.
+    pub org: Option<String>,
+    /// Slug.
     pub link: Option<String>,
     /// Campaign.
     pub campaign: Option<String>,

@@ -1,9 +1,12 @@
 //! Figures of the ledger.
 
+use std::sync::Arc;
+
 use prometheus::proto::MetricFamily;
 
 use super::exposition::Shards;
 use super::families::{gauge, single};
+use super::metrics::Metrics;
 use super::shard::Cell;
 
 /// Written by the ledger's upkeep.
@@ -17,6 +20,14 @@ pub struct LedgerShard {
     pub checks: Cell,
     /// Minutes whose rollups may not say what is stored.
     pub dirty: Cell,
+}
+
+impl Metrics {
+    /// What the ledger writes.
+    #[must_use]
+    pub fn ledger(&self) -> Arc<LedgerShard> {
+        Arc::clone(&self.shards.ledger)
+    }
 }
 
 impl Shards {

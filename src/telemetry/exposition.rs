@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
+use super::auth::AuthShard;
 use super::books::LedgerShard;
 use super::catalog::CatalogShard;
 use super::families::{counter, family, float_gauge, gauge, histogram, pair, single};
@@ -36,6 +37,7 @@ pub(super) struct Shards {
     pub(super) ledger: Arc<LedgerShard>,
     /// Set when the catalog is open.
     pub(super) catalog: OnceLock<Arc<CatalogShard>>,
+    pub(super) auth: Arc<AuthShard>,
     /// Time of the scrape, Unix milliseconds.
     pub(super) now_ms: AtomicU64,
 }
@@ -91,6 +93,7 @@ impl Shards {
         families.extend(self.keeper_families());
         families.extend(self.ledger_families());
         families.extend(self.catalog_families());
+        families.push(self.auth_family());
         let dependencies = self
             .dependencies
             .iter()

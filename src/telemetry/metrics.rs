@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
+use super::auth::AuthShard;
 use super::backlog::Backlog;
-use super::books::LedgerShard;
 use super::exposition::{ShardCollector, Shards, describe};
 use super::minutes::MinuteRing;
 use super::overload::{Lever, Signals};
@@ -56,6 +56,8 @@ pub struct EdgeShard {
     pub journal_failures: Cell,
     /// Clicks in the journal whose visitors got no id, because the journal could not be forced.
     pub unforced: Cell,
+    /// Checks of keys that came to `/in`.
+    pub auth: AuthShard,
     /// Accepted and untracked clicks by the minute.
     pub minutes: MinuteRing,
     /// How late its event loop was when it was last looked at, microseconds.
@@ -89,6 +91,7 @@ impl EdgeShard {
             connections_open: Cell::default(),
             journal_failures: Cell::default(),
             unforced: Cell::default(),
+            auth: AuthShard::default(),
             minutes: MinuteRing::default(),
             loop_lag_us: Cell::default(),
             accept_backlog: Cell::default(),
@@ -272,6 +275,7 @@ impl Metrics {
             refused: Arc::default(),
             ledger: Arc::default(),
             catalog: OnceLock::new(),
+            auth: Arc::default(),
             now_ms: AtomicU64::new(0),
         });
         let registry = Registry::new();
@@ -303,12 +307,6 @@ impl Metrics {
     #[must_use]
     pub fn refused(&self) -> Arc<DeadLetterShard> {
         Arc::clone(&self.shards.refused)
-    }
-
-    /// What the ledger writes.
-    #[must_use]
-    pub fn ledger(&self) -> Arc<LedgerShard> {
-        Arc::clone(&self.shards.ledger)
     }
 
     /// The shelf "backlog", of all workers.

@@ -11,7 +11,7 @@ pub enum Outcome {
     UnknownLink,
     /// The link has expired and sends its visitors nowhere: 410.
     Expired,
-    /// A request that the edge does not answer: 405, 414, 501.
+    /// A request that the edge does not answer: 401, 403, 405, 414, 503.
     Refused,
     /// `/robots.txt` and the files by which apps claim links.
     Other,

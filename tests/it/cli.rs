@@ -261,7 +261,7 @@ fn migrate_makes_the_tables_once() {
     let folder = tempfile::tempdir().expect("a folder");
     assert_eq!(
         good(&run(folder.path(), &["migrate"])),
-        "applied 001_clicks\napplied 002_expiry\napplied 003_privacy\napplied 004_domain\napplied 005_place\n"
+        "applied 001_clicks\napplied 002_expiry\napplied 003_privacy\napplied 004_domain\napplied 005_place\napplied 006_org\n"
     );
     assert_eq!(good(&run(folder.path(), &["migrate"])), "nothing to do: the tables are up to date\n");
 }

@@ -264,3 +264,38 @@ fn rules_ask_for_the_domain_and_the_command_line_knows_it() {
     assert_eq!(run(&["link", "rm", "a", "--domain", "one.example"]), (true, "removed a\n".into()));
     assert_eq!(run(&["link", "ls"]).1.lines().count(), 1);
 }
+
+#[test]
+fn a_host_that_an_organisation_was_given_is_for_its_links_alone_and_its_clicks_are_of_it() {
+    let trellis = Trellis::start();
+    link(&trellis, "*", "ours", "https://ours.example/");
+    let shared = json!({"org": "acme", "slug": "shared", "url": "https://shared.example/"}).to_string();
+    assert_eq!(trellis.api("POST", "/api/v1/links", Some(&shared)).status, 201);
+    for host in ["go.acme.example", "elsewhere.example"] {
+        assert_eq!(place(&visit(&trellis, host, "/ours")), "https://ours.example/", "{host}");
+    }
+    let root = json!({"org": "acme", "root_url": "https://acme.example/", "unknown_url": "https://lost.example/",
+        "record_orphans": true});
+    domain(&trellis, "go.acme.example", root);
+    let own =
+        json!({"org": "acme", "domain": "go.acme.example", "slug": "own", "url": "https://own.example/"}).to_string();
+    assert_eq!(trellis.api("POST", "/api/v1/links", Some(&own)).status, 201);
+    for (host, path, expected) in [
+        ("go.acme.example", "/own", "https://own.example/"),
+        ("go.acme.example", "/shared", "https://shared.example/"),
+        ("go.acme.example", "/ours", "https://lost.example/"),
+        ("go.acme.example", "/", "https://acme.example/"),
+        ("elsewhere.example", "/ours", "https://ours.example/"),
+        ("elsewhere.example", "/shared", "https://shared.example/"),
+    ] {
+        assert_eq!(place(&visit(&trellis, host, path)), expected, "{host}{path}");
+    }
+    trellis.wait_stored(8);
+    let told = |org: &str| {
+        let body = json!({"org": org, "scopes": ["stats:read"]}).to_string();
+        let key = trellis.api("POST", "/api/v1/keys", Some(&body)).json()["secret"].as_str().expect("a key").to_owned();
+        let bearer = format!("Bearer {key}");
+        trellis.api_raw("GET", "/api/v1/clicks/count", &[("Authorization", &bearer)], b"").json()["total"].clone()
+    };
+    assert_eq!([told("acme"), told("default"), told("other")], [json!(5), json!(3), json!(0)]);
+}

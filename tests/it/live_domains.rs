@@ -1,4 +1,4 @@
-//! Domains of clicks in the real ClickHouse engine, also of clicks from before there were any.
+//! Domains and organisations of clicks in the real ClickHouse engine, also of clicks from before there were any.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 #![cfg(feature = "testing")]
@@ -35,5 +35,29 @@ async fn clickhouse_tells_clicks_by_domain_and_those_of_before_are_of_any() {
     assert_eq!(stored(Some("go.example"), Some("a")).await, ["go.example a "]);
     assert_eq!(stored(Some("other.example"), None).await.len(), 0);
     assert_eq!(stored(None, Some("a")).await.len(), 3, "all domains together");
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn clickhouse_tells_an_organisation_of_its_own_clicks_alone() {
+    let test = "clickhouse_tells_an_organisation_of_its_own_clicks_alone";
+    let Some(database) = Database::migrated(test).await else { return };
+    let of = |n, link, org| Click { org, ..click(T0 + n, link, "") };
+    let clicks = [of(0, "a", "default"), of(1, "a", "acme"), of(2, "b", "acme"), of(3, "a", "o'ther")];
+    let rows = clicks.iter().map(|click| row(click, Label::Unique)).collect();
+    database.store.insert(&database.store.seal(batch(rows))).await.unwrap();
+    let stored = async |org: Option<&str>, link: Option<&str>| {
+        let [org, link] = [org, link].map(|name| name.map(str::to_owned));
+        let filter = ClickFilter { org, link, ..ClickFilter::default() };
+        let found = database.store.recent(&filter, None, 10).await.unwrap();
+        assert_eq!(database.store.count(&filter).await.unwrap().total, found.len() as u64);
+        found.into_iter().map(|click| [click.org, click.link].join(" ")).collect::<Vec<_>>()
+    };
+    assert_eq!(stored(Some("acme"), None).await, ["acme b", "acme a"]);
+    assert_eq!(stored(Some("acme"), Some("a")).await, ["acme a"]);
+    assert_eq!(stored(Some("default"), None).await, ["default a"]);
+    assert_eq!(stored(Some("o'ther"), None).await, ["o'ther a"]);
+    assert_eq!(stored(Some("nobody"), None).await.len(), 0);
+    assert_eq!(stored(None, Some("a")).await.len(), 3, "the control token sees all");
     database.drop().await;
 }

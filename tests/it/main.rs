@@ -18,6 +18,7 @@ mod explain;
 mod harness;
 mod ingress;
 mod journal;
+mod keys;
 mod ledger;
 mod life_cycle;
 mod lifecycle;

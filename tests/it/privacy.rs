@@ -172,6 +172,7 @@ fn a_visit_without_a_link_keeps_no_more_than_one_of_a_link() {
     let trellis = Trellis::start_with(&[
         PROXY,
         ("ingress.enabled", "true"),
+        ("ingress.keys", "optional"),
         ("ingress.fallback_url", "https://a.example/?u={q:uid}&i={ip}"),
     ]);
     let path = "/in?click_id=7&uid=planted";

@@ -137,7 +137,7 @@ fn who_may_not_be_recognised_gets_no_cookie_and_an_old_one_is_not_read() {
 
 #[test]
 fn nobody_gets_a_cookie_that_would_decide_nothing() {
-    let trellis = Trellis::start_with(&[PROXY, ("ingress.enabled", "true")]);
+    let trellis = Trellis::start_with(&[PROXY, ("ingress.enabled", "true"), ("ingress.keys", "optional")]);
     let rule = |strategy: &str| {
         json!({"sticky": "cookie", "rules": [{"name": "r", "strategy": strategy, "to": [
         {"url": "https://a.example/", "bid": 2}, {"url": "https://b.example/", "bid": 2}]}]})

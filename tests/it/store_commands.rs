@@ -31,7 +31,7 @@ fn verify_shows_what_differs_and_mends_it() {
     // 2020-01-02T00:00:00Z: the second day, so the second request.
     let minute = 26_298_720;
     let plant = || {
-        let sql = "INSERT INTO click_counts VALUES (?1, 'nobody', '', 'human', 'unique', 7)";
+        let sql = "INSERT INTO click_counts VALUES (?1, 'nobody', '', 'default', 'human', 'unique', 7)";
         database(trellis.data_dir()).execute(sql, [minute]).expect("a line");
     };
     plant();

@@ -104,6 +104,10 @@ fn conditions(filter: &ClickFilter, behind: Option<ClickCursor>) -> (String, Vec
         parts.push("domain = ?");
         literals.push(Literal::Text(domain));
     }
+    if let Some(org) = &filter.org {
+        parts.push("org = ?");
+        literals.push(Literal::Text(org));
+    }
     if let Some(link) = &filter.link {
         parts.push("link = ?");
         literals.push(Literal::Text(link));
@@ -143,12 +147,18 @@ mod tests {
         let filter =
             ClickFilter { link: Some(r"a'b\".into()), campaign: Some("? OR 1".into()), ..ClickFilter::default() };
         let behind = ClickCursor { unix_ms: 5, id: crate::click::ClickId::new(5, &[1; 10]) };
-        let filter = ClickFilter { domain: Some("*'".into()), from_ms: Some(1), to_ms: Some(u64::MAX), ..filter };
+        let filter = ClickFilter {
+            org: Some("o'".into()),
+            domain: Some("*'".into()),
+            from_ms: Some(1),
+            to_ms: Some(u64::MAX),
+            ..filter
+        };
         let (condition, literals) = conditions(&filter, Some(behind));
         let sql = bind(clickhouse::Client::default().query(&condition), literals).sql_display().to_string();
         assert_eq!(
             sql,
-            r"WHERE domain = '*\'' AND link = 'a\'b\\' AND campaign = '? OR 1' AND ts >= fromUnixTimestamp64Milli(toInt64(1)) AND ts < \
+            r"WHERE domain = '*\'' AND org = 'o\'' AND link = 'a\'b\\' AND campaign = '? OR 1' AND ts >= fromUnixTimestamp64Milli(toInt64(1)) AND ts < \
               fromUnixTimestamp64Milli(toInt64(10413791999999)) AND ts <= fromUnixTimestamp64Milli(toInt64(5)) AND (ts, toString(click_id)) < \
               (fromUnixTimestamp64Milli(toInt64(5)), '00000000-0005-7101-8101-010101010101')"
                 .replace("\\\n              ", "")

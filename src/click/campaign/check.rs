@@ -11,7 +11,7 @@ use crate::click::cap::RESERVED;
 use crate::click::condition::{Condition, Needs};
 use crate::click::document::{Misfit, Misfits, Object};
 use crate::click::link::{NAME_BYTES_MAX, OwnHosts, check_url};
-use crate::click::{Cap, Template};
+use crate::click::{Cap, Org, Template};
 
 /// The greatest weight: a thousand of them are far from any overflow.
 const WEIGHT_MAX: u64 = 1_000_000;
@@ -35,9 +35,7 @@ fn read(id: &str, document: &Value, own: &OwnHosts, misfits: &Misfits) -> Option
     if object.text("id").is_some_and(|named| named != id) {
         object.wrong("id", format!("is not `{id}`, as the path says; leave it out, or write the same"));
     }
-    if object.text("org").is_some_and(|org| org != "default") {
-        object.wrong("org", "there is one organisation yet, `default`");
-    }
+    let org = object.text("org").map(|name| Org::check(name).map_err(|detail| object.wrong("org", detail)));
     if object.value("dedup").is_some() {
         object.wrong("dedup", NOT_BUILT);
     }
@@ -81,6 +79,7 @@ fn read(id: &str, document: &Value, own: &OwnHosts, misfits: &Misfits) -> Option
     reader.end();
     Some(Campaign {
         id: id.to_owned(),
+        org: org.and_then(Result::ok).unwrap_or_default(),
         when,
         zone: zone.and_then(Result::ok).unwrap_or_default(),
         rules,

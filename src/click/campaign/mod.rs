@@ -28,7 +28,7 @@ use super::cap::{OVERFLOW, Place};
 use super::condition::{Condition, Facts, Needs};
 use super::document::Misfit;
 use super::link::OwnHosts;
-use super::{Cap, ClickId, Template};
+use super::{Cap, ClickId, Org, Template};
 
 /// Rules of a campaign.
 pub const RULES_MAX: usize = 100;
@@ -52,6 +52,8 @@ pub enum Sticky {
 pub struct Campaign {
     /// Its name; links name it.
     pub id: String,
+    /// The organisation that it belongs to: it decides for links of this one alone.
+    pub org: Org,
     /// Whom it is for: for others it is as if the link named no campaign.
     pub when: Option<Condition>,
     /// Where hours, weekdays and dates are.

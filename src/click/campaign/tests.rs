@@ -173,7 +173,7 @@ fn priority_takes_the_first_and_the_highest_bid_the_best() {
 fn everything_that_is_wrong_is_told_with_its_pointer() {
     let document = json!({
         "id": "autumn",
-        "org": "other",
+        "org": "an other",
         "zone": "Europe/Berlln",
         "when": "contry == 'DE'",
         "surprise": 1,

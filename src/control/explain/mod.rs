@@ -19,6 +19,7 @@ use self::caps::{LinkStage, Looking, is_capped, rule_is_closed};
 use self::question::Subject;
 use self::visit::{Seen, Supposed};
 use super::Parts;
+use super::access::Caller;
 use super::extract::{Fields, NoParameters, Query};
 use super::problem::{Code, Problem};
 use crate::catalog::agents::Agents;
@@ -55,11 +56,12 @@ pub struct Explainer {
 
 pub(super) async fn explain(
     State(parts): State<Parts>,
+    caller: Caller,
     Query(NoParameters {}): Query<NoParameters>,
     body: Fields<Map<String, Value>>,
 ) -> Result<Json<Value>, Problem> {
     let body = Value::Object(body.value);
-    let (subject, supposed) = question::read(&parts, &body)?;
+    let (subject, supposed) = question::read(&parts, caller.org(), &body)?;
     // Only the shipped files can be at fault, which no answer mends.
     let explainer = (parts.explainer)().map_err(|error| Problem::new(Code::CatalogUnavailable, error))?;
     Ok(Json(answer(&explainer, &subject, &supposed)))

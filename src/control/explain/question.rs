@@ -24,8 +24,8 @@ pub(super) struct Subject {
     pub(super) campaign: Option<Arc<Campaign>>,
 }
 
-/// The subject and the visit of a question, or all that is wrong with it.
-pub(super) fn read(parts: &Parts, body: &Value) -> Result<(Subject, Supposed), Problem> {
+/// The subject, of this organisation if it is given, and the visit of a question, or all that is wrong with it.
+pub(super) fn read(parts: &Parts, org: Option<&str>, body: &Value) -> Result<(Subject, Supposed), Problem> {
     let misfits = Misfits::default();
     let refused = |misfits: Vec<Misfit>| {
         Problem::fields(misfits.into_iter().map(|misfit| Wrong::at(&misfit.pointer, misfit.detail)))
@@ -48,9 +48,11 @@ pub(super) fn read(parts: &Parts, body: &Value) -> Result<(Subject, Supposed), P
     question.end();
     let misfits = misfits.take();
     let Some(supposed) = supposed.filter(|_| misfits.is_empty()) else { return Err(refused(misfits)) };
-    let link = link
-        .map(|slug| parts.links.get_asked(&host(supposed.visit().host), slug).ok_or(LinkError::Unknown))
-        .transpose()?;
+    let asked = |slug: &str| {
+        let entry = parts.links.get_asked(&host(supposed.visit().host), slug);
+        entry.filter(|entry| org.is_none_or(|org| *entry.link.org == *org)).ok_or(LinkError::Unknown)
+    };
+    let link = link.map(asked).transpose()?;
     let campaign_id = match (&link, &document) {
         (Some(entry), _) => entry.link.campaign.clone(),
         (None, Some((id, _))) => id.clone(),
@@ -58,7 +60,8 @@ pub(super) fn read(parts: &Parts, body: &Value) -> Result<(Subject, Supposed), P
     };
     let campaign = match document {
         Some((_, campaign)) => Some(Arc::new(campaign)),
-        None => parts.campaigns.get(&campaign_id),
+        // A campaign decides for links of its organisation alone.
+        None => parts.campaigns.get_of(link.as_ref().map(|entry| &*entry.link.org).or(org), &campaign_id),
     };
     if link.is_none() && campaign.is_none() {
         return Err(CampaignError::Unknown.into());

@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
-use axum::http::header::{ACCEPT_LANGUAGE, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, REFERER, USER_AGENT};
+use axum::http::header::{
+    ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, REFERER, USER_AGENT,
+};
 use axum::http::uri::PathAndQuery;
 use serde_json::Value;
 
@@ -390,6 +392,8 @@ impl Facts for Seen<'_> {
     fn entry(&self, of: Map, key: &str) -> Option<Cow<'_, str>> {
         match of {
             Map::Query => facts::parameter(self.visit.query, key),
+            // As on the edge.
+            Map::Header if key == AUTHORIZATION.as_str() => None,
             Map::Header => Some(self.supposed.headers.get(key)?.to_str().ok()?.into()),
             Map::Cookie => facts::cookie(self.cookie_lines(), key).map(Cow::Borrowed),
         }

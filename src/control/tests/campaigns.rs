@@ -15,6 +15,7 @@ async fn a_campaign_is_saved_read_replaced_listed_and_removed() {
     let mut expected: Value = serde_json::from_str(&body("https://a.example/")).unwrap();
     for (field, value) in [
         ("id", json!("spring sale")),
+        ("org", json!("default")),
         ("version", json!(1)),
         ("created_at", json!("2023-11-14T22:13:20.000Z")),
         ("updated_at", json!("2023-11-14T22:13:20.000Z")),

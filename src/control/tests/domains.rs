@@ -10,7 +10,7 @@ async fn a_domain_is_saved_read_replaced_listed_and_removed() {
     let place = &"/api/v1/domains/shop.example".parse().unwrap();
     assert_eq!((made.status, &made.headers[LOCATION]), (StatusCode::CREATED, place));
     let mut expected = json!({
-        "domain": "shop.example", "root_url": "https://a.example/?x={q:x}", "record_orphans": true, "version": 1,
+        "domain": "shop.example", "org": "default", "root_url": "https://a.example/?x={q:x}", "record_orphans": true, "version": 1,
         "created_at": "2023-11-14T22:13:20.000Z", "updated_at": "2023-11-14T22:13:20.000Z",
     });
     assert_eq!(made.json(), expected);

@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::BoxFuture;
 use crate::catalog::releases::{Change, Kept, NetChange, Release, Write};
 use crate::catalog::source::Name;
-use crate::catalog::{CampaignStore, CatalogError, DomainStore, LinkPage, LinkStore, Page, ReleaseStore};
-use crate::click::{Campaign, ClickId, Domain, Link};
+use crate::catalog::{CampaignStore, CatalogError, DomainStore, KeyStore, LinkPage, LinkStore, Page, ReleaseStore};
+use crate::click::{Campaign, ClickId, Domain, Key, Link};
 use crate::clock::Clock;
 use crate::pipeline::store::{ClickCursor, Difference, Expired, Level};
 use crate::pipeline::{Batch, ClickFilter, Counts, Sealed, Store, StoreError, StoredClick};
@@ -63,6 +63,7 @@ impl LinkStore for Fake {
         Box::pin(async move {
             let asked = |link: &&Link| {
                 page.after.is_none_or(|after| (link.domain(), link.slug.as_str()) > after)
+                    && page.org.is_none_or(|org| *link.org == *org)
                     && page.domain.is_none_or(|domain| domain == link.domain())
             };
             Ok(self.links()?.values().filter(asked).take(page.limit).cloned().collect())
@@ -146,7 +147,7 @@ impl ReleaseStore for Fake {
                 version,
                 at_ms: write.at_ms,
                 kind: write.kind.name().into(),
-                actor: write.actor.into(),
+                actor: write.actor.clone(),
                 note: write.note.clone(),
                 changes: write.changes.len() as u64,
             });
@@ -191,6 +192,20 @@ impl DomainStore for Fake {
         _: usize,
     ) -> BoxFuture<'a, Result<Page<Domain>, CatalogError>> {
         unreachable!("app revalidates")
+    }
+}
+
+impl KeyStore for Fake {
+    fn load_keys(&self) -> BoxFuture<'_, Result<Vec<Key>, CatalogError>> {
+        Box::pin(async { self.links().map(|_| Vec::new()) })
+    }
+
+    fn put_key<'a>(&'a self, _: &'a Key) -> BoxFuture<'a, Result<(), CatalogError>> {
+        Box::pin(async { self.links().map(drop) })
+    }
+
+    fn delete_key<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
+        Box::pin(async { self.links().map(drop) })
     }
 }
 

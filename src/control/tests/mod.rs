@@ -6,6 +6,7 @@ mod dead_letters;
 mod domains;
 mod explain;
 mod fakes;
+mod keys;
 mod life;
 mod releases;
 
@@ -68,6 +69,7 @@ struct Bench {
     shelf: Arc<Shelf>,
     /// Where replays go.
     scripted: Arc<ScriptedStore>,
+    auth: Arc<AuthShard>,
 }
 
 impl Bench {
@@ -75,13 +77,15 @@ impl Bench {
         let (fake, status) = (Arc::new(Fake::default()), Arc::new(Status::new()));
         let own = OwnHosts { hosts: vec!["go.example".into()], ..OwnHosts::default() };
         let keep = Keep { releases_max: 100, changes_max: 100 };
-        let releases = Releases::open(fake.clone(), keep, "control token", Arc::new(Noon)).await.unwrap();
+        let releases = Releases::open(fake.clone(), keep, Arc::new(Noon)).await.unwrap();
         let domains = Domains::open(fake.clone(), releases.clone(), own, 2, Arc::new(Noon)).await.unwrap();
         let (domains, caps) = (Arc::new(domains), Arc::new(Caps::new(0, 3, false, Arc::new(Noon))));
         let links = Links::open(fake.clone(), releases.clone(), domains.clone(), 3, Arc::new(Noon)).await.unwrap();
         let links = Arc::new(links.with_caps(Arc::clone(&caps)).unwrap());
         let campaigns = Campaigns::open(fake.clone(), releases.clone(), domains.clone(), 2, Arc::new(Noon)).await;
         let campaigns = campaigns.unwrap().with_caps(Arc::clone(&caps)).unwrap();
+        let auth = Arc::new(AuthShard::default());
+        let keys = Arc::new(Keys::open(fake.clone(), &Secret::default(), 20, Arc::new(Noon)).await.unwrap());
         let (shelf, scripted, letters) = dead_letters::parts();
         let books = Box::new(MemoryBooks::default());
         let ledger = Ledger::open(books, "n", Arc::clone(&shelf), Arc::new(Noon), Arc::default()).unwrap();
@@ -97,6 +101,10 @@ impl Bench {
             campaigns: Arc::new(campaigns),
             domains: domains.clone(),
             caps,
+            warden: keys.clone(),
+            keys,
+            auth: Arc::clone(&auth),
+            clock: Arc::new(Noon),
             store: fake.clone(),
             token: Secret::new(TOKEN),
             status: status.clone(),
@@ -105,7 +113,7 @@ impl Bench {
         };
         // Far above what any answer here takes, unless it never comes.
         let router = router_within(parts, Duration::from_secs(1));
-        Self { router, fake, links, domains, status, shelf, scripted }
+        Self { router, fake, links, domains, status, shelf, scripted, auth }
     }
 
     async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
@@ -138,7 +146,7 @@ async fn a_link_is_made_read_changed_and_removed() {
     let made = bench.api("POST", "/links", body).await;
     assert_eq!((made.status, &made.headers[LOCATION]), (StatusCode::CREATED, &"/api/v1/links/spring".parse().unwrap()));
     let mut expected = json!({
-        "domain": "*", "slug": "spring", "url": "https://a.example/", "status": 302, "query": "ignore", "campaign": "c", "paused": false,
+        "domain": "*", "org": "default", "slug": "spring", "url": "https://a.example/", "status": 302, "query": "ignore", "campaign": "c", "paused": false,
         "tags": ["x"], "external_id": "e", "version": 1, "created_at": "2023-11-14T22:13:20.000Z",
         "updated_at": "2023-11-14T22:13:20.000Z", "starts_at": null, "expires_at": null, "expired_url": null,
         "cap": null, "max_clicks": null,
@@ -285,6 +293,7 @@ async fn questions_reach_the_store_as_they_were_asked() {
     let expected = json!({ "total": 5, "unique": 5, "duplicate": 0, "unknown": 0, "by_class": { "human": 5 } });
     assert_eq!((counts.status, counts.json()), (StatusCode::OK, expected));
     let asked = ClickFilter {
+        org: None,
         domain: Some("go.example".into()),
         link: Some("a".into()),
         campaign: Some(String::new()),
@@ -343,7 +352,7 @@ async fn unknown_paths_methods_and_what_is_not_built_are_told_apart() {
         assert_eq!(answer.headers[ALLOW], allowed);
     }
     bench.send("POST", "/health", &[], "").await.assert_problem(405, "method_not_allowed");
-    for (method, path) in [("POST", "/keys"), ("GET", "/openapi.json"), ("POST", "/links/bulk")] {
+    for (method, path) in [("GET", "/openapi.json"), ("POST", "/links/bulk")] {
         let answer = bench.api(method, path, "").await;
         answer.assert_problem(501, "not_built");
         assert!(answer.json()["detail"].as_str().unwrap().contains(path), "{}", answer.text);

@@ -163,13 +163,15 @@ impl Limits {
         link.charge(hasher.finish(), ticks(now)).map(drop)
     }
 
-    /// Lets a request in that came with a key, at the key's own rate. `key` is a hash of it that nobody chooses.
+    /// Lets a request in that came with a key, at the key's own rate. `id`: of the key.
     ///
     /// # Errors
     /// When the key has been used too often.
-    pub fn key(&self, key: u64, rate: u32, burst: u32, now: Duration) -> Result<(), Limited> {
+    pub fn key(&self, id: &str, rate: u32, burst: u32, now: Duration) -> Result<(), Limited> {
         let gcra = Gcra::new(rate, burst);
-        let charged = self.keys.charge(self.hash_of(key), ticks(now), &gcra);
+        let mut hasher = self.hash;
+        hasher.write(id.as_bytes());
+        let charged = self.keys.charge(hasher.finish(), ticks(now), &gcra);
         charged.map(drop).map_err(|wait| Limited::new(Limit::Key, &gcra, wait))
     }
 

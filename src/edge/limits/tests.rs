@@ -85,11 +85,11 @@ fn links_and_keys_have_their_own_rates() {
     assert_eq!(limits.link("", "spring", NOW).unwrap_err().limit, Limit::Link);
     assert_eq!(limits.link("", "summer", NOW), Ok(()));
     assert_eq!(limits.link("go.example", "spring", NOW), Ok(()), "of another domain");
-    (0..7).for_each(|_| limits.key(1, 10, 7, NOW).unwrap());
-    let limited = limits.key(1, 10, 7, NOW).unwrap_err();
+    (0..7).for_each(|_| limits.key("a", 10, 7, NOW).unwrap());
+    let limited = limits.key("a", 10, 7, NOW).unwrap_err();
     assert_eq!(limited, Limited { limit: Limit::Key, retry_after_s: 1, burst: 7, window_s: 1 });
-    assert_eq!(limits.key(2, 10, 7, NOW), Ok(()));
-    assert_eq!(limits.key(1, 10, 9, NOW), Ok(()), "another grant for the same key counts at once");
+    assert_eq!(limits.key("b", 10, 7, NOW), Ok(()));
+    assert_eq!(limits.key("a", 10, 9, NOW), Ok(()), "another grant for the same key counts at once");
 }
 
 #[test]
