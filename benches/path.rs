@@ -51,7 +51,7 @@ fn click(id: ClickId) -> Click<'static> {
         marks: Default::default(),
         status: 302,
         route_version: 1,
-        address: Some(visit.address),
+        address: Some(visit.address.into()),
         country: None,
         privacy: Privacy::default(),
         org: "default",
@@ -233,7 +233,7 @@ fn observed(c: &mut Criterion) {
             let id = ClickId::new(1_700_000_000_000 + u64::from(n) / 10, &[0; 10]);
             let link = &*links[(n.wrapping_mul(40_503) >> 4) as usize % links.len()];
             memory.observe(black_box(&Click {
-                address: Some(address(n)),
+                address: Some(address(n).into()),
                 link,
                 head: n.is_multiple_of(50),
                 ..click(id)

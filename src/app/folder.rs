@@ -15,10 +15,11 @@ use super::parts::Backends;
 use super::workers::Facts;
 use super::{books, catalog, letters};
 use crate::catalog::Keys;
+use crate::click::kept::{AddressKey, Keeping};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Secret, StoreBackend};
+use crate::config::{self, Config, IpPrivacy, Secret, StoreBackend};
 use crate::control;
-use crate::handoff::Orphan;
+use crate::handoff::{Journals, Orphan};
 use crate::pipeline::dead_letter::Actor;
 use crate::segment::{Disk, RealDisk};
 
@@ -179,6 +180,35 @@ pub(super) fn secret(configured: &Secret, path: &Path) -> anyhow::Result<Secret>
     }
 }
 
+/// What clicks keep of an address. `derived_from`: the secret of the fingerprints.
+pub(super) fn addresses(privacy: &config::Privacy, derived_from: &Secret) -> Keeping {
+    match privacy.ip {
+        IpPrivacy::Truncate => Keeping::Truncate,
+        IpPrivacy::None => Keeping::Nothing,
+        IpPrivacy::Hmac => {
+            let secret = if privacy.ip_secret.is_empty() { derived_from } else { &privacy.ip_secret };
+            Keeping::Hmac(Box::new(AddressKey::new(secret.expose().as_bytes())))
+        }
+    }
+}
+
+/// What clicks keep of an address, as text; `None` when it is nothing. Takes no lock and makes no secret.
+///
+/// # Errors
+/// The secret is not there, or cannot be read.
+pub fn kept_of(config: &Config, address: std::net::IpAddr) -> anyhow::Result<Option<String>> {
+    let path = config.data_dir.join("dedup.secret");
+    let privacy = &config.privacy;
+    let is_needed = privacy.ip == IpPrivacy::Hmac && privacy.ip_secret.is_empty() && config.dedup.secret.is_empty();
+    anyhow::ensure!(
+        !is_needed || path.exists(),
+        "`{}` is not there: no node has run on this data folder",
+        path.display()
+    );
+    let derived_from = if is_needed { secret(&config.dedup.secret, &path)? } else { config.dedup.secret.clone() };
+    Ok(addresses(privacy, &derived_from).keep(address).map(|kept| kept.to_string()))
+}
+
 /// 32 random bytes as hex digits.
 fn random_text() -> anyhow::Result<String> {
     let mut bytes = [0_u8; 32];
@@ -227,13 +257,19 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     });
     let classifier = Arc::clone(&config.classify);
     let explained = (config.dedup.secret.clone(), config.data_dir.join("dedup.secret"), Arc::clone(&clock));
-    let privacy = config.privacy.ip;
+    let privacy = config.privacy.clone();
     let explainer = move || -> anyhow::Result<control::Explainer> {
         let (configured, path, clock) = &explained;
         let (Facts { agents, geo }, secret) = (Facts::load(&classifier, &files)?, secret(configured, path)?);
+        let addresses = addresses(&privacy, &secret);
         let secret = secret.expose().as_bytes().into();
-        Ok(control::Explainer { agents, geo, privacy, secret, clock: Arc::clone(clock) })
+        Ok(control::Explainer { agents, geo, addresses, secret, clock: Arc::clone(clock) })
     };
+    let dead_letters = letters::letters(&shelf, &store, &clock, enricher, Actor::CommandLine);
+    let fingerprints = secret(&config.dedup.secret, &config.data_dir.join("dedup.secret"))?;
+    let addresses = addresses(&config.privacy, &fingerprints);
+    let journals = Journals::at_rest(disk, &config.data_dir);
+    let persons = letters::persons(&dead_letters, &store, &ledger, journals, addresses, (&clock, Actor::CommandLine));
     let router = control::router(control::Parts {
         domains: catalog.domains,
         links: catalog.links,
@@ -246,7 +282,8 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         auth: metrics.auth(),
         clock: Arc::clone(&clock),
         explainer: Arc::new(move || explainer().map_err(|error| format!("{error:#}"))),
-        dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::CommandLine),
+        dead_letters,
+        persons,
         actor: Actor::CommandLine,
         backlog: None,
         store,

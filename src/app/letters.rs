@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use crate::click::kept::Keeping;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::handoff::Journals;
 use crate::pipeline::Store;
 use crate::pipeline::dead_letter::{Actor, DeadLetters, EnricherMaker, Shelf};
+use crate::pipeline::ledger::Ledger;
+use crate::pipeline::persons::Desk;
 use crate::segment::{Disk, RealDisk};
 use crate::telemetry::metrics::Metrics;
 
@@ -28,4 +32,18 @@ pub(super) fn letters(
     actor: Actor,
 ) -> Arc<DeadLetters> {
     Arc::new(DeadLetters::new(Arc::clone(shelf), Arc::clone(store), enricher, Arc::clone(clock), actor))
+}
+
+/// What is kept of one person; `store` belongs to the runtime of the control side.
+pub(super) fn persons(
+    letters: &Arc<DeadLetters>,
+    store: &Arc<dyn Store>,
+    ledger: &Arc<Ledger>,
+    journals: Journals,
+    addresses: Keeping,
+    (clock, actor): (&Arc<dyn Clock>, Actor),
+) -> Arc<Desk> {
+    let (store, ledger, letters, clock) =
+        (Arc::clone(store), Arc::clone(ledger), Arc::clone(letters), Arc::clone(clock));
+    Arc::new(Desk { store, ledger, letters, journals, addresses, clock, actor, work: tokio::sync::Mutex::default() })
 }

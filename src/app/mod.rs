@@ -19,7 +19,7 @@ mod serve;
 mod workers;
 
 pub use backup::{Entry, Manifest, backup, restore};
-pub use folder::{OpenFolder, RunningNode, open_folder, running_node};
+pub use folder::{OpenFolder, RunningNode, kept_of, open_folder, running_node};
 pub use serve::serve;
 
 use std::sync::Arc;

@@ -146,6 +146,7 @@ impl Node {
             config: config.edge.clone(),
             ingress: config.ingress.clone(),
             privacy: config.privacy.clone(),
+            addresses: folder::addresses(&config.privacy, &fingerprint_secret),
             secret: fingerprint_secret.expose().as_bytes().into(),
             links: Arc::clone(&links),
             campaigns: Arc::clone(&campaigns),
@@ -159,10 +160,11 @@ impl Node {
         };
         caps::keep(&backends, &caps, cap_store, &metrics)?;
         let edge = Edge::start(&edge_parts, lanes)?;
+        let addresses = edge_parts.addresses.clone();
         let explainer = control::Explainer {
             agents: edge_parts.agents,
             geo: edge_parts.geo,
-            privacy: edge_parts.privacy.ip,
+            addresses: edge_parts.addresses,
             secret: edge_parts.secret,
             clock: edge_parts.clock,
         };
@@ -173,6 +175,9 @@ impl Node {
         let (rendered, scraped, behind) = (Arc::clone(&metrics), Arc::clone(&clock), Arc::clone(&metrics));
         let enriched = facts.clone();
         let enricher = Box::new(move || Ok(enriched.enricher()));
+        let dead_letters = letters::letters(&shelf, &store, &clock, enricher, Actor::Token);
+        let persons =
+            letters::persons(&dead_letters, &store, &ledger, run.journals(), addresses, (&clock, Actor::Token));
         let router = control::router(control::Parts {
             links: Arc::clone(&links),
             campaigns,
@@ -187,7 +192,8 @@ impl Node {
             explainer: Arc::new(move || Ok(explainer.clone())),
             store: Arc::clone(&store),
             ledger: Arc::clone(&ledger),
-            dead_letters: letters::letters(&shelf, &store, &clock, enricher, Actor::Token),
+            dead_letters,
+            persons,
             actor: Actor::Token,
             backlog: Some(Arc::new(move || behind.backlog())),
             token,

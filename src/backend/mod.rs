@@ -25,6 +25,7 @@ mod sqlite_domains;
 mod sqlite_expiry;
 mod sqlite_file;
 mod sqlite_insert;
+mod sqlite_persons;
 mod sqlite_questions;
 mod sqlite_releases;
 mod sqlite_rollups;

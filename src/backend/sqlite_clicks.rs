@@ -17,11 +17,13 @@ use super::database_thread::{DatabaseThread, Gone};
 use super::sqlite_expiry;
 use super::sqlite_file::{self, FileError, Migration};
 use super::sqlite_insert;
+use super::sqlite_persons;
 use super::sqlite_questions;
 use super::sqlite_rollups;
 use crate::BoxFuture;
 use crate::click::ClickId;
 use crate::config::Retention;
+use crate::pipeline::persons::{Found, Persons, Selector};
 use crate::pipeline::store::{ClickCursor, DIFFERENCES_MAX, Difference, Expired};
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
 
@@ -171,8 +173,40 @@ impl Store for SqliteClicks {
         })
     }
 
+    fn persons(&self) -> Option<&dyn Persons> {
+        Some(self)
+    }
+
     fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<Expired, StoreError>> {
         Box::pin(async move { Ok(self.writer.call(move |c| sqlite_expiry::expire(c, now_ms)).await??) })
+    }
+}
+
+impl Persons for SqliteClicks {
+    fn find<'a>(
+        &'a self,
+        who: &'a Selector,
+        behind: Option<ClickCursor>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Found, StoreError>> {
+        Box::pin(async move {
+            let (mut clicks, mut behind) = (Vec::new(), behind.map(|cursor| cursor.id));
+            for _ in 0..sqlite_persons::SLICES_MAX {
+                let (who, left) = (who.clone(), limit - clicks.len());
+                let (found, next) = self.read(move |c| sqlite_persons::find_slice(c, &who, behind, left)).await?;
+                clicks.extend(found);
+                behind = next;
+                if behind.is_none() || clicks.len() >= limit {
+                    break;
+                }
+            }
+            Ok(Found { clicks, next: behind.map(|id| ClickCursor { unix_ms: id.unix_ms(), id }) })
+        })
+    }
+
+    fn erase<'a>(&'a self, ids: &'a [ClickId]) -> BoxFuture<'a, Result<(), StoreError>> {
+        let ids = ids.to_vec();
+        Box::pin(async move { Ok(self.writer.call(move |c| sqlite_persons::erase(c, &ids)).await??) })
     }
 }
 

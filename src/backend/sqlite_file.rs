@@ -143,6 +143,20 @@ pub(super) fn migrate(connection: &mut Connection, migrations: &[Migration]) -> 
     Ok(applied)
 }
 
+/// Brings what is in the log to the file and empties the log, so that what was deleted is in neither. Waits for readers, as
+/// long as [`BUSY_TIMEOUT`].
+///
+/// # Errors
+/// SQLite's own; [`ErrorCode::DatabaseBusy`] when a reader does not end.
+pub(super) fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy == 0 {
+        return Ok(());
+    }
+    let text = "its log cannot be emptied, because somebody reads; erase once more".to_owned();
+    Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), Some(text)))
+}
+
 fn check_version(connection: &Connection, migrations: &[Migration]) -> Result<usize, FileError> {
     let found = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
     // A negative number is nobody's: refuse it as well.

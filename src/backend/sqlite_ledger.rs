@@ -11,11 +11,14 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row, ToSql, TransactionBehavior, params};
 
 use super::sqlite_file::{self, FileError, Migration};
+use crate::click::ClickId;
 use crate::pipeline::ledger::{Books, BooksError, Changes, Entry, Figures, StretchName, Visits};
 use crate::segment::Position;
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { name: "001_ledger", sql: include_str!("../../schema/sqlite/ledger/001_ledger.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { name: "001_ledger", sql: include_str!("../../schema/sqlite/ledger/001_ledger.sql") },
+    Migration { name: "002_erased", sql: include_str!("../../schema/sqlite/ledger/002_erased.sql") },
+];
 
 const CACHE_KIB: u32 = 1024;
 
@@ -31,8 +34,12 @@ const ROLLED: &str =
     "INSERT INTO rolled (minute, stored) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET stored = excluded.stored";
 const READ: &str = "SELECT minute, run, accepted, untracked, taken, stored, refused, damaged FROM accounts
      WHERE minute >= ?1 AND minute < ?2 ORDER BY minute, run";
-const UNROLLED: &str = "SELECT minute FROM accounts LEFT JOIN rolled USING (minute) GROUP BY minute
-     HAVING sum(accounts.stored) <> coalesce(max(rolled.stored), 0)";
+const UNROLLED: &str = "SELECT minute FROM accounts LEFT JOIN rolled USING (minute) LEFT JOIN erased USING (minute)
+     GROUP BY minute
+     HAVING max(sum(accounts.stored) - coalesce(max(erased.clicks), 0), 0) <> coalesce(max(rolled.stored), 0)";
+const ERASED: &str = "SELECT minute, sum(clicks) FROM (
+         SELECT minute, clicks FROM erased UNION ALL SELECT minute, 1 FROM erasing
+     ) WHERE minute >= ?1 AND minute < ?2 GROUP BY minute";
 
 /// Books in a SQLite file.
 #[derive(Debug)]
@@ -207,6 +214,39 @@ impl Books for SqliteLedger {
         })
     }
 
+    fn erasing(&mut self) -> Result<Vec<ClickId>, BooksError> {
+        self.all("SELECT click_id FROM erasing", &[], |row| Ok(ClickId::from_bytes(row.get(0)?)))
+    }
+
+    fn begin_erasing(&mut self, ids: &[ClickId]) -> Result<(), BooksError> {
+        self.connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;")?;
+        let all = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for id in ids {
+            let minute = sql(id.unix_ms() / 60_000);
+            let values = params![id.as_bytes(), minute];
+            all.prepare_cached("INSERT OR IGNORE INTO erasing (click_id, minute) VALUES (?1, ?2)")?.execute(values)?;
+        }
+        Ok(all.commit()?)
+    }
+
+    fn end_erasing(&mut self) -> Result<(), BooksError> {
+        self.connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;")?;
+        let all = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        all.execute_batch(
+            "INSERT INTO erased (minute, clicks) SELECT minute, count(*) FROM erasing WHERE true GROUP BY minute
+             ON CONFLICT DO UPDATE SET clicks = clicks + excluded.clicks;
+             DELETE FROM erasing;",
+        )?;
+        all.commit()?;
+        Ok(sqlite_file::empty_log(&self.connection)?)
+    }
+
+    fn erased(&mut self, minutes: Range<u64>) -> Result<Vec<(u64, u64)>, BooksError> {
+        self.all(ERASED, &[&sql(minutes.start), &sql(minutes.end)], |row| {
+            Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
+        })
+    }
+
     fn unrolled(&mut self) -> Result<Vec<u64>, BooksError> {
         self.all(UNROLLED, &[], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
     }
@@ -217,7 +257,7 @@ impl Books for SqliteLedger {
         let others = "NOT IN (SELECT value FROM json_each(?1))";
         all.execute(&format!("DELETE FROM accounts WHERE run {others} AND minute < ?2"), params![runs, sql(before)])?;
         all.execute(&format!("DELETE FROM marks WHERE run {others}"), params![runs])?;
-        for table in ["rolled", "copied"] {
+        for table in ["rolled", "copied", "erased"] {
             all.execute(&format!("DELETE FROM {table} WHERE minute < ?1"), params![sql(before)])?;
         }
         Ok(all.commit()?)

@@ -24,7 +24,7 @@ use crate::pipeline::{ClickFilter, Counts, StoredClick};
 /// Width of a line of `click_counts`.
 pub(super) const MINUTE_MS: u64 = 60_000;
 
-const SELECT: &str =
+pub(super) const SELECT: &str =
     "SELECT click_id, ts, org, campaign, domain, link, path, rule, variant, destination, status, external_click_id, source, class,
      reasons, dedup, fraud_score, country, region, city, asn, device, os, browser, language, referrer, ua, ip, privacy, query,
      route_version, node, batch_id
@@ -218,7 +218,7 @@ pub(super) fn first_id(unix_ms: u64) -> String {
     if unix_ms >= 1 << 48 { "g".into() } else { Uuid::from_u128(u128::from(unix_ms) << 80).hyphenated().to_string() }
 }
 
-fn stored_click(row: &Row<'_>) -> rusqlite::Result<StoredClick> {
+pub(super) fn stored_click(row: &Row<'_>) -> rusqlite::Result<StoredClick> {
     // JSON of our own writing; what a person has changed by hand reads as empty.
     let reasons = row.get_ref("reasons")?.as_bytes().map(|json| serde_json::from_slice(json).unwrap_or_default());
     let query = row.get_ref("query")?.as_bytes().map(|json| serde_json::from_slice(json).unwrap_or_default());

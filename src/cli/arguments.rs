@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use super::explain::Explain;
 use super::keys::KeyCommand;
 use super::links::LinkCommand;
+use super::privacy::PrivacyCommand;
 use super::releases::ReleasesCommand;
 use super::store::StoreCommand;
 
@@ -106,6 +107,9 @@ pub(super) enum Command {
     Store(StoreCommand),
     /// Compare the rollups with the stored clicks, and mend them
     Verify(Verify),
+    /// Show and erase what is kept of one person
+    #[command(subcommand, arg_required_else_help = true)]
+    Privacy(PrivacyCommand),
     /// Copy everything that a node keeps, while it runs or not
     #[command(after_help = "\
 The copy holds every link, and every click that was acknowledged before the command began. It is made
@@ -220,7 +224,8 @@ pub(super) struct ListDeadLetters {
 /// `trellis ledger`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-visits = accepted + untracked, accepted = stored + in_flight + refused + dropped + damaged + residual.
+visits = accepted + untracked, accepted = stored + in_flight + refused + dropped + erased + damaged +
+residual.
 Exit code 1 when a residual is not 0: clicks that nobody knows of.
 
 Examples:

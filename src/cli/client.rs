@@ -104,6 +104,24 @@ impl Api {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
+        let answer = self.ask(timeout, method, path, body).await?;
+        if answer.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&answer).context("the answer is no JSON")
+    }
+
+    /// Posts a body; the answer's lines, each of them JSON.
+    ///
+    /// # Errors
+    /// As those of [`Api::call`].
+    pub(super) async fn lines(&self, timeout: Duration, path: &str, body: &Value) -> anyhow::Result<Vec<Value>> {
+        let answer = self.ask(timeout, Method::POST, path, Some(body)).await?;
+        let lines: Result<_, _> = serde_json::Deserializer::from_slice(&answer).into_iter().collect();
+        lines.context("the answer is no NDJSON")
+    }
+
+    async fn ask(&self, timeout: Duration, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Bytes> {
         let token = match self {
             Self::Remote { token, .. } => token,
             Self::Local(folder) => &folder.token,
@@ -126,10 +144,7 @@ impl Api {
         if !status.is_success() {
             return Err(Refused::read(status, &answer).into());
         }
-        if answer.is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&answer).context("the answer is no JSON")
+        Ok(answer)
     }
 }
 

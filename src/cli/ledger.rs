@@ -12,8 +12,8 @@ use super::output::{Out, Stop, complain};
 use crate::config::Config;
 
 /// In the order of the table.
-const COLUMNS: [&str; 9] =
-    ["visits", "accepted", "untracked", "stored", "in_flight", "refused", "dropped", "damaged", "residual"];
+const COLUMNS: [&str; 10] =
+    ["visits", "accepted", "untracked", "stored", "in_flight", "refused", "dropped", "erased", "damaged", "residual"];
 
 pub(super) async fn run(config: &Config, ledger: Ledger) -> Result<(), Stop> {
     let api = Api::open(config).await?;
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_line_has_every_column_in_order() {
         let row = json!({"visits": 9, "accepted": 8, "untracked": 1, "stored": 4, "in_flight": 3, "refused": 2,
-            "dropped": 1, "damaged": 0, "residual": -2});
-        assert_eq!(line("now", &numbers(&row)), "now\t9\t8\t1\t4\t3\t2\t1\t0\t-2");
+            "dropped": 1, "erased": 0, "damaged": 0, "residual": -2});
+        assert_eq!(line("now", &numbers(&row)), "now\t9\t8\t1\t4\t3\t2\t1\t0\t0\t-2");
     }
 }

@@ -16,6 +16,7 @@ mod keys;
 mod ledger;
 mod links;
 mod output;
+mod privacy;
 mod releases;
 mod store;
 mod verify;
@@ -75,6 +76,7 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Releases(command) => on_runtime(releases::run(&config, command)),
         Command::Store(command) => on_runtime(store::run(&config, command)),
         Command::Verify(command) => on_runtime(verify::run(&config, command)),
+        Command::Privacy(command) => on_runtime(privacy::run(&config, command)),
         Command::Backup { to } => backup::back_up(&config, &to),
         Command::Restore { from } => backup::restore(&config, &from),
         Command::Healthcheck(Healthcheck { url }) => on_runtime(healthcheck(&config, url)),

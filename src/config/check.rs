@@ -344,7 +344,6 @@ pub(super) mod tests {
     fn values_that_are_planned_but_not_built_are_refused_by_name() {
         for (section, key, value) in [
             ("catalog", "source", "postgres"),
-            ("privacy", "ip", "hmac"),
             ("warden", "mode", "grpc"),
             ("store.clickhouse", "url", "https://store:8443"),
             ("redis", "url", "rediss://me:hunter2@host"),

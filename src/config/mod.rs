@@ -33,7 +33,7 @@ pub use catalog::Catalog;
 pub use classify::shipped_classifier;
 pub use geo::{ASN, CITY, COUNTRY, Geo, GeoFile, REGION};
 pub use ingress::{Ingress, IngressKeys};
-pub use layers::Sources;
+pub use layers::{SECRETS, Sources};
 pub use limits::{Limits, Overload, Rate};
 pub use problem::{Origin, Problem, Problems};
 pub use retention::Retention;
@@ -368,6 +368,8 @@ pub struct Caps {
 pub struct Privacy {
     /// What is kept of an address, by a click that may keep it.
     pub ip: IpPrivacy,
+    /// Key of `hmac`; empty: it follows from `dedup.secret`.
+    pub ip_secret: Secret,
     /// Which click may keep what.
     pub policy: Arc<PrivacyPolicy>,
 }
@@ -379,6 +381,8 @@ pub enum IpPrivacy {
     Truncate,
     /// Nothing; the country is looked up before.
     None,
+    /// A keyed hash of the whole address; the country is looked up before.
+    Hmac,
 }
 
 /// `[log]`

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::check::Keys;
-use super::units::{Value, list, text, word};
+use super::units::{Value, list, secret, text, word};
 use super::{IpPrivacy, Privacy};
 use crate::click::privacy::{Level, Policy, Regions};
 
@@ -19,7 +19,7 @@ const LEVELS: [(&str, Level); 3] = [("full", Level::Full), ("limited", Level::Li
 
 impl Keys {
     pub(super) fn privacy(&mut self) -> Privacy {
-        let ips = [("truncate", IpPrivacy::Truncate), ("none", IpPrivacy::None)];
+        let ips = [("truncate", IpPrivacy::Truncate), ("none", IpPrivacy::None), ("hmac", IpPrivacy::Hmac)];
         let policy = Policy {
             gpc: self.get("privacy.gpc", word(&LEVELS, &[])),
             dnt: self.get("privacy.dnt", word(&LEVELS, &[])),
@@ -41,7 +41,11 @@ impl Keys {
                 both.map_or("", |v| v)
             )
         });
-        Privacy { ip: self.get("privacy.ip", word(&ips, &["hmac"])), policy: Arc::new(policy) }
+        Privacy {
+            ip: self.get("privacy.ip", word(&ips, &[])),
+            ip_secret: self.get("privacy.ip_secret", text(secret)),
+            policy: Arc::new(policy),
+        }
     }
 }
 

@@ -238,9 +238,18 @@ pub(super) fn journal_sync(text: &str) -> Result<JournalSync, String> {
 
 /// Empty, or 16 to 256 printable ASCII characters without spaces: it travels in a header, and a shorter one is guessed.
 pub(super) fn token(text: &str) -> Result<Secret, String> {
+    secret_or(text, "one is made at the first start")
+}
+
+/// The same, where an empty one follows from another secret.
+pub(super) fn secret(text: &str) -> Result<Secret, String> {
+    secret_or(text, "it follows from dedup.secret")
+}
+
+fn secret_or(text: &str, empty: &str) -> Result<Secret, String> {
     let fits = text.is_empty() || (16..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-    let error = "must be 16 to 256 ASCII characters without spaces, or empty: one is made at the first start";
-    fits.then(|| Secret::new(text)).ok_or_else(|| error.into())
+    fits.then(|| Secret::new(text))
+        .ok_or_else(|| format!("must be 16 to 256 ASCII characters without spaces, or empty: {empty}"))
 }
 
 /// What a header can carry: up to 256 printable ASCII characters, no space at either end.

@@ -110,6 +110,7 @@ fn head(refusal: &Refusal) -> Value {
         "waiting": rows(RowState::Waiting),
         "stored": rows(RowState::Stored),
         "dropped": rows(RowState::Dropped),
+        "erased": rows(RowState::Erased),
     })
 }
 
@@ -125,7 +126,7 @@ pub(super) async fn read(
 }
 
 /// A row, and what its frame says while it has one.
-fn row(row: &RefusedRow) -> Value {
+pub(super) fn row(row: &RefusedRow) -> Value {
     let mut shown = json!({
         "click_id": row.click_id.to_string(),
         "ts": rfc_3339(row.click_id.unix_ms()),

@@ -97,6 +97,7 @@ fn figures(line: &Line) -> Value {
         "in_flight": line.in_flight,
         "refused": line.refused,
         "dropped": line.dropped,
+        "erased": line.erased,
         "damaged": line.damaged,
         "residual": line.residual(),
     })

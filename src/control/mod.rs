@@ -18,6 +18,7 @@
 //! /api/v1/ledger                              token
 //! /api/v1/store/report  /api/v1/store/optimize token
 //! /api/v1/verify                              token
+//! /api/v1/privacy/export  …/erase             token
 //! ```
 //! [`access`] says who needs what, one table of all endpoints which.
 //! Errors are `application/problem+json` (RFC 9457) with a stable `code`, also for unknown paths and methods. What is
@@ -37,6 +38,7 @@ mod extract;
 mod keys;
 mod ledger;
 mod links;
+mod privacy;
 mod problem;
 mod releases;
 mod serve;
@@ -72,6 +74,7 @@ use crate::config::Secret;
 use crate::pipeline::Store;
 use crate::pipeline::dead_letter::{Actor, DeadLetters};
 use crate::pipeline::ledger::Ledger;
+use crate::pipeline::persons::Desk;
 use crate::telemetry::auth::AuthShard;
 use crate::telemetry::metrics::DeadLetterShard;
 
@@ -112,6 +115,8 @@ pub struct Parts {
     pub ledger: Arc<Ledger>,
     /// What the store refused.
     pub dead_letters: Arc<DeadLetters>,
+    /// What is kept of one person.
+    pub persons: Arc<Desk>,
     /// Clicks that wait behind the live ones; `None` where no node runs, so that nobody knows.
     pub backlog: Option<Arc<dyn Fn() -> DeadLetterShard + Send + Sync>>,
     /// Who asks, for audit lines.
@@ -167,6 +172,8 @@ fn endpoints() -> Vec<Endpoint> {
         Endpoint::new(&get, "/store/report", Token, store::report),
         Endpoint::new(&post, "/store/optimize", Token, store::optimize),
         Endpoint::new(&post, "/verify", Token, verify::run),
+        Endpoint::new(&post, "/privacy/export", Token, privacy::export),
+        Endpoint::new(&post, "/privacy/erase", Token, privacy::erase),
         Endpoint::new(&get, "/dead-letters", Token, dead_letters::list),
         Endpoint::new(&post, "/dead-letters/replay", Token, dead_letters::replay_all),
         Endpoint::new(&get, "/dead-letters/{batch}", Token, dead_letters::read),

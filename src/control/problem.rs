@@ -54,6 +54,10 @@ pub enum Code {
     Changed,
     /// 409: another action works on this batch.
     DeadLetterBusy,
+    /// 409: clicks of before are still on their way.
+    NotSettled,
+    /// 409: another erase is at work.
+    EraseBusy,
     /// 409: the configured store does not know this action.
     NotOfThisStore,
     /// 410: the release is too old to be kept.
@@ -80,6 +84,8 @@ pub enum Code {
     StoreUnavailable,
     /// 503: the dead letters cannot be read or written.
     DeadLettersUnavailable,
+    /// 503: the journal cannot be read or written.
+    JournalUnavailable,
     /// 503: the ledger cannot be read.
     LedgerUnavailable,
     /// 503: whoever checks keys did not answer.
@@ -111,6 +117,8 @@ impl Code {
             Self::KeyRevoked => (StatusCode::CONFLICT, "key_revoked"),
             Self::Changed => (StatusCode::CONFLICT, "changed"),
             Self::DeadLetterBusy => (StatusCode::CONFLICT, "dead_letter_busy"),
+            Self::NotSettled => (StatusCode::CONFLICT, "not_settled"),
+            Self::EraseBusy => (StatusCode::CONFLICT, "erase_busy"),
             Self::NotOfThisStore => (StatusCode::CONFLICT, "not_of_this_store"),
             Self::InvalidJson => (StatusCode::BAD_REQUEST, "invalid_json"),
             Self::InvalidCursor => (StatusCode::BAD_REQUEST, "invalid_cursor"),
@@ -122,6 +130,7 @@ impl Code {
             Self::CatalogUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "catalog_unavailable"),
             Self::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::DeadLettersUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "dead_letters_unavailable"),
+            Self::JournalUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable"),
             Self::LedgerUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable"),
             Self::WardenUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "warden_unavailable"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),

@@ -106,7 +106,7 @@ fn send_on(core: &Core, entrance: &Entrance<'_>, visit: &Visit<'_>, headers: &He
     let policy = &core.parts.privacy.policy;
     let level = privacy::level(policy, headers, visit, &mut found);
     let keeps = level.keeps();
-    let address = privacy::address(core.parts.privacy.ip, keeps, visit, &mut found);
+    let address = privacy::address(&core.parts.addresses, keeps, visit, &mut found);
     let query = policy.query(level, visit.query);
     let kept = &level.cut(visit, &query);
     let external_click_id = query::find(kept.query, "click_id").unwrap_or_default();
@@ -115,7 +115,7 @@ fn send_on(core: &Core, entrance: &Entrance<'_>, visit: &Visit<'_>, headers: &He
         link: if level == Level::Full { entrance.slug } else { "" },
         variant: entrance.of.variant().unwrap_or_default(),
         unix_ms,
-        address,
+        address: address.and_then(|address| address.network()),
         ..Values::of(kept)
     };
     let place = resolve::spell(core, entrance, None, keeps, &mut found, &values);

@@ -36,6 +36,7 @@ use tokio::sync::watch;
 use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
 use crate::catalog::{Campaigns, Caps, Domains, Links, Warden};
+use crate::click::kept::Keeping;
 use crate::clock::Clock;
 use crate::config;
 use crate::handoff::Intake;
@@ -61,6 +62,8 @@ pub struct Parts {
     pub ingress: config::Ingress,
     /// What clicks may keep of their visitors.
     pub privacy: config::Privacy,
+    /// What they keep of an address.
+    pub addresses: Keeping,
     /// Key of the fingerprints.
     pub secret: Arc<[u8]>,
     /// Links in memory.

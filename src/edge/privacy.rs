@@ -3,17 +3,14 @@
 //! Only reads: the rules are in `click::privacy`. Asked once for each click, before its campaign and before its frame. Bound:
 //! the headers and the query of one request.
 
-use std::net::IpAddr;
-
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
 
 use super::route::Found;
-use crate::click::Visit;
-use crate::click::address::truncate;
 use crate::click::condition::Needs;
+use crate::click::kept::Keeping;
 use crate::click::privacy::{Agent, Keeps, Level, Policy, Privacy, Signals};
-use crate::config::IpPrivacy;
+use crate::click::{Kept, Visit};
 
 static SEC_GPC: HeaderName = HeaderName::from_static("sec-gpc");
 static DNT: HeaderName = HeaderName::from_static("dnt");
@@ -33,15 +30,13 @@ pub(super) fn level(policy: &Policy, headers: &HeaderMap, visit: &Visit<'_>, fou
     })
 }
 
-/// What is kept of the address. Where nothing is, its country is found, if the level keeps that.
-pub(super) fn address(ip: IpPrivacy, keeps: Keeps, visit: &Visit<'_>, found: &mut Found<'_>) -> Option<IpAddr> {
-    if keeps.address && ip == IpPrivacy::Truncate {
-        return Some(truncate(visit.address));
-    }
-    if keeps.facts {
+/// What is kept of the address. Where no network is, its country is found, if the level keeps that.
+pub(super) fn address(keeping: &Keeping, keeps: Keeps, visit: &Visit<'_>, found: &mut Found<'_>) -> Option<Kept> {
+    let kept = if keeps.address { keeping.keep(visit.address) } else { None };
+    if keeps.facts && kept.and_then(|kept| kept.network()).is_none() {
         found.find(Needs::PLACE);
     }
-    None
+    kept
 }
 
 /// What the frame says of it. Reads the user agent for those who will not have it.

@@ -287,7 +287,8 @@ pub(super) fn hand_over(
         (Some(target), Some(campaign)) => (Some(target), campaign.version),
         _ => (expired, link.version),
     };
-    let address = privacy::address(core.parts.privacy.ip, keeps, visit, &mut found);
+    let address = privacy::address(&core.parts.addresses, keeps, visit, &mut found);
+    let network = address.and_then(|address| address.network());
     let fingerprint = || core.day_key.borrow().fingerprint(link.to(), &external_click_id, visit);
     let fingerprint = keeps.address.then(fingerprint);
     // From here on there is only what the click keeps.
@@ -304,7 +305,7 @@ pub(super) fn hand_over(
         rule: decision.rule(),
         variant,
         unix_ms,
-        address,
+        address: network,
         ..Values::of(visit)
     };
     let place = spell(core, link, target, keeps, &mut found, &values);
@@ -323,7 +324,7 @@ pub(super) fn hand_over(
         status: link.status,
         route_version,
         address,
-        country: if keeps.facts && address.is_none() { found.country } else { None },
+        country: if keeps.facts && network.is_none() { found.country } else { None },
         privacy: told,
         org: link.org,
         campaign: link.campaign,

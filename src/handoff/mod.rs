@@ -30,6 +30,7 @@
 mod checkpoint;
 mod follower;
 mod intake;
+mod journals;
 mod keeper;
 mod range;
 mod run;
@@ -47,6 +48,7 @@ use tokio::sync::Notify;
 pub use checkpoint::{Checkpoint, NOTE_BYTES_MAX};
 pub use follower::{Follower, Item, Step};
 pub use intake::{Intake, Ticket};
+pub use journals::Journals;
 pub use keeper::Keeper;
 pub use range::read_range;
 pub use run::{Doors, IntakeMaker, Orphan, Run};
@@ -76,6 +78,8 @@ struct Shared {
     folder: PathBuf,
     /// End of the last record that counts, as [`Position::to_u64`].
     written: AtomicU64,
+    /// End of what is finished in the stretch that is being written, and noted so on the disk.
+    finished: AtomicU64,
     /// Bytes in the queue.
     queued_bytes: AtomicU64,
     /// The edge thread has written its last group.

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::intake::Limits;
 use super::upkeep::{Kept, Maker, Upkeep};
-use super::{Checkpoint, Follower, Intake, Keeper, Prepared, Progress, Shared};
+use super::{Checkpoint, Follower, Intake, Journals, Keeper, Prepared, Progress, Shared};
 use crate::clock::Clock;
 use crate::config::{self, JournalSync};
 use crate::segment::{Disk, Lock, Position};
@@ -23,6 +23,7 @@ const LOCK: &str = "lock";
 pub struct Run {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
+    cores: Vec<Arc<Shared>>,
     /// Without one, the steps of its [`Upkeep`] are taken by hand.
     keeper: Option<Keeper>,
     /// Held as long as the process uses the folder.
@@ -94,7 +95,8 @@ impl Run {
             doors.push(door);
             kept.push(keep);
         }
-        let run = Self { disk: Arc::clone(disk), folder, keeper: None, _lock: lock };
+        let cores = kept.iter().map(|kept| Arc::clone(&kept.shared)).collect();
+        let run = Self { disk: Arc::clone(disk), folder, cores, keeper: None, _lock: lock };
         Ok((run, doors, Upkeep::new(maker, kept, config.journal, metrics.keeper())))
     }
 
@@ -102,6 +104,13 @@ impl Run {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// All journals of its data folder, for who looks for single clicks.
+    #[must_use]
+    pub fn journals(&self) -> Journals {
+        let folder = self.folder.parent().unwrap_or(&self.folder).to_owned();
+        Journals { disk: Arc::clone(&self.disk), folder, live: self.cores.clone() }
     }
 
     /// Ends the run; when `finished`, nothing in it is needed any more and the folder is removed.
@@ -128,6 +137,7 @@ fn open_core(
         disk: Arc::clone(&maker.disk),
         folder: maker.folder.clone(),
         written: AtomicU64::new(first.to_u64()),
+        finished: AtomicU64::new(first.to_u64()),
         queued_bytes: AtomicU64::new(0),
         closed: AtomicBool::new(false),
         capped: AtomicBool::new(false),

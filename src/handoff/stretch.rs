@@ -165,6 +165,9 @@ impl Follower {
     /// The system's; nothing is removed then.
     pub fn finish_up_to(&mut self, end: Position, note: &[u8]) -> io::Result<()> {
         self.checkpoint.advance(end, note)?;
+        if let Source::Live { shared, .. } = &self.source {
+            shared.finished.store(end.to_u64(), Ordering::Release);
+        }
         if let Some(measured) = &self.measured {
             measured.update(&*self.disk, &self.folder, self.core, end);
         }

@@ -30,7 +30,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// One core's journal as the keeper sees it.
 #[derive(Debug)]
 pub(super) struct Kept {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     prepared: Sender<Prepared>,
     next_seq: u32,
     /// When the next segment may be made; later than now after a failure.

@@ -109,9 +109,9 @@ impl Enricher {
         }
         let Verdict { class, reasons, fraud_score } = verdict;
         let reasons = reasons.and(observed.within(Reasons::SHADOW_OMITTED.and(Reasons::FACTS_OMITTED)));
-        let address = click.address.filter(|_| !omits);
-        let country = click.country.or_else(|| address.and_then(|address| self.geo.country(address)));
-        let place = address.map(|address| self.geo.place(address)).unwrap_or_default();
+        let network = click.address.and_then(|address| address.network()).filter(|_| !omits);
+        let country = click.country.or_else(|| network.and_then(|network| self.geo.country(network)));
+        let place = network.map(|network| self.geo.place(network)).unwrap_or_default();
         Enriched { country, place, class, reasons, fraud_score, agent }
     }
 }

@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod memory;
 pub mod months;
 pub mod pace;
+pub mod persons;
 pub mod retry;
 mod running;
 mod sending;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Batch;
 use super::months::Months;
+use super::persons::Persons;
 use crate::BoxFuture;
 use crate::click::ClickId;
 
@@ -268,6 +269,11 @@ pub trait Store: Send + Sync {
     /// Removes some of what has expired by this time (Unix milliseconds), in a bounded step; the rollups of what it takes
     /// go with it. A store that removes by itself has nothing to do.
     fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<Expired, StoreError>>;
+
+    /// What it knows of persons; `None` for a store that cannot look for them.
+    fn persons(&self) -> Option<&dyn Persons> {
+        None
+    }
 
     /// What it says of its months; `None` for a store that keeps none.
     fn months(&self) -> Option<&dyn Months> {

@@ -22,7 +22,8 @@
 //!    whole: [`Writer::append`]. A record counts when it lies before that end; this is what an acknowledgement promises.
 //! 3. Another thread forces the file: [`DiskFile::sync`]. From here on a power cut does not take it.
 //! 4. A [`Reader`] gives it out again, as often as it is asked.
-//! 5. The segment is removed by its owner when all its records are finished. Nothing here deletes.
+//! 5. The segment is removed by its owner when all its records are finished. Nothing here deletes; [`blank()`] takes single
+//!    clicks out that are finished, and leaves records of zeros.
 //!
 //! # Invariants
 //!
@@ -51,12 +52,14 @@
 //! | read error | the cursor stays, and the read is tried again | nothing |
 //! | read error that stays | after some tries skipped like flipped bits, in steps of 4 KiB | the records that touch it |
 
+mod blank;
 mod disk;
 mod format;
 mod reader;
 mod rewrite;
 mod writer;
 
+pub use blank::{Found, blank, find};
 pub use disk::{Disk, DiskFile, Entry, Lock, Open, RealDisk, read_again};
 pub use format::{Header, Kind, Position, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, append_record, records};
 pub use reader::{Next, Reader, noted_end};

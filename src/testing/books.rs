@@ -1,9 +1,10 @@
 //! Books in memory, shared by whoever has a clone, that can be made to fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::click::ClickId;
 use crate::pipeline::ledger::{Books, BooksError, Changes, Entry, Figures, StretchName, Visits};
 use crate::segment::Position;
 
@@ -18,6 +19,8 @@ struct Kept {
     rolled: BTreeMap<u64, u64>,
     copied: Vec<u64>,
     node: Option<(String, u64)>,
+    erasing: BTreeSet<ClickId>,
+    erased: BTreeMap<u64, u64>,
     fails: bool,
 }
 
@@ -96,6 +99,30 @@ impl Books for MemoryBooks {
 
     fn rolled(&mut self, minutes: Range<u64>) -> Result<Vec<(u64, u64)>, BooksError> {
         Ok(self.kept().rolled.range(minutes).map(|(minute, stored)| (*minute, *stored)).collect())
+    }
+
+    fn erasing(&mut self) -> Result<Vec<ClickId>, BooksError> {
+        Ok(self.kept().erasing.iter().copied().collect())
+    }
+
+    fn begin_erasing(&mut self, ids: &[ClickId]) -> Result<(), BooksError> {
+        self.kept().erasing.extend(ids);
+        Ok(())
+    }
+
+    fn end_erasing(&mut self) -> Result<(), BooksError> {
+        let mut kept = self.kept();
+        for id in std::mem::take(&mut kept.erasing) {
+            *kept.erased.entry(id.unix_ms() / 60_000).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn erased(&mut self, minutes: Range<u64>) -> Result<Vec<(u64, u64)>, BooksError> {
+        let kept = self.kept();
+        let mut erased = kept.erased.clone();
+        kept.erasing.iter().for_each(|id| *erased.entry(id.unix_ms() / 60_000).or_default() += 1);
+        Ok(erased.range(minutes).map(|(minute, clicks)| (*minute, *clicks)).collect())
     }
 
     fn unrolled(&mut self) -> Result<Vec<u64>, BooksError> {

@@ -95,6 +95,35 @@ fn with_privacy_none_no_address_is_kept_and_the_country_still_is() {
 }
 
 #[test]
+fn with_privacy_hmac_an_address_has_one_hash_on_every_node_with_the_secret_and_the_country_is_kept() {
+    let secrets = [("dedup.secret", "a-secret-of-the-fleet"), ("privacy.ip_secret", "one-of-its-own-here")];
+    let hashes = |secrets: &[(&str, &str)]| {
+        let mut settings = vec![("privacy.ip", "hmac"), ("edge.trusted_proxies", "127.0.0.0/8")];
+        settings.extend(secrets);
+        let trellis = Trellis::start_with(&settings);
+        trellis.link("a", "https://a.example/");
+        for address in ["8.8.8.8", "8.8.8.8", "8.8.8.9"] {
+            trellis.edge_request("GET", "/a", &[("User-Agent", CHROME), ("X-Forwarded-For", address)]);
+        }
+        trellis.wait_stored(3);
+        let clicks = trellis.clicks();
+        assert!(
+            clicks.iter().all(|c| c["country"] == "US" && c["region"] == "" && c["privacy"] == "full"),
+            "{clicks:?}"
+        );
+        assert_eq!(trellis.count("")["duplicate"], 1, "fingerprints go by the whole address");
+        let hashes: std::collections::BTreeSet<_> =
+            clicks.iter().map(|click| click["ip"].as_str().expect("text").to_owned()).collect();
+        assert!(hashes.len() == 2 && hashes.iter().all(|h| h.len() == 34 && h.starts_with("h:")), "{hashes:?}");
+        hashes
+    };
+    let derived = hashes(&secrets[..1]);
+    assert_eq!(derived, hashes(&secrets[..1]));
+    assert_eq!(hashes(&secrets), hashes(&secrets[1..]), "whatever the other secret is");
+    assert_ne!(derived, hashes(&secrets));
+}
+
+#[test]
 fn any_bytes_in_headers_are_kept_as_far_as_they_are_text() {
     let trellis = Trellis::start();
     trellis.link("a", "https://a.example/");

@@ -49,7 +49,7 @@ uri_bytes_max = "1MiB"
 rows_max = "many"
 
 [privacy]
-ip = "hmac"
+ip = "hash"
 "#;
 
 const FIVE_LINES: [&str; 5] = [
@@ -57,7 +57,7 @@ const FIVE_LINES: [&str; 5] = [
     r#"my.toml:5: edge.conections_max: is not a setting; did you mean edge.connections_max?"#,
     r#"my.toml:6: edge.uri_bytes_max = "1MiB": must be 64B to 64KiB"#,
     r#"my.toml:9: batch.rows_max = "many": must be a whole number, 1 to 1000000, without quotes"#,
-    r#"my.toml:12: privacy.ip = "hmac": is not built yet; use "truncate" or "none""#,
+    r#"my.toml:12: privacy.ip = "hash": must be "truncate" or "none" or "hmac""#,
 ];
 
 #[test]

@@ -98,7 +98,7 @@ pub(crate) fn click<'a>(unix_ms: u64, link: &'a str, query: &'a str) -> Click<'a
         marks: Default::default(),
         status: 302,
         route_version: u64::MAX,
-        address: Some("2001:db8:aaaa::".parse().unwrap()),
+        address: Some(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xaaaa, 0, 0, 0, 0, 0).into()),
         country: None,
         privacy: Privacy::default(),
         org: "default",

@@ -42,6 +42,7 @@ mod live_store;
 mod load;
 mod macros;
 mod overload;
+mod persons;
 mod pipeline;
 mod places;
 mod privacy;

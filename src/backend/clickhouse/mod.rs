@@ -11,6 +11,7 @@
 mod errors;
 mod frames;
 mod months;
+mod persons;
 mod pool;
 mod queries;
 mod rollups;
@@ -35,6 +36,7 @@ use crate::click::ClickId;
 use crate::click::query::Parameters;
 use crate::config::{self, Retention};
 use crate::pipeline::months::{Merge, Months, Report};
+use crate::pipeline::persons::Persons;
 use crate::pipeline::store::{ClickCursor, Difference, Expired};
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
 
@@ -197,6 +199,10 @@ impl Store for ClickHouseStore {
     /// The server removes by itself: the tables have a TTL.
     fn expire(&self, _: u64) -> BoxFuture<'_, Result<Expired, StoreError>> {
         Box::pin(std::future::ready(Ok(Expired::default())))
+    }
+
+    fn persons(&self) -> Option<&dyn Persons> {
+        Some(self)
     }
 
     fn months(&self) -> Option<&dyn Months> {

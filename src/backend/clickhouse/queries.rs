@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::ClickHouseStore;
 use crate::backend::columns;
 use crate::click::ClickId;
+use crate::pipeline::persons::Selector;
 use crate::pipeline::store::ClickCursor;
 use crate::pipeline::{ClickFilter, Counts, StoreError, StoredClick};
 
@@ -78,6 +79,38 @@ pub(super) async fn recent(
     let (condition, mut literals) = conditions(filter, behind);
     literals.push(Literal::Number(limit as u64));
     rows(store, bind(store.reading().query(&format!("{SELECT} {condition} {NEWEST_FIRST}")), literals)).await
+}
+
+/// Clicks of a person, oldest first. See [`crate::pipeline::persons::Persons::find`].
+pub(super) async fn of_person(
+    store: &ClickHouseStore,
+    who: &Selector,
+    behind: Option<ClickCursor>,
+    limit: usize,
+) -> Result<Vec<StoredClick>, StoreError> {
+    let id_text;
+    let (column, value) = match who {
+        Selector::ClickId(id) => {
+            id_text = id.to_string();
+            // The time is said too: it leaves out whole granules.
+            ("ts = fromUnixTimestamp64Milli(toInt64(?)) AND click_id", Literal::Text(&id_text))
+        }
+        Selector::ExternalClickId(external) => ("external_click_id", Literal::Text(external)),
+        Selector::Ip(ip) => ("ip", Literal::Text(ip)),
+    };
+    let mut literals = Vec::new();
+    if let Selector::ClickId(id) = who {
+        literals.push(Literal::Number(storable(id.unix_ms())));
+    }
+    literals.push(value);
+    let mut condition = format!("WHERE {column} = ?");
+    if let Some(cursor) = behind {
+        condition.push_str(" AND (ts, toString(click_id)) > (fromUnixTimestamp64Milli(toInt64(?)), ?)");
+        literals.extend([Literal::Number(storable(cursor.unix_ms)), Literal::Id(cursor.id.to_string())]);
+    }
+    literals.push(Literal::Number(limit as u64));
+    let sql = format!("{SELECT} {condition} ORDER BY ts, toString(click_id) LIMIT ?");
+    rows(store, bind(store.reading().query(&sql), literals)).await
 }
 
 /// The answer's rows. Bytes that are no UTF-8 are shown as U+FFFD.

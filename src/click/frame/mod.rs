@@ -9,8 +9,8 @@
 //!     12    16  click_id
 //!     28     1  marks
 //!             16  fingerprint, if flag 4
-//!         4 or 16  address after privacy, if flag 8 or 16
-//!              2  country, if flag 32 (found on the edge because privacy leaves no address)
+//!         4 or 16  address after privacy, if flag 8 or 16; with both its hash, 16
+//!              2  country, if flag 32 (found on the edge because privacy leaves no network)
 //!              1  privacy: 0 full, 1 limited, 2 none; 4 agent (likewise, because it leaves no ua), 8 sends fetch metadata
 //!              4  if privacy has 4: two sets of reasons, u16 each: found, enforced
 //!                 3 times, if privacy has 4: length u8, bytes: device, os, browser
@@ -27,7 +27,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::class::AgentReasons;
 use super::privacy::{Agent, Level, Privacy};
-use super::{ClickId, Fingerprint, Marks, Reasons, domain};
+use super::{ClickId, Fingerprint, Kept, Marks, Reasons, domain};
 
 /// Bytes kept of a user agent, and of an Accept-Language.
 pub const UA_BYTES_MAX: usize = 512;
@@ -49,6 +49,8 @@ const PREFETCH: u8 = 2;
 const FINGERPRINT: u8 = 4;
 const IPV4: u8 = 8;
 const IPV6: u8 = 16;
+/// Of the address; in frames of before no two of them are set.
+const HASH: u8 = IPV4 | IPV6;
 const COUNTRY: u8 = 32;
 const BOUND: u8 = 64;
 /// Of the byte for privacy, above the level.
@@ -75,8 +77,8 @@ pub struct Click<'a> {
     /// Version of the link or the campaign that decided; 0 for the fallback of `/in`.
     pub route_version: u64,
     /// What privacy leaves of the address.
-    pub address: Option<IpAddr>,
-    /// ISO 3166-1 alpha-2, only where privacy leaves no address to look it up by.
+    pub address: Option<Kept>,
+    /// ISO 3166-1 alpha-2, only where privacy leaves no network to look it up by.
     pub country: Option<[u8; 2]>,
     /// What privacy took away.
     pub privacy: Privacy<'a>,
@@ -113,8 +115,12 @@ impl<'a> Click<'a> {
         let flags = flag(self.head, HEAD)
             | flag(self.prefetch, PREFETCH)
             | flag(self.fingerprint.is_some(), FINGERPRINT)
-            | flag(matches!(self.address, Some(IpAddr::V4(_))), IPV4)
-            | flag(matches!(self.address, Some(IpAddr::V6(_))), IPV6)
+            | match self.address {
+                Some(Kept::Network(IpAddr::V4(_))) => IPV4,
+                Some(Kept::Network(IpAddr::V6(_))) => IPV6,
+                Some(Kept::Hash(_)) => HASH,
+                None => 0,
+            }
             | flag(self.country.is_some(), COUNTRY)
             | flag(self.bound, BOUND);
         out.put_u8(VERSION);
@@ -127,8 +133,9 @@ impl<'a> Click<'a> {
             out.put_slice(&fingerprint.0);
         }
         match self.address {
-            Some(IpAddr::V4(v4)) => out.put_slice(&v4.octets()),
-            Some(IpAddr::V6(v6)) => out.put_slice(&v6.octets()),
+            Some(Kept::Network(IpAddr::V4(v4))) => out.put_slice(&v4.octets()),
+            Some(Kept::Network(IpAddr::V6(v6))) => out.put_slice(&v6.octets()),
+            Some(Kept::Hash(hash)) => out.put_slice(&hash),
             None => {}
         }
         if let Some(country) = &self.country {
@@ -171,12 +178,11 @@ impl<'a> Click<'a> {
         let [marks] = if version == VERSION_1 { [0] } else { take(&mut rest)? };
         let has = |bit: u8| flags & bit != 0;
         let fingerprint = if has(FINGERPRINT) { Some(Fingerprint(take(&mut rest)?)) } else { None };
-        let address = if has(IPV4) {
-            Some(IpAddr::V4(Ipv4Addr::from(take::<4>(&mut rest)?)))
-        } else if has(IPV6) {
-            Some(IpAddr::V6(Ipv6Addr::from(take::<16>(&mut rest)?)))
-        } else {
-            None
+        let address = match flags & HASH {
+            IPV4 => Some(Ipv4Addr::from(take::<4>(&mut rest)?).into()),
+            IPV6 => Some(Ipv6Addr::from(take::<16>(&mut rest)?).into()),
+            HASH => Some(Kept::Hash(take(&mut rest)?)),
+            _ => None,
         };
         let country = if has(COUNTRY) { Some(take(&mut rest)?) } else { None };
         let privacy = if version == VERSION_1 { Privacy::default() } else { take_privacy(&mut rest)? };

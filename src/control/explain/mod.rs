@@ -24,17 +24,16 @@ use super::extract::{Fields, NoParameters, Query};
 use super::problem::{Code, Problem};
 use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
-use crate::click::address::truncate;
 use crate::click::campaign::{Campaign, Choice, Chosen, Decision, Sticky, Strategy, Zone};
 use crate::click::cap::{CAPPED, OVERFLOW};
 use crate::click::condition::explain::Part;
 use crate::click::condition::{Condition, Facts, Needs};
+use crate::click::kept::Keeping;
 use crate::click::life::{EXPIRED, Stage};
 use crate::click::template::Values;
 use crate::click::visitor::VisitorId;
 use crate::click::{ClickId, DayKey, Link, QueryMode, Template, query};
 use crate::clock::{Clock, rfc_3339};
-use crate::config::IpPrivacy;
 
 /// Turns of a round robin that are listed.
 const TURNS_SHOWN: usize = 20;
@@ -47,7 +46,7 @@ pub struct Explainer {
     /// Where addresses are.
     pub geo: Arc<Geo>,
     /// What is kept of an address, and told to destinations.
-    pub privacy: IpPrivacy,
+    pub addresses: Keeping,
     /// The secret of fingerprints, by which sticky visitors are shared out.
     pub secret: Arc<[u8]>,
     /// Time, for visits that name none.
@@ -91,7 +90,7 @@ fn answer(explainer: &Explainer, subject: &Subject, supposed: &Supposed) -> Valu
         _ => supposed.click_id.is_none(),
     };
     let shown = Shown { subject, link, campaign, stage: stands.stage, stands, decision, is_drawn, at: place };
-    let address = (explainer.privacy == IpPrivacy::Truncate).then(|| truncate(visit.address));
+    let address = explainer.addresses.keep(visit.address).and_then(|kept| kept.network());
     // As on the edge: of what the click keeps.
     let (region, city, asn) = supposed.place(&explainer.geo, address);
     let values = Values {

@@ -9,8 +9,8 @@ const PHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) Appl
 
 pub(super) fn explainer() -> Result<Explainer, String> {
     let (agents, geo) = (Arc::new(Agents::new()?), Arc::new(Geo::new()?));
-    let privacy = crate::config::IpPrivacy::Truncate;
-    Ok(Explainer { agents, geo, privacy, secret: (*b"secret").into(), clock: Arc::new(Noon) })
+    let addresses = crate::click::kept::Keeping::Truncate;
+    Ok(Explainer { agents, geo, addresses, secret: (*b"secret").into(), clock: Arc::new(Noon) })
 }
 
 fn to(names: &[(&str, u64)]) -> Value {

@@ -142,7 +142,7 @@ impl Shelf {
     }
 
     /// Changes a file that must be there.
-    fn change<T>(&self, batch: Uuid, edit: impl FnOnce(&mut Kept) -> T) -> io::Result<T> {
+    pub(super) fn change<T>(&self, batch: Uuid, edit: impl FnOnce(&mut Kept) -> T) -> io::Result<T> {
         let mut index = self.index();
         let (mut kept, _) = self.load(&mut index, batch)?.ok_or(io::ErrorKind::NotFound)?;
         let answer = edit(&mut kept);

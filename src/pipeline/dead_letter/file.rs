@@ -129,7 +129,7 @@ pub(super) fn decode(file: &[u8]) -> Result<Kept, String> {
 fn row(row: BodyRow) -> Option<RefusedRow> {
     let frame = match (row.state, row.frame) {
         (RowState::Waiting, frame) => unhex(&frame?)?,
-        (RowState::Stored | RowState::Dropped, _) => Vec::new(),
+        (RowState::Stored | RowState::Dropped | RowState::Erased, _) => Vec::new(),
     };
     Some(RefusedRow {
         click_id: row.click_id.parse().ok()?,

@@ -7,6 +7,7 @@
 //!
 //! row:   waiting --replayed--> stored
 //!           |----dropped by a person--> dropped
+//!           |----erased for a person--> erased
 //! ```
 //! The other shelf, *backlog*, is the journal itself: clicks that the store has not taken yet. A row is refused before
 //! its range is finished, so a crash between the two leaves it in both places, and [`Shelf::of_batch`] tells the restarted
@@ -18,6 +19,7 @@
 //! Bounds: `dead_letter.max_bytes` on disk; in memory some 20 bytes for each row in it.
 
 mod books;
+mod erase;
 mod file;
 mod replay;
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod replay_tests;
 mod tests;
 
 pub use books::{Page, Summary};
+pub use erase::IsMeant;
 pub use replay::{Actor, DeadLetterError, DeadLetters, Dropped, EnricherMaker, Listed, Replayed, ReplayedAll};
 
 use std::collections::BTreeMap;
@@ -59,6 +62,8 @@ pub enum RowState {
     Stored,
     /// A person gave it up.
     Dropped,
+    /// A person had it erased: its id is not that of the click any more, only of its minute.
+    Erased,
 }
 
 /// A row that the store refused.
@@ -112,6 +117,8 @@ pub struct Tally {
     pub stored: u64,
     /// They were dropped.
     pub dropped: u64,
+    /// They were erased.
+    pub erased: u64,
 }
 
 impl Tally {
@@ -120,6 +127,7 @@ impl Tally {
             RowState::Waiting => self.waiting += 1,
             RowState::Stored => self.stored += 1,
             RowState::Dropped => self.dropped += 1,
+            RowState::Erased => self.erased += 1,
         }
     }
 }

@@ -123,7 +123,7 @@ pub struct DeadLetters {
 }
 
 /// One action at work.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     busy: &'a Mutex<HashSet<Uuid>>,
     batch: Uuid,
 }
@@ -164,7 +164,7 @@ impl DeadLetters {
     }
 
     /// Does something with the shelf where it may block.
-    async fn on_shelf<T: Send + 'static>(
+    pub(super) async fn on_shelf<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shelf) -> io::Result<T> + Send + 'static,
     ) -> Result<T, DeadLetterError> {
@@ -240,7 +240,7 @@ impl DeadLetters {
         outcome.map(|dropped| Dropped { dropped })
     }
 
-    fn begin(&self, batch: Uuid) -> Result<Work<'_>, DeadLetterError> {
+    pub(super) fn begin(&self, batch: Uuid) -> Result<Work<'_>, DeadLetterError> {
         let is_free = self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(batch);
         if is_free { Ok(Work { busy: &self.busy, batch }) } else { Err(DeadLetterError::Busy(batch)) }
     }

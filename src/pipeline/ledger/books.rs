@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Minutes;
+use crate::click::ClickId;
 use crate::segment::Position;
 
 /// The books cannot be read or written now.
@@ -119,6 +120,30 @@ pub trait Books: Send {
     /// # Errors
     /// [`BooksError`]
     fn rolled(&mut self, minutes: Range<u64>) -> Result<Vec<(u64, u64)>, BooksError>;
+
+    /// Clicks of which it is not known yet whether they are erased: an erase of them was begun and not ended.
+    ///
+    /// # Errors
+    /// [`BooksError`]
+    fn erasing(&mut self) -> Result<Vec<ClickId>, BooksError>;
+
+    /// Begins to erase these stored clicks of this node; those of before that did not end stay begun.
+    ///
+    /// # Errors
+    /// [`BooksError`]; nothing has changed then.
+    fn begin_erasing(&mut self, ids: &[ClickId]) -> Result<(), BooksError>;
+
+    /// All erases that were begun have ended: from here on only their number is known, by the minute.
+    ///
+    /// # Errors
+    /// [`BooksError`]; nothing has changed then.
+    fn end_erasing(&mut self) -> Result<(), BooksError>;
+
+    /// Of these minutes, the clicks that were stored and are, or are being, erased.
+    ///
+    /// # Errors
+    /// [`BooksError`]
+    fn erased(&mut self, minutes: Range<u64>) -> Result<Vec<(u64, u64)>, BooksError>;
 
     /// Minutes of which other clicks are stored than their rollups were computed of.
     ///

@@ -24,6 +24,8 @@ pub struct Line {
     pub refused: u64,
     /// Refused by the store, and dropped by a person.
     pub dropped: u64,
+    /// Erased, as a person asked, from the store or the refused shelf.
+    pub erased: u64,
     /// Read from the journal, and not understood.
     pub damaged: u64,
 }
@@ -38,7 +40,7 @@ impl Line {
     /// Accepted clicks of which nobody knows where they are; below zero, clicks that nobody accepted.
     #[must_use]
     pub const fn residual(&self) -> i64 {
-        let known = self.stored + self.in_flight + self.refused + self.dropped + self.damaged;
+        let known = self.stored + self.in_flight + self.refused + self.dropped + self.erased + self.damaged;
         self.accepted.cast_signed() - known.cast_signed()
     }
 
@@ -50,6 +52,7 @@ impl Line {
         self.in_flight += other.in_flight;
         self.refused += other.refused;
         self.dropped += other.dropped;
+        self.erased += other.erased;
         self.damaged += other.damaged;
     }
 }
@@ -75,6 +78,7 @@ impl Ledger {
             let (visits, figures) = (entry.visits, entry.figures);
             rows.insert((entry.minute, entry.run), Row { visits, figures, open: 0 });
         }
+        let erased = books.erased(minutes.clone())?;
         let mut state = self.state();
         // The edge's side after the workers': what is claimed was accepted.
         state.count_visits();
@@ -98,6 +102,14 @@ impl Ledger {
         for (minute, tally) in self.shelf.tally().range(minutes) {
             if let Some((line, refused)) = lines.get_mut(minute) {
                 line.add_shelf(*tally, *refused);
+            }
+        }
+        for (minute, erased) in erased {
+            if let Some((line, _)) = lines.get_mut(&minute) {
+                // Books that were begun anew know less of what was stored.
+                let erased = erased.min(line.stored);
+                line.stored -= erased;
+                line.erased += erased;
             }
         }
         Ok(lines.into_values().map(|(line, _)| line).collect())
@@ -126,7 +138,7 @@ impl Line {
     /// Adds what became of the rows on the shelf. Workers have finished `refused` of them; those beyond are on the shelf
     /// and still in flight, because their batch is not finished.
     fn add_shelf(&mut self, tally: Tally, refused: u64) {
-        let mut early = (tally.waiting + tally.stored + tally.dropped).saturating_sub(refused);
+        let mut early = (tally.waiting + tally.stored + tally.dropped + tally.erased).saturating_sub(refused);
         let mut without_early = |rows: u64| {
             let of_these = early.min(rows);
             early -= of_these;
@@ -135,5 +147,6 @@ impl Line {
         self.refused += without_early(tally.waiting);
         self.stored += without_early(tally.stored);
         self.dropped += without_early(tally.dropped);
+        self.erased += without_early(tally.erased);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! visits   = accepted + untracked
-//! accepted = stored + in flight + refused + dropped + damaged + residual          the residual is 0, or somebody is told
+//! accepted = stored + in flight + refused + dropped + erased + damaged + residual   the residual is 0, or somebody is told
 //!
 //! edge threads --a ring of minutes each, copied every second--> accepted, untracked
 //! workers      --note of a checkpoint, spilled (see `account`)--> taken, stored, refused, damaged
@@ -23,6 +23,7 @@
 
 mod account;
 mod books;
+mod erasing;
 mod lines;
 mod minutes;
 #[cfg(test)]

@@ -24,7 +24,7 @@ use self::pairs::Pairs;
 use self::sketch::Sketch;
 use crate::click::class::Memory as Limits;
 use crate::click::domain::NO_LINK;
-use crate::click::{Click, Networks, Reasons};
+use crate::click::{Click, Kept, Networks, Reasons};
 
 /// Half a minute.
 const HALF_MS: u64 = 30_000;
@@ -66,9 +66,11 @@ impl Memory {
     pub fn observe(&self, click: &Click<'_>) -> Reasons {
         let Limits { address_per_minute, link_per_minute, heads_min, .. } = self.limits;
         let (unix_ms, address) = (click.id.unix_ms(), click.address);
+        let network = address.and_then(|address| address.network());
         let by_address = address.map(|address| match address {
-            IpAddr::V4(v4) => hash(&[&v4.octets()]),
-            IpAddr::V6(v6) => hash(&[&v6.octets()]),
+            Kept::Network(IpAddr::V4(v4)) => hash(&[&v4.octets()]),
+            Kept::Network(IpAddr::V6(v6)) => hash(&[&v6.octets()]),
+            Kept::Hash(of_address) => hash(&[&of_address]),
         });
         let is_link = !click.link.is_empty() && click.link != NO_LINK;
         // No domain has a slash.
@@ -84,7 +86,7 @@ impl Memory {
             seen.get && seen.heads >= heads_min
         });
         Reasons::default()
-            .with(Reasons::DATA_CENTRE, address.is_some_and(|address| self.data_centres.cover(address)))
+            .with(Reasons::DATA_CENTRE, network.is_some_and(|network| self.data_centres.cover(network)))
             .with(Reasons::VELOCITY_ADDRESS, fast(&self.addresses, by_address, address_per_minute))
             .with(Reasons::VELOCITY_LINK, fast(&self.links, by_link, link_per_minute))
             .with(Reasons::PREVIEW_PATTERN, pattern)

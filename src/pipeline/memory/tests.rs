@@ -56,7 +56,7 @@ fn bare(id: ClickId) -> Click<'static> {
 
 fn click(ms: u64, address: &str, link: &'static str, head: bool) -> Click<'static> {
     let id = ClickId::new(ms, &[0; 10]);
-    let address = (!address.is_empty()).then(|| address.parse().unwrap());
+    let address = (!address.is_empty()).then(|| address.parse::<IpAddr>().unwrap().into());
     Click { head, address, link, ..bare(id) }
 }
 
@@ -145,6 +145,22 @@ fn the_same_clicks_in_the_same_order_find_the_same_whenever_that_is() {
 }
 
 #[test]
+fn a_hash_of_an_address_has_a_speed_and_lies_in_no_data_centre() {
+    let all = ["0.0.0.0/0", "::/0"].iter().map(|network| network.parse().unwrap()).collect();
+    let memory = Memory::new(limits(), Arc::new(all));
+    let told = |ms, hash| {
+        let address = Some(Kept::Hash(hash));
+        memory.observe(&Click { address, ..click(ms, "", "", false) }).names().collect::<Vec<_>>()
+    };
+    for n in 0..2 {
+        assert_eq!(told(NOW_MS + n, [1; 16]), [""; 0]);
+    }
+    assert_eq!(told(NOW_MS + 2, [2; 16]), [""; 0], "another one");
+    assert_eq!(told(NOW_MS + 3, [1; 16]), ["velocity_address"], "the third");
+    assert_eq!(memory.observe(&click(NOW_MS + 4, "192.0.2.1", "", false)).names().collect::<Vec<_>>(), ["data_centre"]);
+}
+
+#[test]
 fn a_million_addresses_take_no_more_memory_and_find_nobody_fast_by_default() {
     let limits = shipped_classifier().rules().memory;
     let memory = Memory::new(limits, Arc::default());
@@ -157,7 +173,7 @@ fn a_million_addresses_take_no_more_memory_and_find_nobody_fast_by_default() {
         let id = ClickId::new(NOW_MS + u64::from(n) * 60 / 1_000, &[0; 10]);
         let address = IpAddr::from((n << 8).to_be_bytes());
         let link = ["a", "b", "c", "d", "e", "f", "g", "h"][n as usize % 8];
-        let reasons = memory.observe(&Click { address: Some(address), link, ..bare(id) });
+        let reasons = memory.observe(&Click { address: Some(address.into()), link, ..bare(id) });
         fast += u32::from(reasons.has(Reasons::VELOCITY_ADDRESS.and(Reasons::PREVIEW_PATTERN)));
     }
     assert_eq!((memory.bytes(), fast), (bytes, 0));
