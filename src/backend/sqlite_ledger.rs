@@ -283,6 +283,44 @@ mod tests {
         minutes
     }
 
+    #[test]
+    fn what_is_erased_is_counted_once_and_its_ids_leave_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let ids = [(100, 1), (100, 2), (101, 3)].map(|(minute, n)| ClickId::new(minute * 60_000 + 5, &[n; 10]));
+        let of = StretchName { run: "0001-1".into(), core: 0, origin: 7 };
+        let stored = minutes(&[(100, 1), (101, 2)]);
+        let spill = Some((&of, Position { seq: 1, offset: 1 }, &stored));
+        let changes = Changes { spill, rolled: vec![(100, 2), (101, 4)], ..Changes::default() };
+        let mut both: [Box<dyn Books>; 2] =
+            [Box::new(MemoryBooks::default()), Box::new(SqliteLedger::open(&path).unwrap())];
+        for books in &mut both {
+            books.change(&changes).unwrap();
+            assert_eq!(books.unrolled().unwrap(), [0; 0]);
+            // Begun, broken off, begun once more.
+            for _ in 0..2 {
+                books.begin_erasing(&ids).unwrap();
+                assert_eq!(books.erased(0..200).unwrap(), [(100, 2), (101, 1)]);
+            }
+            let mut begun = books.erasing().unwrap();
+            begun.sort();
+            assert_eq!(begun, ids);
+            for _ in 0..2 {
+                books.end_erasing().unwrap();
+                assert_eq!((books.erased(0..101).unwrap(), books.erasing().unwrap()), (vec![(100, 2)], vec![]));
+            }
+            assert_eq!(books.unrolled().unwrap(), [100, 101]);
+            books.change(&Changes { rolled: vec![(100, 0), (101, 3)], ..Changes::default() }).unwrap();
+            assert_eq!(books.unrolled().unwrap(), [0; 0]);
+            books.forget(101, &[]).unwrap();
+            assert_eq!(books.erased(0..200).unwrap(), [(101, 1)]);
+        }
+        for file in ["ledger.db", "ledger.db-wal"] {
+            let bytes = std::fs::read(folder.path().join(file)).unwrap();
+            assert!(!bytes.windows(16).any(|part| part == ids[0].as_bytes()), "{file}");
+        }
+    }
+
     /// Both must say the same of everything.
     #[test]
     fn a_file_keeps_what_books_in_memory_keep_across_a_restart() {

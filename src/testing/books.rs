@@ -131,6 +131,9 @@ impl Books for MemoryBooks {
         for ((minute, _), (_, figures)) in &kept.accounts {
             *stored.entry(*minute).or_default() += figures.stored;
         }
+        for (minute, erased) in &kept.erased {
+            stored.entry(*minute).and_modify(|stored| *stored = stored.saturating_sub(*erased));
+        }
         stored.retain(|minute, stored| kept.rolled.get(minute).copied().unwrap_or(0) != *stored);
         Ok(stored.into_keys().collect())
     }
@@ -143,6 +146,7 @@ impl Books for MemoryBooks {
         kept.accounts.retain(|(minute, run), _| *minute >= before || runs.contains(run));
         kept.rolled.retain(|minute, _| *minute >= before);
         kept.copied.retain(|minute| *minute >= before);
+        kept.erased.retain(|minute, _| *minute >= before);
         kept.marks.retain(|of, _| runs.contains(&of.run));
         Ok(())
     }

@@ -12,10 +12,30 @@ use crate::BoxFuture;
 use crate::catalog::releases::{Change, Kept, NetChange, Release, Write};
 use crate::catalog::source::Name;
 use crate::catalog::{CampaignStore, CatalogError, DomainStore, KeyStore, LinkPage, LinkStore, Page, ReleaseStore};
+use crate::click::kept::Keeping;
 use crate::click::{Campaign, ClickId, Domain, Key, Link};
 use crate::clock::Clock;
+use crate::handoff::Journals;
+use crate::pipeline::dead_letter::{Actor, DeadLetters};
+use crate::pipeline::ledger::Ledger;
+use crate::pipeline::persons::Desk;
 use crate::pipeline::store::{ClickCursor, Difference, Expired, Level};
 use crate::pipeline::{Batch, ClickFilter, Counts, Sealed, Store, StoreError, StoredClick};
+use crate::testing::FaultDisk;
+
+/// Of a store that knows no persons, and of no journal.
+pub(super) fn persons(store: Arc<Fake>, ledger: &Arc<Ledger>, letters: &Arc<DeadLetters>) -> Arc<Desk> {
+    Arc::new(Desk {
+        store,
+        ledger: Arc::clone(ledger),
+        letters: Arc::clone(letters),
+        journals: Journals::at_rest(Arc::new(FaultDisk::new(0)), std::path::Path::new("/nowhere")),
+        addresses: Keeping::Truncate,
+        clock: Arc::new(Noon),
+        actor: Actor::Token,
+        work: tokio::sync::Mutex::default(),
+    })
+}
 
 /// Always the same moment.
 #[derive(Debug)]

@@ -23,11 +23,8 @@ use self::fakes::{Fake, Noon, clicks};
 use super::*;
 use crate::catalog::releases::Keep;
 use crate::click::OwnHosts;
-use crate::click::kept::Keeping;
-use crate::handoff::Journals;
 use crate::pipeline::ClickFilter;
 use crate::pipeline::dead_letter::{Actor, Shelf};
-use crate::segment::RealDisk;
 use crate::testing::{MemoryBooks, ScriptedStore};
 
 const TOKEN: &str = "a token for tests";
@@ -93,16 +90,7 @@ impl Bench {
         let books = Box::new(MemoryBooks::default());
         let ledger = Ledger::open(books, "n", Arc::clone(&shelf), Arc::new(Noon), Arc::default()).unwrap();
         let ledger = Arc::new(ledger);
-        let persons = Arc::new(Desk {
-            store: fake.clone(),
-            ledger: Arc::clone(&ledger),
-            letters: Arc::clone(&letters),
-            journals: Journals::at_rest(Arc::new(RealDisk), std::path::Path::new("no such folder")),
-            addresses: Keeping::Truncate,
-            clock: Arc::new(Noon),
-            actor: Actor::Token,
-            work: tokio::sync::Mutex::default(),
-        });
+        let persons = fakes::persons(fake.clone(), &ledger, &letters);
         let parts = Parts {
             ledger,
             persons,
