@@ -205,8 +205,14 @@ impl Persons for SqliteClicks {
     }
 
     fn erase<'a>(&'a self, ids: &'a [ClickId]) -> BoxFuture<'a, Result<(), StoreError>> {
-        let ids = ids.to_vec();
-        Box::pin(async move { Ok(self.writer.call(move |c| sqlite_persons::erase(c, &ids)).await??) })
+        Box::pin(async move {
+            // A batch waits for no more.
+            for ids in ids.chunks(sqlite_persons::ERASED_AT_ONCE) {
+                let ids = ids.to_vec();
+                self.writer.call(move |c| sqlite_persons::erase(c, &ids)).await??;
+            }
+            Ok(())
+        })
     }
 }
 

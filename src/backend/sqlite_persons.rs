@@ -19,6 +19,8 @@ use crate::pipeline::persons::Selector;
 const SLICE_CLICKS: i64 = 50_000;
 /// Rows on each side of an erased one that are written anew: 30 pages at least.
 const NEIGHBOURS: i64 = 255;
+/// Clicks erased in one transaction.
+pub(super) const ERASED_AT_ONCE: usize = 100;
 /// Slices of one page.
 pub(super) const SLICES_MAX: usize = 100;
 
@@ -91,6 +93,7 @@ fn write_neighbours_anew(connection: &Connection, ids: &[ClickId]) -> rusqlite::
     let mut sorted: Vec<_> = ids.iter().map(ToString::to_string).collect();
     sorted.sort_unstable();
     let mut done = String::new();
+    connection.execute_batch("CREATE TEMP TABLE near AS SELECT * FROM clicks WHERE false")?;
     for id in &sorted {
         if *id <= done {
             continue;
@@ -99,15 +102,89 @@ fn write_neighbours_anew(connection: &Connection, ids: &[ClickId]) -> rusqlite::
         let behind = "SELECT click_id FROM clicks WHERE click_id > ?1 ORDER BY click_id LIMIT 1 OFFSET ?2";
         let from = edge(before, id)?.unwrap_or_default();
         let to = edge(behind, id)?.unwrap_or_else(|| "~".to_owned());
-        connection.execute(
-            "CREATE TEMP TABLE near AS SELECT * FROM clicks WHERE click_id >= ?1 AND click_id <= ?2",
-            [&from, &to],
-        )?;
-        connection.execute("DELETE FROM clicks WHERE click_id >= ?1 AND click_id <= ?2", [&from, &to])?;
-        connection.execute_batch("INSERT INTO clicks SELECT * FROM near ORDER BY click_id; DROP TABLE near;")?;
+        for sql in [
+            "INSERT INTO near SELECT * FROM clicks WHERE click_id >= ?1 AND click_id <= ?2",
+            "DELETE FROM clicks WHERE click_id >= ?1 AND click_id <= ?2",
+        ] {
+            connection.prepare_cached(sql)?.execute([&from, &to])?;
+        }
+        for sql in ["INSERT INTO clicks SELECT * FROM near ORDER BY click_id", "DELETE FROM near"] {
+            connection.prepare_cached(sql)?.execute([])?;
+        }
         // The next ids of the same stretch have neighbours enough only in its first part.
         done = edge("SELECT click_id FROM clicks WHERE click_id > ?1 ORDER BY click_id LIMIT 1 OFFSET ?2 / 2", id)?
             .unwrap_or(to);
     }
-    Ok(())
+    connection.execute_batch("DROP TABLE near")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::samples;
+    use crate::backend::sqlite_clicks::SqliteClicks;
+    use crate::click::Click;
+    use crate::pipeline::persons::Persons as _;
+    use crate::pipeline::{ClickFilter, Store as _};
+
+    const T0: u64 = 1_700_000_000_000;
+
+    /// 6,000 clicks, some of which are the person's: batches of two nodes that lie between each other, so that pages are
+    /// split in the middle.
+    async fn filled(folder: &tempfile::TempDir, of_person: &[u64]) -> SqliteClicks {
+        let store = SqliteClicks::open(&folder.path().join("clicks.db"), samples::retention()).unwrap();
+        store.migrate().await.unwrap();
+        for half in 0..2 {
+            for batch in 0..15 {
+                let rows = (0..200).map(|n| {
+                    let at = (batch * 200 + n) * 2 + half;
+                    let query = match of_person.contains(&at) {
+                        true => format!("click_id=pl4nted&n={at}"),
+                        false => format!("click_id=other&p={}", "y".repeat(at as usize * 7 % 900)),
+                    };
+                    samples::row(&Click { id: ClickId::new(T0 + at * 20, &[9; 10]), ..samples::click(&query) })
+                });
+                store.insert(&store.seal(samples::batch_of(rows))).await.unwrap();
+            }
+        }
+        store
+    }
+
+    #[tokio::test]
+    async fn what_is_erased_is_in_no_byte_of_the_files_and_the_minutes_are_counted_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let of_person: Vec<u64> = (0..120).map(|n| n * 50 + n % 7).chain([3_000, 3_001, 3_002, 5_999]).collect();
+        let store = filled(&folder, &of_person).await;
+        let who = Selector::ExternalClickId("pl4nted".into());
+        let (mut ids, mut behind) = (Vec::new(), None);
+        loop {
+            let found = store.find(&who, behind, 50).await.unwrap();
+            ids.extend(found.clicks.iter().map(|click| click.click_id.parse::<ClickId>().unwrap()));
+            behind = found.next;
+            if behind.is_none() {
+                break;
+            }
+        }
+        let expected: BTreeSet<_> = of_person.iter().map(|at| T0 + at * 20).collect();
+        assert!(ids.is_sorted() && ids.iter().map(|id| id.unix_ms()).collect::<BTreeSet<_>>() == expected);
+        let raw = |planted: &[u8]| {
+            ["clicks.db", "clicks.db-wal"].map(|file| {
+                let bytes = std::fs::read(folder.path().join(file)).unwrap();
+                bytes.windows(planted.len()).filter(|part| *part == planted).count()
+            })
+        };
+        assert_ne!(raw(b"pl4nted"), [0, 0]);
+        for _ in 0..2 {
+            store.erase(&ids).await.unwrap();
+            assert_eq!(raw(b"pl4nted"), [0, 0]);
+            assert_eq!(store.find(&who, None, 50).await.unwrap(), Default::default());
+            assert_eq!(store.count(&ClickFilter::default()).await.unwrap().total, 6_000 - expected.len() as u64);
+            let minute = T0 / MINUTE_MS;
+            assert_eq!(store.compare(minute..minute + 10).await.unwrap(), []);
+        }
+        let id = Selector::ClickId(ClickId::new(T0 + 20, &[9; 10]));
+        assert_eq!(store.find(&id, None, 50).await.unwrap().clicks.len(), 1, "others stay as they were");
+        let ip = Selector::Ip("203.0.113.0".into());
+        assert_eq!(store.find(&ip, None, 10_000).await.unwrap().clicks.len(), 6_000 - expected.len());
+    }
 }

@@ -40,11 +40,13 @@ impl Journals {
         self.live.iter().map(|core| Position::from_u64(core.written.load(Ordering::Acquire))).collect()
     }
 
-    /// Whether everything before these positions is finished, and a restart will not send it again. Of what was cut off
-    /// behind a live cursor, and of earlier runs, only the ledger knows.
+    /// Whether everything of this run before these positions is finished, and a restart will not send it again. Of earlier
+    /// runs only the ledger knows.
     #[must_use]
     pub fn are_finished_up_to(&self, positions: &[Position]) -> bool {
-        self.live.iter().zip(positions).all(|(core, position)| finished(core) >= *position)
+        // In this order: who finishes something behind a cut has counted the cut before.
+        let is_finished = |core: &Shared, to| finished(core) >= to && core.behind.load(Ordering::Acquire) == 0;
+        self.live.iter().zip(positions).all(|(core, position)| is_finished(core, *position))
     }
 
     /// Blanks the clicks that are meant, in everything that is finished and still on the disk, also in what was put aside as

@@ -80,6 +80,8 @@ struct Shared {
     written: AtomicU64,
     /// End of what is finished in the stretch that is being written, and noted so on the disk.
     finished: AtomicU64,
+    /// Stretches that were cut off behind the live one and are not removed yet.
+    behind: AtomicU32,
     /// Bytes in the queue.
     queued_bytes: AtomicU64,
     /// The edge thread has written its last group.

@@ -138,6 +138,7 @@ fn open_core(
         folder: maker.folder.clone(),
         written: AtomicU64::new(first.to_u64()),
         finished: AtomicU64::new(first.to_u64()),
+        behind: AtomicU32::new(0),
         queued_bytes: AtomicU64::new(0),
         closed: AtomicBool::new(false),
         capped: AtomicBool::new(false),

@@ -127,6 +127,7 @@ impl Follower {
         }
         // From here on a restart knows two stretches.
         let checkpoint = Checkpoint::open(&*self.disk, &self.folder, self.core, first_seq)?;
+        shared.behind.fetch_add(1, Ordering::Release);
         let shared = Some(Arc::clone(shared));
         let mut past = Self {
             disk: Arc::clone(&self.disk),
@@ -182,7 +183,11 @@ impl Follower {
     pub fn remove(mut self) -> io::Result<()> {
         let Source::Past { last_seq, .. } = self.source else { return Ok(()) };
         self.remove_below(last_seq.saturating_add(1))?;
-        self.checkpoint.remove(&*self.disk)
+        self.checkpoint.remove(&*self.disk)?;
+        if let Source::Past { shared: Some(shared), .. } = &self.source {
+            shared.behind.fetch_sub(1, Ordering::Release);
+        }
+        Ok(())
     }
 
     fn remove_below(&mut self, seq: u32) -> io::Result<()> {
