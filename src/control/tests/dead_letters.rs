@@ -90,7 +90,7 @@ async fn both_shelves_are_listed_page_by_page_and_a_batch_is_shown_with_what_its
     assert_eq!((&refused["rows"], &refused["batches"], &refused["damaged"]), (&json!(3), &json!(3), &json!([])));
     assert_eq!(refused["oldest_at"], "2023-11-14T22:13:19.500Z");
     let line = json!({
-        "batch": Uuid::from_u128(3).to_string(), "node": "n", "waiting": 1, "stored": 0, "dropped": 0, "code": 469,
+        "batch": Uuid::from_u128(3).to_string(), "node": "n", "waiting": 1, "stored": 0, "dropped": 0, "erased": 0, "code": 469,
         "reason": "violates constraint", "refused_at": "2023-11-14T22:13:20.000Z",
     });
     assert_eq!((page["dead_letters"].as_array().unwrap().len(), &page["dead_letters"][0]), (2, &line), "newest first");
