@@ -10,8 +10,8 @@
 //! before. What arrives after the request is not part of it. It erases what this node recorded, because its journal, shelf
 //! and ledger are its own; each node of a fleet is asked. It never touches a backup, nor a dead letter or a ledger that was
 //! set aside as damaged, nor the marks of the deduper, which hold a keyed hash and a click id until the window is over.
-//! Called by the control side. Bounds: [`PAGE_MAX`] clicks a page, one erase at a time, [`SETTLE_MAX`] of waiting,
-//! [`TIME_MAX`] before the last page begins.
+//! Called by the control side. Bounds: [`PAGE_MAX`] clicks a page, one erase at a time, 10 s of waiting,
+//! and 12 s before the last page begins.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
