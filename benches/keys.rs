@@ -1,5 +1,5 @@
 //! What the check of an API key costs, of one that is asked for again and again and of one among 10,000 that nobody asked
-//! for lately; and of bad ones, which must cost the same. `cargo bench --bench keys`.
+//! for lately; and of bad ones, which must cost the same; and of one that a Warden elsewhere told of. `cargo bench --bench keys`.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use trellis::BoxFuture;
-use trellis::catalog::{CatalogError, KeyStore, Keys, Peek, Warden};
+use trellis::catalog::remote_keys::Asker;
+use trellis::catalog::{CatalogError, Checked, KeyStore, Keys, Peek, RemoteKeys, Unavailable, Warden, Why};
 use trellis::click::Key;
-use trellis::click::key::RawKey;
+use trellis::click::key::{Digest, RawKey};
 use trellis::clock::{Clock as _, SystemClock};
-use trellis::config::Secret;
+use trellis::config::{Config, Secret, Sources};
 
 const KEYS: usize = 10_000;
 
@@ -83,5 +84,49 @@ fn check(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, check);
+/// Grants what its keys grant, at once.
+struct Near(Arc<Keys>);
+
+impl Asker for Near {
+    fn ask(&self, key_id: &str, digest: &Digest) -> BoxFuture<'static, Result<Checked, Unavailable>> {
+        let checked = self.0.check_digest(key_id, *digest).map_or_else(Checked::Denied, Checked::Granted);
+        Box::pin(std::future::ready(Ok(checked)))
+    }
+}
+
+/// From the memory of what a Warden elsewhere said.
+fn remote(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let (keys, secrets) = keys(&runtime, "", KEYS);
+    let text = "[warden.grpc]\nentries_max = 20000\nfresh = \"1h\"\nstale = \"1h\"\ndenied = \"10m\"";
+    let settings = Config::from_text(&Sources::default(), text).expect("valid").warden.grpc;
+    let clock = Arc::new(SystemClock::new());
+    let now_ms = clock.wall_ms();
+    let bad = secrets[0].replace("wdn_sk_", "wdn_sk_0");
+    let remote = runtime.block_on(async {
+        let (remote, asking, _news) = RemoteKeys::new(settings, Arc::new(Near(Arc::new(keys))), clock, Arc::default());
+        tokio::spawn(asking.run());
+        for key in secrets.iter().chain([&bad]) {
+            remote.load(key.as_bytes()).await.expect("an answer");
+        }
+        remote
+    });
+    let mut group = c.benchmark_group("key of a Warden elsewhere");
+    assert!(matches!(remote.peek(secrets[0].as_bytes(), now_ms), Peek::Granted(_)));
+    group.bench_function("the same again and again", |b| {
+        b.iter(|| remote.peek(black_box(secrets[0].as_bytes()), now_ms))
+    });
+    let mut turn = 0;
+    group.bench_function(format!("another one of {KEYS} each time"), |b| {
+        b.iter(|| {
+            turn = (turn + 7919) % KEYS;
+            remote.peek(black_box(secrets[turn].as_bytes()), now_ms)
+        })
+    });
+    assert!(matches!(remote.peek(bad.as_bytes(), now_ms), Peek::Denied(Why::Unknown)));
+    group.bench_function("a bad one", |b| b.iter(|| remote.peek(black_box(bad.as_bytes()), now_ms)));
+    group.finish();
+}
+
+criterion_group!(benches, check, remote);
 criterion_main!(benches);

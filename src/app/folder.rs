@@ -34,7 +34,7 @@ pub struct RunningNode {
     pub pid: u32,
     /// Where its control side listens, as a URL.
     pub control: String,
-    /// Where its edge listens, as a URL.
+    /// Where its edge listens, as a URL; empty for `trellis warden`, which has none.
     pub edge: String,
 }
 
@@ -50,11 +50,11 @@ impl FolderLock {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn announce(&self, control: SocketAddr, edge: SocketAddr) -> anyhow::Result<()> {
+    pub(super) fn announce(&self, control: SocketAddr, edge: Option<SocketAddr>) -> anyhow::Result<()> {
         let node = RunningNode {
             pid: std::process::id(),
             control: format!("http://{control}"),
-            edge: format!("http://{edge}"),
+            edge: edge.map_or_else(String::new, |edge| format!("http://{edge}")),
         };
         // Renamed into place: nobody reads half of it.
         let next = self.node_file.with_extension("json.next");
@@ -222,8 +222,19 @@ pub struct OpenFolder {
     pub router: axum::Router,
     /// Its token.
     pub token: Secret,
+    /// Its keys.
+    pub(super) keys: Arc<Keys>,
+    /// What the control API says of its state.
+    pub(super) status: Arc<control::Status>,
     _orphans: Vec<Orphan>,
-    _lock: FolderLock,
+    lock: FolderLock,
+}
+
+impl OpenFolder {
+    /// Says where this process listens, which is no node.
+    pub(super) fn announce(&self, control: SocketAddr) -> anyhow::Result<()> {
+        self.lock.announce(control, None)
+    }
 }
 
 /// Locks and opens a data folder in which no node runs.
@@ -270,6 +281,7 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     let addresses = addresses(&config.privacy, &fingerprints);
     let journals = Journals::at_rest(disk, &config.data_dir);
     let persons = letters::persons(&dead_letters, &store, &ledger, journals, addresses, (&clock, Actor::CommandLine));
+    let status = Arc::new(control::Status::new());
     let router = control::router(control::Parts {
         domains: catalog.domains,
         links: catalog.links,
@@ -278,7 +290,8 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         releases: catalog.releases,
         node: config.node.as_str().into(),
         warden: Arc::clone(&keys) as _,
-        keys,
+        keys: Arc::clone(&keys),
+        warden_at: super::warden::elsewhere(config),
         auth: metrics.auth(),
         clock: Arc::clone(&clock),
         explainer: Arc::new(move || explainer().map_err(|error| format!("{error:#}"))),
@@ -289,11 +302,11 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         store,
         ledger,
         token: token.clone(),
-        status: Arc::new(control::Status::new()),
+        status: Arc::clone(&status),
         metrics: Arc::new(move || metrics.render(clock.wall_ms())),
         body_bytes_max: config.control.body_bytes_max,
     });
-    Ok(OpenFolder { router, token, _orphans: orphans, _lock: lock })
+    Ok(OpenFolder { router, token, keys, status, _orphans: orphans, lock })
 }
 
 impl std::fmt::Debug for OpenFolder {
@@ -327,7 +340,7 @@ mod tests {
         let held = lock(folder.path()).unwrap();
         assert!(lock(folder.path()).unwrap_err().to_string().contains("in use"));
         assert!(running_node(folder.path()).is_err());
-        held.announce("127.0.0.1:2".parse().unwrap(), "127.0.0.1:1".parse().unwrap()).unwrap();
+        held.announce("127.0.0.1:2".parse().unwrap(), "127.0.0.1:1".parse().ok()).unwrap();
         let node = running_node(folder.path()).unwrap().unwrap();
         assert_eq!((node.pid, node.edge.as_str()), (std::process::id(), "http://127.0.0.1:1"));
         drop(held);

@@ -16,11 +16,13 @@ mod letters;
 mod monitor;
 mod parts;
 mod serve;
+mod warden;
 mod workers;
 
 pub use backup::{Entry, Manifest, backup, restore};
 pub use folder::{OpenFolder, RunningNode, kept_of, open_folder, running_node};
 pub use serve::serve;
+pub use warden::serve_warden;
 
 use std::sync::Arc;
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
+use super::warden;
+use crate::backend::warden::client::WardenClient;
 use crate::catalog::Links;
-use crate::config;
+use crate::config::{self, Config, WardenMode};
 use crate::control::Status;
 use crate::pipeline::{Deduper, Store};
 use crate::telemetry::metrics::Metrics;
@@ -18,16 +20,25 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The dependencies, in the order of health and metrics.
-pub(super) const NAMES: [&str; 3] = ["catalog", "dedup", "store"];
+const NAMES: [&str; 4] = ["catalog", "dedup", "store", "warden"];
+
+/// Those that this configuration has.
+pub(super) fn names(config: &Config) -> &'static [&'static str] {
+    match config.warden.mode {
+        WardenMode::Embedded => &NAMES[..3],
+        WardenMode::Grpc => &NAMES,
+    }
+}
 
 pub(super) struct Monitor {
     pub(super) links: Arc<Links>,
     pub(super) deduper: Arc<dyn Deduper>,
     pub(super) store: Arc<dyn Store>,
+    pub(super) warden: Option<Arc<WardenClient>>,
     pub(super) status: Arc<Status>,
     pub(super) metrics: Arc<Metrics>,
     /// What was said last; nothing before the first look.
-    pub(super) up: [Option<bool>; 3],
+    pub(super) up: [Option<bool>; 4],
 }
 
 impl Monitor {
@@ -42,14 +53,18 @@ impl Monitor {
 
     /// Asks each once.
     pub(super) async fn look(&mut self) {
-        let (catalog, dedup, store) = tokio::join!(
+        let (catalog, dedup, store, warden) = tokio::join!(
             within(async { self.links.ping().await.map_err(|e| e.to_string()) }),
             within(self.deduper.ping()),
             within(async { self.store.ping().await.map_err(|e| e.to_string()) }),
+            within(warden::ping(self.warden.as_deref())),
         );
         self.note(0, "sqlite", catalog);
         self.note(1, self.deduper.name(), dedup);
         self.note(2, self.store.name(), store);
+        if self.warden.is_some() {
+            self.note(3, "grpc", warden);
+        }
     }
 
     fn note(&mut self, index: usize, backend: &'static str, answer: Result<(), String>) {

@@ -11,21 +11,13 @@ use crate::backend::redis::{self, RedisDeduper};
 use crate::backend::redis_caps::RedisCaps;
 use crate::backend::sqlite_catalog::SqliteCatalog;
 use crate::backend::sqlite_clicks::SqliteClicks;
-use crate::catalog::{Keys, Warden};
 use crate::clock::Clock;
-use crate::config::{self, Config, DedupBackend, StoreBackend, WardenMode};
+use crate::config::{Config, DedupBackend, StoreBackend};
 use crate::pipeline::breaker::Breaker;
 use crate::pipeline::caps::CapExchange;
 use crate::pipeline::{Deduper, Store};
 use crate::telemetry::metrics::{Guarded, Metrics};
 use crate::telemetry::pools::{PoolShard, Pooled};
-
-/// Who checks the keys of requests.
-pub(super) fn warden(config: &config::Warden, keys: &Arc<Keys>) -> Arc<dyn Warden> {
-    match config.mode {
-        WardenMode::Embedded => Arc::clone(keys) as _,
-    }
-}
 
 /// Makes backends.
 pub(super) struct Backends {

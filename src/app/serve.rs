@@ -17,7 +17,8 @@ use super::expiry;
 use super::folder::{self, FolderLock};
 use super::letters;
 use super::monitor::{self, Monitor};
-use super::parts::{self, Backends};
+use super::parts::Backends;
+use super::warden;
 use super::workers::{Facts, WorkerMaker, WorkerThread};
 use crate::catalog::{Catalog, Keys};
 use crate::clock::{Clock, SystemClock};
@@ -41,7 +42,7 @@ use crate::telemetry::pools::Pooled;
 /// How often a drain looks whether threads have ended.
 const LOOK: Duration = Duration::from_millis(10);
 /// What threads get to end after the deadline or a second signal.
-const LAST_MOMENT: Duration = Duration::from_secs(1);
+pub(super) const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// The first try to make the store's tables; after it, tries go on while the node works.
 const FIRST_MIGRATION: Duration = Duration::from_secs(3);
 
@@ -65,14 +66,14 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
 
 /// SIGTERM and SIGINT. SIGXFSZ, a write beyond `RLIMIT_FSIZE`, is caught and not looked at: the write fails then, as on a
 /// full disk, where the default would be the end of the process.
-struct Signals {
+pub(super) struct Signals {
     term: Signal,
     int: Signal,
     _file_size: Signal,
 }
 
 impl Signals {
-    fn install() -> std::io::Result<Self> {
+    pub(super) fn install() -> std::io::Result<Self> {
         let file_size = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
         Ok(Self {
             term: signal(SignalKind::terminate())?,
@@ -81,7 +82,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.term.recv() => "SIGTERM",
             _ = self.int.recv() => "SIGINT",
@@ -118,10 +119,14 @@ impl Node {
         let Catalog { releases, domains, links, campaigns, caps } = catalog.clone();
         let (pepper, keys_max) = (&config.warden.pepper, config.warden.keys_max);
         let keys = Arc::new(Keys::open(backends.catalog()?, pepper, keys_max, Arc::clone(&clock)).await?);
-        let warden = parts::warden(&config.warden, &keys);
         let facts = Facts::load(&config.classify, &config.geo)?;
-        let metrics =
-            Arc::new(catalog::metrics(&catalog, config.edge.threads, config.queue.groups_max, &monitor::NAMES)?);
+        let metrics = Arc::new(catalog::metrics(
+            &catalog,
+            config.edge.threads,
+            config.queue.groups_max,
+            monitor::names(&config),
+        )?);
+        let (warden, remote) = warden::choose(&config, &keys, &clock, &metrics)?;
 
         let shelf = letters::shelf(&config, &clock, &metrics)?;
         let ledger = books::open(&config, &shelf, &orphans, &clock, &metrics).context("the ledger cannot be used")?;
@@ -186,6 +191,7 @@ impl Node {
             releases,
             node: config.node.as_str().into(),
             keys,
+            warden_at: warden::elsewhere(&config),
             warden,
             auth: metrics.auth(),
             clock: Arc::clone(&clock),
@@ -218,7 +224,8 @@ impl Node {
             store: Arc::clone(&store),
             status: Arc::clone(&status),
             metrics: Arc::clone(&metrics),
-            up: [None; 3],
+            warden: remote,
+            up: [None; 4],
         };
         // The edge answers, and the journal keeps what it accepts: what follows waits for others, and no visitor does.
         status.enter(State::Serving);
@@ -248,7 +255,7 @@ impl Node {
         };
         let workers = maker.start_all(followers, &drain)?;
         let adopting = maker.adopt(orphans, drain.subscribe())?;
-        lock.announce(control_address, edge_address)?;
+        lock.announce(control_address, Some(edge_address))?;
         greet(&config, edge_address, control_address)?;
         let stop_control = Some(stop_control);
         Ok(Self { config, status, edge, run, workers, adopting, drain, ledger, control, stop_control })
@@ -402,7 +409,7 @@ fn greet(config: &Config, edge: SocketAddr, control: SocketAddr) -> anyhow::Resu
 }
 
 /// The address that a client on this machine dials.
-fn dialled(address: SocketAddr) -> SocketAddr {
+pub(super) fn dialled(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         std::net::IpAddr::V4(ip) if ip.is_unspecified() => (std::net::Ipv4Addr::LOCALHOST, address.port()).into(),
         std::net::IpAddr::V6(ip) if ip.is_unspecified() => (std::net::Ipv6Addr::LOCALHOST, address.port()).into(),

@@ -1,9 +1,10 @@
-//! L4: what implements the ports, and the only place that names Redis, ClickHouse or SQLite.
+//! L4: what implements the ports, and the only place that names Redis, ClickHouse, SQLite or gRPC.
 //!
 //! [`clickhouse`] and [`sqlite_clicks`] are [`crate::pipeline::Store`]s, [`redis`] and [`memory`] are
 //! [`crate::pipeline::Deduper`]s, [`sqlite_catalog`] is a [`crate::catalog::LinkStore`],
 //! a [`crate::catalog::KeyStore`] and a [`crate::catalog::ReleaseStore`],
-//! [`sqlite_ledger`] the [`crate::pipeline::ledger::Books`]. `app` makes them and hands them
+//! [`sqlite_ledger`] the [`crate::pipeline::ledger::Books`]. [`warden`] asks and answers for
+//! keys. `app` makes them and hands them
 //! on as ports; nothing else calls in here. No visitor waits for anything in here, and nothing in here decides what
 //! becomes of a click: it tells its caller what happened, cut by what the caller can do about it.
 //!
@@ -45,3 +46,4 @@ pub mod sqlite_clicks;
 mod sqlite_keys;
 pub mod sqlite_ledger;
 pub mod sqlite_snapshot;
+pub mod warden;

@@ -81,7 +81,7 @@ pub struct Known {
     pub is_known: bool,
     /// Links belong to it.
     pub has_links: bool,
-    /// An organisation has it for itself: [`Domains::is_of`].
+    /// An organisation has it for itself: only its links are followed there.
     pub is_claimed: bool,
 }
 

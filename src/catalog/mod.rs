@@ -22,6 +22,7 @@ mod link_edits;
 pub mod links;
 mod prospect;
 pub mod releases;
+pub mod remote_keys;
 mod revalidation;
 #[cfg(test)]
 mod revalidation_tests;
@@ -43,6 +44,7 @@ pub use domains::{DomainError, DomainStore, Domains};
 pub use keys::{KeyEntry, KeyError, KeyStore, Keys, NewKey};
 pub use links::{Entry, Links};
 pub use releases::{ReleaseError, ReleaseStore, Releases};
+pub use remote_keys::RemoteKeys;
 pub use revalidation::Revalidation;
 pub use rollback::{RollbackError, RolledBack, rollback};
 pub use source::{CatalogError, LinkError, LinkPage, LinkStore, Page};

@@ -61,6 +61,7 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
     let config = load(config, settings)?;
     match command.unwrap_or(Command::Serve) {
         Command::Serve => app::serve(config).map_err(Stop::from),
+        Command::Warden => app::serve_warden(config).map_err(Stop::from),
         Command::Check => {
             let mut out = Out::new();
             out.line("configuration is good")?;

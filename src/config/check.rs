@@ -236,6 +236,7 @@ impl Keys {
         Retry {
             insert: self.policy(["retry.insert.tries", "retry.insert.base", "retry.insert.max", "retry.insert.jitter"]),
             dedup: self.policy(["retry.dedup.tries", "retry.dedup.base", "retry.dedup.max", "retry.dedup.jitter"]),
+            warden: self.policy(["retry.warden.tries", "retry.warden.base", "retry.warden.max", "retry.warden.jitter"]),
             email: self.policy(["retry.email.tries", "retry.email.base", "retry.email.max", "retry.email.jitter"]),
             webhook: self.policy([
                 "retry.webhook.tries",
@@ -344,7 +345,6 @@ pub(super) mod tests {
     fn values_that_are_planned_but_not_built_are_refused_by_name() {
         for (section, key, value) in [
             ("catalog", "source", "postgres"),
-            ("warden", "mode", "grpc"),
             ("store.clickhouse", "url", "https://store:8443"),
             ("redis", "url", "rediss://me:hunter2@host"),
         ] {
@@ -394,6 +394,7 @@ pub(super) mod tests {
         let of = |policy: Policy| (policy.tries, policy.base.as_millis(), policy.max.as_secs(), policy.jitter);
         assert_eq!(of(retry.insert), (5, 100, 30, true));
         assert_eq!(of(retry.dedup), (5, 10, 1, true));
+        assert_eq!(of(retry.warden), (5, 50, 1, true));
         // The first try is not a retry.
         assert_eq!(of(retry.email), (1 + 3, 1_000, 600, true));
         assert_eq!(of(retry.webhook), (1 + 5, 1_000, 1_800, true));

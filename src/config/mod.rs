@@ -21,6 +21,7 @@ mod relations;
 mod retention;
 mod units;
 mod warden;
+mod warden_grpc;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,6 +40,7 @@ pub use problem::{Origin, Problem, Problems};
 pub use retention::Retention;
 pub use units::Secret;
 pub use warden::{Warden, WardenMode};
+pub use warden_grpc::{Identity, WardenGrpc, WardenServe};
 
 use crate::click::address::Network;
 use crate::click::privacy::Policy as PrivacyPolicy;
@@ -267,6 +269,8 @@ pub struct Retry {
     pub insert: Policy,
     /// A check of a chunk of clicks in Redis.
     pub dedup: Policy,
+    /// A key at a Warden elsewhere.
+    pub warden: Policy,
     /// Mail to people; not built yet.
     pub email: Policy,
     /// Calls to other systems; not built yet.

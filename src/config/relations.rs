@@ -24,6 +24,7 @@ impl Keys {
         });
         self.policy_relations(&config.retry);
         self.limits_relations(config);
+        self.warden_relations(config);
         let (letters, ledger) = (config.dead_letter.keep, config.ledger.keep);
         self.relation(&["dead_letter.keep", "ledger.keep"], letters >= ledger, || {
             let (letters, ledger) = (show_time(letters), show_time(ledger));
@@ -64,6 +65,7 @@ impl Keys {
         for (name, policy) in [
             ("insert", retry.insert),
             ("dedup", retry.dedup),
+            ("warden", retry.warden),
             ("email", retry.email),
             ("webhook", retry.webhook),
             ("report", retry.report),

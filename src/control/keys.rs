@@ -6,9 +6,10 @@
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -47,6 +48,12 @@ fn shown_once(made: &NewKey) -> Value {
     let mut shown = shown(&made.entry.key);
     shown["secret"] = made.secret.expose().into();
     shown
+}
+
+/// In the place of all of them, where keys are kept elsewhere.
+pub(super) async fn elsewhere(State(at): State<String>, _: Request, _: Next) -> Problem {
+    let detail = format!("keys are kept by the Warden at {at} (warden.mode = \"grpc\"); make, see and end them there");
+    Problem::new(Code::KeysElsewhere, detail)
 }
 
 type Id = Result<Path<String>, PathRejection>;

@@ -20,7 +20,7 @@
 //! /api/v1/verify                              token
 //! /api/v1/privacy/export  …/erase             token
 //! ```
-//! [`access`] says who needs what, one table of all endpoints which.
+//! `access` says who needs what, one table of all endpoints which.
 //! Errors are `application/problem+json` (RFC 9457) with a stable `code`, also for unknown paths and methods. What is
 //! planned and not built answers 501 and says so. Answers are compressed for those who accept gzip.
 //!
@@ -101,6 +101,8 @@ pub struct Parts {
     pub node: Box<str>,
     /// API keys of this node.
     pub keys: Arc<Keys>,
+    /// Where keys are kept, when that is not here: then none is shown or changed.
+    pub warden_at: Option<String>,
     /// Who checks the keys of requests.
     pub warden: Arc<dyn Warden>,
     /// Checks are counted here.
@@ -188,7 +190,11 @@ pub fn router(parts: Parts) -> Router {
 }
 
 fn router_within(parts: Parts, deadline: Duration) -> Router {
-    let api = endpoints().into_iter().fold(Router::new(), |api, endpoint| api.route(endpoint.path, endpoint.guarded()));
+    let api = endpoints().into_iter().fold(Router::new(), |api, endpoint| {
+        let (path, route) = (endpoint.path, endpoint.guarded());
+        let elsewhere = parts.warden_at.clone().filter(|_| path.starts_with("/keys"));
+        api.route(path, elsewhere.map_or(route.clone(), |at| route.layer(from_fn_with_state(at, keys::elsewhere))))
+    });
     let api = NOT_BUILT.iter().fold(api, |api, path| api.route(path, any(not_built)));
     let gate = Gate {
         token: Token::new(&parts.token),

@@ -50,6 +50,8 @@ pub enum Code {
     DomainInUse,
     /// 409: the key was revoked, for good.
     KeyRevoked,
+    /// 409: keys are kept by a Warden elsewhere.
+    KeysElsewhere,
     /// 409: it has another version than the one that was to be replaced.
     Changed,
     /// 409: another action works on this batch.
@@ -115,6 +117,7 @@ impl Code {
             Self::CampaignTaken => (StatusCode::CONFLICT, "campaign_taken"),
             Self::DomainInUse => (StatusCode::CONFLICT, "domain_in_use"),
             Self::KeyRevoked => (StatusCode::CONFLICT, "key_revoked"),
+            Self::KeysElsewhere => (StatusCode::CONFLICT, "keys_elsewhere"),
             Self::Changed => (StatusCode::CONFLICT, "changed"),
             Self::DeadLetterBusy => (StatusCode::CONFLICT, "dead_letter_busy"),
             Self::NotSettled => (StatusCode::CONFLICT, "not_settled"),

@@ -114,6 +114,7 @@ fn needed_for(dependency: &str) -> &'static str {
     match dependency {
         "catalog" => "edits of links; redirects go on from memory",
         "dedup" => "labels; clicks are stored as unknown, redirects go on",
+        "warden" => "API keys that are not known here; known ones go on for a while, redirects of links always",
         "store" => "storing and counting; redirects and journal go on",
         _ => "nothing that a visitor waits for",
     }

@@ -15,6 +15,7 @@ use super::metrics::{
 };
 use super::overload::Lever;
 use super::pools::{PoolShard, Pooled};
+use super::recall::RecallShard;
 use super::shard::{Histogram, Snapshot};
 use crate::click::Reasons;
 use crate::click::privacy::Level;
@@ -38,6 +39,7 @@ pub(super) struct Shards {
     /// Set when the catalog is open.
     pub(super) catalog: OnceLock<Arc<CatalogShard>>,
     pub(super) auth: Arc<AuthShard>,
+    pub(super) recall: Arc<RecallShard>,
     /// Time of the scrape, Unix milliseconds.
     pub(super) now_ms: AtomicU64,
 }
@@ -105,6 +107,7 @@ impl Shards {
             "dependency",
             &dependencies,
         ));
+        families.push(self.recall_family());
         families.extend(self.breaker_families());
         families.extend(self.overload_families());
         families.extend(self.pool_families());

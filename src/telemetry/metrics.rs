@@ -276,6 +276,7 @@ impl Metrics {
             ledger: Arc::default(),
             catalog: OnceLock::new(),
             auth: Arc::default(),
+            recall: Arc::default(),
             now_ms: AtomicU64::new(0),
         });
         let registry = Registry::new();

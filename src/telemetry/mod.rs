@@ -17,4 +17,5 @@ pub mod minutes;
 mod outcomes;
 pub mod overload;
 pub mod pools;
+pub mod recall;
 pub mod shard;

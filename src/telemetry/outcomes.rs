@@ -122,10 +122,12 @@ pub enum Guarded {
     Dedup,
     /// Where clicks are kept.
     Store,
+    /// Who checks keys elsewhere.
+    Warden,
 }
 
 impl Guarded {
-    pub(super) const NAMES: [&str; 2] = ["dedup", "store"];
+    pub(super) const NAMES: [&str; 3] = ["dedup", "store", "warden"];
 
     /// Its name in health and metrics.
     #[must_use]

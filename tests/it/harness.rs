@@ -44,25 +44,36 @@ impl Trellis {
 
     /// In this folder, which an earlier node may have left.
     pub(crate) fn start_in(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)]) -> Self {
-        Self::launch(&[], folder, settings, None)
+        Self::launch(&[], folder, "serve", settings, None)
+    }
+
+    /// `trellis warden` in this folder; what it calls its edge is where nodes ask it.
+    pub(crate) fn start_warden(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)]) -> Self {
+        Self::launch(&[], folder, "warden", settings, None)
     }
 
     /// In this folder, to be killed at this failpoint (`intent:3`).
     #[cfg(feature = "failpoints")]
     pub(crate) fn start_armed(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)], failpoint: &str) -> Self {
-        Self::launch(&[], folder, settings, Some(failpoint))
+        Self::launch(&[], folder, "serve", settings, Some(failpoint))
     }
 
     /// Called by another program: these words, and behind them the command line. It must become the node, as `exec` does.
     pub(crate) fn start_under(by: &[&str], folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)]) -> Self {
-        Self::launch(by, folder, settings, None)
+        Self::launch(by, folder, "serve", settings, None)
     }
 
-    fn launch(by: &[&str], folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)], failpoint: Option<&str>) -> Self {
+    fn launch(
+        by: &[&str],
+        folder: Arc<tempfile::TempDir>,
+        service: &str,
+        settings: &[(&str, &str)],
+        failpoint: Option<&str>,
+    ) -> Self {
         let settings: Vec<_> = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let mut child = command_under(by, folder.path(), &settings)
             .envs(failpoint.map(|point| ("TRELLIS_TEST_FAILPOINT", point)))
-            .arg("serve")
+            .arg(service)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -84,7 +95,7 @@ impl Trellis {
                 panic!("trellis did not start:\n{}", log.lock().expect("no panic under the lock").join("\n"));
             }
             let address = |word| line.strip_prefix(word)?.trim().strip_prefix("http://")?.parse().ok();
-            edge = edge.or_else(|| address("edge "));
+            edge = edge.or_else(|| address("edge ")).or_else(|| address("warden "));
             control = control.or_else(|| address("control "));
         }
         // Whatever it prints from here on must not block it.

@@ -55,6 +55,8 @@ mod secrets;
 mod sticky;
 mod store_commands;
 mod tidy;
+mod warden;
+mod warden_proto;
 mod wire;
 
 #[cfg(not(feature = "failpoints"))]

@@ -59,7 +59,7 @@ const ROOT_FILES: &[&str] = &[
 /// Names that say nothing.
 const EMPTY_NAMES: &[&str] = &["util", "utils", "common", "helper", "helpers", "misc", "manager", "base", "impl"];
 /// Crates of databases and cache servers: nothing before the 302, nor the pure core, can name them.
-const FAR_CRATES: &[&str] = &["redis", "deadpool_redis", "clickhouse", "rusqlite", "axum"];
+const FAR_CRATES: &[&str] = &["redis", "deadpool_redis", "clickhouse", "rusqlite", "axum", "tonic", "prost"];
 const FILE_LINES_MAX: usize = 420;
 
 fn sources() -> Vec<(String, PathBuf, String)> {

@@ -54,8 +54,16 @@ const LEDGER: &str = "ledger.db";
 /// A click carries the time at which its turn of the event loop began; so much later, it is in the journal.
 const TURN_MS_MAX: u64 = 5_000;
 /// Everything in a data folder that is kept.
-const PARTS: [&str; 7] =
-    ["journal", "dead-letters", "ledger.db", "clicks.db", "catalog.db", "control.token", "dedup.secret"];
+const PARTS: [&str; 8] = [
+    "journal",
+    "dead-letters",
+    "ledger.db",
+    "clicks.db",
+    "catalog.db",
+    "control.token",
+    "dedup.secret",
+    "warden.token",
+];
 /// What belongs to a running node, or to a database that is copied through SQLite.
 const NOT_KEPT: [&str; 8] = [
     "node.lock",
@@ -150,7 +158,7 @@ fn copy_all(mut copier: Copier, data_dir: &Path) -> anyhow::Result<Vec<Entry>> {
     if earlier {
         std::fs::remove_file(&visits).with_context(|| format!("`{}` cannot be removed", visits.display()))?;
     }
-    for part in ["control.token", "dedup.secret"] {
+    for part in ["control.token", "dedup.secret", "warden.token"] {
         copier.copy(&data_dir.join(part), part, u64::MAX)?;
     }
     copier.finish()

@@ -3,6 +3,8 @@
 //! A secret is made here, handed out once ([`NewKey`]) and kept nowhere; what is kept is its digest. Revoked keys stay
 //! listed; when `warden.keys_max` is reached, the one that was revoked longest ago makes room.
 
+mod changes;
+
 use std::fmt;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use hashbrown::HashMap;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Mutex;
 
+pub use self::changes::{Changes, Since};
 use super::CatalogError;
 use super::warden::{Checked, Peek, Unavailable, Warden, Why};
 use crate::BoxFuture;
@@ -98,6 +101,7 @@ pub struct Keys {
     store: Arc<dyn KeyStore>,
     /// Held over one edit: catalog and memory change in the same order.
     edits: Mutex<()>,
+    changes: Changes,
 }
 
 impl Keys {
@@ -115,16 +119,42 @@ impl Keys {
         let all: ById = all.map(|key| (key.id.as_str().into(), Arc::new(KeyEntry::new(key)))).collect();
         let digester = Digester::new(pepper.expose().as_bytes());
         let nobody = Arc::new(KeyEntry::new(nobody()));
-        Ok(Self { all: ArcSwap::from_pointee(all), nobody, digester, keys_max, clock, store, edits: Mutex::new(()) })
+        Ok(Self {
+            all: ArcSwap::from_pointee(all),
+            nobody,
+            digester,
+            keys_max,
+            clock,
+            store,
+            edits: Mutex::new(()),
+            changes: Changes::new(),
+        })
     }
 
     /// Checks a key. Whatever is wrong with it, the work is the same: one digest, one look-up, two comparisons. Where there
     /// is no key of its id, they are with that of nobody.
     fn check(&self, presented: &[u8], now_ms: u64) -> Result<Arc<Grant>, Why> {
         let digest = self.digester.digest(presented);
-        let parsed = Presented::parse(presented);
+        self.judge(Presented::parse(presented).map(|parsed| parsed.id), &digest, now_ms)
+    }
+
+    /// Checks a key of which only the id and the SHA-256 of the whole are known: another node asks.
+    ///
+    /// # Errors
+    /// Why it is not good.
+    pub fn check_digest(&self, id: &str, sha_256: Digest) -> Result<Arc<Grant>, Why> {
+        self.judge(Some(id), &self.digester.seal(sha_256), self.clock.wall_ms())
+    }
+
+    /// What has changed, for nodes that keep what they were told.
+    #[must_use]
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    fn judge(&self, asked: Option<&str>, digest: &Digest, now_ms: u64) -> Result<Arc<Grant>, Why> {
         let all = self.all.load();
-        let id = parsed.map_or(NOBODY, |parsed| parsed.id);
+        let id = asked.unwrap_or(NOBODY);
         let found = all.get(id);
         if found.is_none() {
             // A look-up that finds something compares the ids.
@@ -133,14 +163,14 @@ impl Keys {
         let entry = black_box(found.unwrap_or(&self.nobody));
         let key = &entry.key;
         let (earlier, until_ms) = key.earlier.unwrap_or((Digest([0; 32]), 0));
-        let is_now = key.digest.ct_eq(&digest);
-        let is_earlier = earlier.ct_eq(&digest) & u8::from(now_ms < until_ms).ct_eq(&1);
+        let is_now = key.digest.ct_eq(digest);
+        let is_earlier = earlier.ct_eq(digest) & u8::from(now_ms < until_ms).ct_eq(&1);
         // Found out before anything is decided by it: the optimiser would leave it out where there is no key.
         let fits = black_box(bool::from(is_now | is_earlier));
         let (is_revoked, is_expired) =
             black_box((key.revoked_ms.is_some(), key.expires_ms.is_some_and(|expires_ms| now_ms >= expires_ms)));
         let grant = black_box(Arc::clone(if bool::from(is_now) { &entry.grant } else { &entry.earlier_grant }));
-        match (parsed, found) {
+        match (asked, found) {
             (None, _) => Err(Why::Malformed),
             (_, None) => Err(Why::Unknown),
             _ if !fits => Err(Why::WrongSecret),
@@ -261,6 +291,8 @@ impl Keys {
         self.swap(|all| {
             all.insert(entry.key.id.as_str().into(), Arc::clone(&entry));
         });
+        // Behind the swap: whoever asks because of it gets the new state.
+        self.changes.note(&entry.key.id);
         Ok(entry)
     }
 
@@ -275,6 +307,7 @@ impl Keys {
         self.swap(|all| {
             all.remove(id);
         });
+        self.changes.note(id);
         Ok(())
     }
 

@@ -111,21 +111,17 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Makes digests: SHA-256, or HMAC-SHA-256 with a pepper. The secret has 131 bits or more, so nothing slow is needed.
+/// Makes digests: SHA-256 of the key, and with a pepper HMAC-SHA-256 of that. The secret has 131 bits or more, so nothing
+/// slow is needed. Who has only the SHA-256, as a Warden does that is asked, gets to the same digest ([`Digester::seal`]).
 #[derive(Clone)]
-pub struct Digester {
-    /// SHA-256 that has taken the pepper's inner block, or nothing.
-    inner: Sha256,
-    /// The outer block's, with a pepper.
-    outer: Option<Sha256>,
-}
+pub struct Digester(Option<Hmac>);
 
 impl Digester {
     /// Without a pepper when it is empty.
     #[must_use]
     pub fn new(pepper: &[u8]) -> Self {
         if pepper.is_empty() {
-            return Self { inner: Sha256::new(), outer: None };
+            return Self(None);
         }
         // RFC 2104: a key longer than a block of 64 bytes counts by its hash.
         let mut block = [0_u8; 64];
@@ -134,23 +130,39 @@ impl Digester {
             None => block[..32].copy_from_slice(&Sha256::digest(pepper)),
         }
         let keyed = |pad: u8| Sha256::new_with_prefix(block.map(|byte| byte ^ pad));
-        Self { inner: keyed(0x36), outer: Some(keyed(0x5c)) }
+        Self(Some(Hmac { inner: keyed(0x36), outer: keyed(0x5c) }))
     }
 
     /// The digest of a key, of its first [`KEY_BYTES_MAX`] bytes at most.
     #[must_use]
     pub fn digest(&self, key: &[u8]) -> Digest {
-        let hash = self.inner.clone().chain_update(&key[..key.len().min(KEY_BYTES_MAX)]).finalize();
-        Digest(match &self.outer {
-            None => hash.into(),
-            Some(outer) => outer.clone().chain_update(hash).finalize().into(),
-        })
+        self.seal(Digest(Sha256::digest(&key[..key.len().min(KEY_BYTES_MAX)]).into()))
+    }
+
+    /// The digest of the key of this SHA-256.
+    #[must_use]
+    pub fn seal(&self, plain: Digest) -> Digest {
+        self.0.as_ref().map_or(plain, |keyed| keyed.of(&plain.0))
+    }
+}
+
+/// SHA-256 that has taken the pepper's inner block, and the outer one's.
+#[derive(Clone)]
+struct Hmac {
+    inner: Sha256,
+    outer: Sha256,
+}
+
+impl Hmac {
+    fn of(&self, message: &[u8]) -> Digest {
+        let hash = self.inner.clone().chain_update(message).finalize();
+        Digest(self.outer.clone().chain_update(hash).finalize().into())
     }
 }
 
 impl fmt::Debug for Digester {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.outer.is_some() { "HMAC-SHA-256" } else { "SHA-256" })
+        f.write_str(if self.0.is_some() { "HMAC-SHA-256" } else { "SHA-256" })
     }
 }
 
@@ -264,10 +276,15 @@ mod tests {
         let plain = hex(Digester::new(b"").digest(b"abc"));
         assert_eq!(plain, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         // RFC 4231, test cases 2 and 6: a short key, and one that is longer than a block.
-        let short = hex(Digester::new(b"Jefe").digest(b"what do ya want for nothing?"));
+        let hmac = |pepper: &[u8], message: &[u8]| hex(Digester::new(pepper).0.unwrap().of(message));
+        let short = hmac(b"Jefe", b"what do ya want for nothing?");
         assert_eq!(short, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
-        let long = hex(Digester::new(&[0xaa; 131]).digest(b"Test Using Larger Than Block-Size Key - Hash Key First"));
+        let long = hmac(&[0xaa; 131], b"Test Using Larger Than Block-Size Key - Hash Key First");
         assert_eq!(long, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+        // Who has only the SHA-256 of a key gets to the same digest.
+        let peppered = Digester::new(b"Jefe");
+        assert_eq!(peppered.digest(b"abc"), peppered.seal(Digester::new(b"").digest(b"abc")));
+        assert_ne!(peppered.digest(b"abc"), Digester::new(b"").digest(b"abc"));
     }
 
     #[test]

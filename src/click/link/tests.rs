@@ -1,3 +1,5 @@
+//! Links as operators send them: what is checked, and what a change keeps.
+
 use super::*;
 
 fn own() -> OwnHosts {

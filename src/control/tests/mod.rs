@@ -75,7 +75,7 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        let (fake, status) = (Arc::new(Fake::default()), Arc::new(Status::new()));
+        let (fake, status, auth) = (Arc::new(Fake::default()), Arc::new(Status::new()), Arc::<AuthShard>::default());
         let own = OwnHosts { hosts: vec!["go.example".into()], ..OwnHosts::default() };
         let keep = Keep { releases_max: 100, changes_max: 100 };
         let releases = Releases::open(fake.clone(), keep, Arc::new(Noon)).await.unwrap();
@@ -85,7 +85,6 @@ impl Bench {
         let links = Arc::new(links.with_caps(Arc::clone(&caps)).unwrap());
         let campaigns = Campaigns::open(fake.clone(), releases.clone(), domains.clone(), 2, Arc::new(Noon)).await;
         let campaigns = campaigns.unwrap().with_caps(Arc::clone(&caps)).unwrap();
-        let auth = Arc::new(AuthShard::default());
         let keys = Arc::new(Keys::open(fake.clone(), &Secret::default(), 20, Arc::new(Noon)).await.unwrap());
         let (shelf, scripted, letters) = dead_letters::parts();
         let books = Box::new(MemoryBooks::default());
@@ -107,6 +106,7 @@ impl Bench {
             caps,
             warden: keys.clone(),
             keys,
+            warden_at: None,
             auth: Arc::clone(&auth),
             clock: Arc::new(Noon),
             store: fake.clone(),
