@@ -10,6 +10,7 @@ use crate::catalog::releases::{Keep, Releases};
 use crate::catalog::{Campaigns, Catalog, Domains, Links, Revalidation};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::control::AuditLog;
 use crate::handoff::Orphan;
 use crate::telemetry::metrics::Metrics;
 
@@ -48,6 +49,16 @@ pub(super) fn metrics(
     let metrics = Metrics::new(threads, queue_capacity, dependencies, move || counted.len())?;
     metrics.show_catalog(catalog.releases.figures());
     Ok(metrics)
+}
+
+/// The audit log, kept beside the catalog.
+pub(super) fn audit(
+    store: Arc<SqliteCatalog>,
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> Arc<AuditLog> {
+    AuditLog::start(store, config.audit, Arc::clone(clock), metrics.api())
 }
 
 /// Compares it with its source, for ever.

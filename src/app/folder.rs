@@ -255,7 +255,7 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     // Their locks are held by this process as long as the folder is open.
     let orphans = Orphan::find(&disk, &config.data_dir).context("the journal folder cannot be read")?;
     // Without edge threads: it shows what caps count, and counts nothing.
-    let (catalog, _) = catalog::open(&backends, config, (0, &orphans), &clock).await?;
+    let (catalog, audit_store) = catalog::open(&backends, config, (0, &orphans), &clock).await?;
     let (pepper, keys_max) = (&config.warden.pepper, config.warden.keys_max);
     let keys = Arc::new(Keys::open(backends.catalog()?, pepper, keys_max, Arc::clone(&clock)).await?);
     let metrics = catalog::metrics(&catalog, 0, 0, &[])?;
@@ -293,6 +293,8 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         keys: Arc::clone(&keys),
         warden_at: super::warden::elsewhere(config),
         auth: metrics.auth(),
+        audit: catalog::audit(audit_store, config, &clock, &metrics),
+        api: metrics.api(),
         clock: Arc::clone(&clock),
         explainer: Arc::new(move || explainer().map_err(|error| format!("{error:#}"))),
         dead_letters,

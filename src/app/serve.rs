@@ -163,6 +163,7 @@ impl Node {
             limits: limits(&config, fingerprint_secret.expose()),
             clock: Arc::clone(&clock),
         };
+        let audit_store = Arc::clone(&cap_store);
         caps::keep(&backends, &caps, cap_store, &metrics)?;
         let edge = Edge::start(&edge_parts, lanes)?;
         let addresses = edge_parts.addresses.clone();
@@ -194,6 +195,8 @@ impl Node {
             warden_at: warden::elsewhere(&config),
             warden,
             auth: metrics.auth(),
+            audit: catalog::audit(audit_store, &config, &clock, &metrics),
+            api: metrics.api(),
             clock: Arc::clone(&clock),
             explainer: Arc::new(move || Ok(explainer.clone())),
             store: Arc::clone(&store),

@@ -2,7 +2,7 @@
 //!
 //! [`clickhouse`] and [`sqlite_clicks`] are [`crate::pipeline::Store`]s, [`redis`] and [`memory`] are
 //! [`crate::pipeline::Deduper`]s, [`sqlite_catalog`] is a [`crate::catalog::LinkStore`],
-//! a [`crate::catalog::KeyStore`] and a [`crate::catalog::ReleaseStore`],
+//! a [`crate::catalog::KeyStore`], a [`crate::catalog::ReleaseStore`] and a [`crate::catalog::AuditStore`],
 //! [`sqlite_ledger`] the [`crate::pipeline::ledger::Books`]. [`warden`] asks and answers for
 //! keys. `app` makes them and hands them
 //! on as ports; nothing else calls in here. No visitor waits for anything in here, and nothing in here decides what
@@ -22,6 +22,7 @@ mod columns;
 mod database_thread;
 #[cfg(test)]
 mod samples;
+mod sqlite_audit;
 mod sqlite_domains;
 mod sqlite_expiry;
 mod sqlite_file;

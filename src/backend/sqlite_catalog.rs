@@ -19,7 +19,7 @@ use crate::catalog::{CampaignStore, CatalogError, LinkPage, LinkStore, Page};
 use crate::click::{Campaign, Link, OwnHosts, QueryMode, RawLink};
 use crate::clock::rfc_3339;
 
-pub(super) const MIGRATIONS: [Migration; 7] = [
+pub(super) const MIGRATIONS: [Migration; 8] = [
     Migration { name: "001_links", sql: include_str!("../../schema/sqlite/catalog/001_links.sql") },
     Migration { name: "002_campaigns", sql: include_str!("../../schema/sqlite/catalog/002_campaigns.sql") },
     Migration { name: "003_life", sql: include_str!("../../schema/sqlite/catalog/003_life.sql") },
@@ -27,6 +27,7 @@ pub(super) const MIGRATIONS: [Migration; 7] = [
     Migration { name: "005_caps", sql: include_str!("../../schema/sqlite/catalog/005_caps.sql") },
     Migration { name: "006_releases", sql: include_str!("../../schema/sqlite/catalog/006_releases.sql") },
     Migration { name: "007_keys", sql: include_str!("../../schema/sqlite/catalog/007_keys.sql") },
+    Migration { name: "008_audit", sql: include_str!("../../schema/sqlite/catalog/008_audit.sql") },
 ];
 
 pub(super) const CACHE_KIB: u32 = 2048;

@@ -3,7 +3,7 @@
 //! [`links`] are served from a sharded map that readers never lock; edits go to the [`ReleaseStore`] first and to the map
 //! then, so an edit that was answered survives a restart and is live; [`campaigns`] and [`domains`] likewise. Every write
 //! makes a [release](releases) that can be compared and gone back to, and [`Revalidation`] finds what was written past this
-//! program. [`caps`] are shared by edge and workers. [`keys`] are apart from it, and [`warden`] is how they are checked.
+//! program. [`audit`] says what is kept of writes to the operator side. [`caps`] are shared by edge and workers. [`keys`] are apart from it, and [`warden`] is how they are checked.
 //! [`agents`] and [`geo`] say what a user agent and an address stand for. Nothing in here does I/O on a look-up.
 //! Bounds: `catalog.links_max`, `catalog.campaigns_max`, `catalog.domains_max`, `catalog.releases_max`,
 //! `catalog.changes_max`, `caps.counters_max`, `warden.keys_max`.
@@ -11,6 +11,7 @@
 mod agent_memo;
 mod agent_words;
 pub mod agents;
+pub mod audit;
 pub mod campaigns;
 pub mod caps;
 mod crawlers;
@@ -37,6 +38,7 @@ mod writer;
 use std::sync::Arc;
 
 pub use agent_memo::AgentMemo;
+pub use audit::AuditStore;
 pub use campaigns::{CampaignError, CampaignStore, Campaigns};
 pub use caps::Caps;
 pub use documents::{LinkDocument, campaign_document, domain_document};

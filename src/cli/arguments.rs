@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::audit::AuditCommand;
 use super::explain::Explain;
 use super::keys::KeyCommand;
 use super::links::LinkCommand;
@@ -111,6 +112,9 @@ Examples:
     /// Look at what was written to links and campaigns, and go back
     #[command(subcommand, arg_required_else_help = true)]
     Releases(ReleasesCommand),
+    /// Look at who wrote what to the control API
+    #[command(subcommand, arg_required_else_help = true)]
+    Audit(AuditCommand),
     /// Look at what the store keeps, and merge months that are over
     #[command(subcommand, arg_required_else_help = true)]
     Store(StoreCommand),

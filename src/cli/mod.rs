@@ -6,6 +6,7 @@
 //! configuration. Bounds: pages of 1000.
 
 mod arguments;
+mod audit;
 mod backup;
 mod clicks;
 mod client;
@@ -74,6 +75,7 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::DeadLetter(command) => on_runtime(dead_letters::run(&config, command)),
         Command::Explain(command) => on_runtime(explain::run(&config, *command)),
         Command::Ledger(command) => on_runtime(ledger::run(&config, command)),
+        Command::Audit(command) => on_runtime(audit::run(&config, command)),
         Command::Releases(command) => on_runtime(releases::run(&config, command)),
         Command::Store(command) => on_runtime(store::run(&config, command)),
         Command::Verify(command) => on_runtime(verify::run(&config, command)),

@@ -137,6 +137,7 @@ impl Keys {
             caps: Caps { counters_max: self.get("caps.counters_max", number(1..=100_000)) },
             geo: self.geo(),
             warden: self.warden(),
+            audit: self.audit(),
             classify: self.classify(),
             data_centres: self.data_centres(),
             privacy: self.privacy(),

@@ -6,6 +6,7 @@
 //! are those that `check` gives with each key.
 
 mod association;
+mod audit;
 mod catalog;
 mod check;
 mod classify;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use audit::Audit;
 pub use catalog::Catalog;
 pub use classify::shipped_classifier;
 pub use geo::{ASN, CITY, COUNTRY, Geo, GeoFile, REGION};
@@ -92,6 +94,8 @@ pub struct Config {
     pub geo: Geo,
     /// API keys.
     pub warden: Warden,
+    /// Who wrote what.
+    pub audit: Audit,
     /// Who clicked: the rules of `classify.rules`.
     pub classify: Arc<Classifier>,
     /// The networks of data centres: `classify.networks`.

@@ -11,12 +11,14 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::http::request::Parts as Head;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::Parts;
+use super::etag;
 use super::problem::{Code, Problem};
+use super::write::{self, Around};
 use crate::catalog::Writer;
 use crate::click::{Grant, Scope};
 
@@ -84,7 +86,6 @@ pub(super) enum Needs {
 
 /// One method of one path.
 pub(super) struct Endpoint {
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the test that walks the table"))]
     pub(super) method: Method,
     pub(super) path: &'static str,
     pub(super) needs: Needs,
@@ -101,10 +102,40 @@ impl Endpoint {
         Self { method: method.clone(), path, needs, handler: on(filter, handler) }
     }
 
-    /// The handler behind what it needs.
-    pub(super) fn guarded(self) -> MethodRouter<Parts, Infallible> {
-        self.handler.route_layer(from_fn_with_state(self.needs, judge))
+    /// The handler behind what stands around it, and that behind what it needs.
+    pub(super) fn guarded(self, around: Arc<Around>) -> MethodRouter<Parts, Infallible> {
+        let handler = match self.method {
+            _ if write::writes(&self.method, self.path) => {
+                self.handler.route_layer(from_fn_with_state(Arc::clone(&around), write::guard))
+            }
+            Method::GET if etag::has_tags(self.path) && write::thing(self.path).is_some() => {
+                self.handler.route_layer(from_fn(etag::read))
+            }
+            _ => self.handler,
+        };
+        let judged = handler.route_layer(from_fn_with_state(self.needs, judge));
+        judged.route_layer(from_fn_with_state(around, write::count))
     }
+}
+
+/// What stands around each endpoint of the table.
+pub(super) fn around(endpoints: &[Endpoint], parts: &Parts) -> Vec<Arc<Around>> {
+    parts.api.name(endpoints.iter().map(|endpoint| format!("{} {}", endpoint.method, endpoint.path)));
+    let turn = Arc::default();
+    let read_of = |path| {
+        let thing = write::thing(path)?;
+        let read = endpoints.iter().find(|one| one.method == Method::GET && one.path == thing)?;
+        Some(read.handler.clone())
+    };
+    let around = endpoints.iter().enumerate().map(|(place, endpoint)| Around {
+        parts: parts.clone(),
+        place,
+        method: endpoint.method.clone(),
+        path: endpoint.path,
+        read: read_of(endpoint.path),
+        turn: Arc::clone(&turn),
+    });
+    around.map(Arc::new).collect()
 }
 
 async fn judge(State(needs): State<Needs>, caller: Caller, request: Request, next: Next) -> Response {

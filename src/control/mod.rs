@@ -19,34 +19,42 @@
 //! /api/v1/store/report  /api/v1/store/optimize token
 //! /api/v1/verify                              token
 //! /api/v1/privacy/export  …/erase             token
+//! /api/v1/audit  …/export                     token, or a key
 //! ```
-//! `access` says who needs what, one table of all endpoints which.
+//! `access` says who needs what, one table of all endpoints which; `write` what stands around them: figures, `If-Match`,
+//! `Idempotency-Key` and the [audit log](AuditLog).
 //! Errors are `application/problem+json` (RFC 9457) with a stable `code`, also for unknown paths and methods. What is
 //! planned and not built answers 501 and says so. Answers are compressed for those who accept gzip.
 //!
 //! Bounds: `control.body_bytes_max`; [`CONNECTIONS_MAX`] connections; [`DEADLINE`] for a request; 1000 items a page.
 
 mod access;
+mod audit;
+mod audit_log;
 mod auth;
 mod campaigns;
 mod caps;
 mod clicks;
 mod dead_letters;
 mod domains;
+mod etag;
 mod explain;
 mod extract;
+mod idempotency;
 mod keys;
 mod ledger;
 mod links;
 mod privacy;
 mod problem;
 mod releases;
+mod request_id;
 mod serve;
 mod status;
 mod store;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,11 +63,12 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State as With};
 use axum::http::Method;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use tower_http::compression::CompressionLayer;
 
+pub use audit_log::AuditLog;
 pub use explain::Explainer;
 pub use problem::{Code, Problem};
 pub use serve::{CONNECTIONS_MAX, serve};
@@ -75,6 +84,7 @@ use crate::pipeline::Store;
 use crate::pipeline::dead_letter::{Actor, DeadLetters};
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::persons::Desk;
+use crate::telemetry::api::ApiShard;
 use crate::telemetry::auth::AuthShard;
 use crate::telemetry::metrics::DeadLetterShard;
 
@@ -107,6 +117,10 @@ pub struct Parts {
     pub warden: Arc<dyn Warden>,
     /// Checks are counted here.
     pub auth: Arc<AuthShard>,
+    /// Who wrote what.
+    pub audit: Arc<AuditLog>,
+    /// Requests are counted here.
+    pub api: Arc<ApiShard>,
     /// Time, by which keys expire.
     pub clock: Arc<dyn Clock>,
     /// Gives what `explain` goes by; asked for each question, so that nothing is read where there is none.
@@ -176,6 +190,8 @@ fn endpoints() -> Vec<Endpoint> {
         Endpoint::new(&post, "/verify", Token, verify::run),
         Endpoint::new(&post, "/privacy/export", Token, privacy::export),
         Endpoint::new(&post, "/privacy/erase", Token, privacy::erase),
+        Endpoint::new(&get, "/audit", ADMIN, audit::list),
+        Endpoint::new(&get, "/audit/export", ADMIN, audit::export),
         Endpoint::new(&get, "/dead-letters", Token, dead_letters::list),
         Endpoint::new(&post, "/dead-letters/replay", Token, dead_letters::replay_all),
         Endpoint::new(&get, "/dead-letters/{batch}", Token, dead_letters::read),
@@ -190,8 +206,10 @@ pub fn router(parts: Parts) -> Router {
 }
 
 fn router_within(parts: Parts, deadline: Duration) -> Router {
-    let api = endpoints().into_iter().fold(Router::new(), |api, endpoint| {
-        let (path, route) = (endpoint.path, endpoint.guarded());
+    let around = access::around(&endpoints(), &parts);
+    let api = endpoints().into_iter().zip(around);
+    let api = api.fold(Router::new(), |api, (endpoint, around)| {
+        let (path, route) = (endpoint.path, endpoint.guarded(around));
         let elsewhere = parts.warden_at.clone().filter(|_| path.starts_with("/keys"));
         api.route(path, elsewhere.map_or(route.clone(), |at| route.layer(from_fn_with_state(at, keys::elsewhere))))
     });
@@ -220,6 +238,7 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(deadline, finish))
+        .layer(from_fn(request_id::give))
         .layer(CompressionLayer::new())
         .with_state(parts)
 }

@@ -80,6 +80,20 @@ pub enum Code {
     InvalidFields,
     /// 501: planned.
     NotBuilt,
+    /// 400: the `Idempotency-Key` is not as it must be.
+    InvalidIdempotencyKey,
+    /// 409: the first request with this `Idempotency-Key` is under way.
+    IdempotencyInFlight,
+    /// 409: the node stopped while it was at the first request with this `Idempotency-Key`.
+    IdempotencyInterrupted,
+    /// 409: it was done, and its answer, a secret or about a person, was given once.
+    IdempotencyAnswerNotKept,
+    /// 422: this `Idempotency-Key` came with another request.
+    IdempotencyMismatch,
+    /// 412: it is not what `If-Match` names.
+    PreconditionFailed,
+    /// 503: the audit log cannot be written.
+    AuditUnavailable,
     /// 503: the catalog did not answer.
     CatalogUnavailable,
     /// 503: the store did not answer.
@@ -130,6 +144,13 @@ impl Code {
             Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::InvalidFields => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields"),
             Self::NotBuilt => (StatusCode::NOT_IMPLEMENTED, "not_built"),
+            Self::InvalidIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
+            Self::IdempotencyInFlight => (StatusCode::CONFLICT, "idempotency_in_flight"),
+            Self::IdempotencyInterrupted => (StatusCode::CONFLICT, "idempotency_interrupted"),
+            Self::IdempotencyAnswerNotKept => (StatusCode::CONFLICT, "idempotency_answer_not_kept"),
+            Self::IdempotencyMismatch => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch"),
+            Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
+            Self::AuditUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable"),
             Self::CatalogUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "catalog_unavailable"),
             Self::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::DeadLettersUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "dead_letters_unavailable"),

@@ -3,14 +3,16 @@
 //! Judges the times; [`crate::pipeline::verify`] does the rest. Behind the token. Bound: one day (UTC) a request; the
 //! answer says where to go on.
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Parts;
 use super::extract::{Fields, NoParameters, Query, time};
 use super::problem::{Problem, Wrong};
+use super::write::OnlyRead;
 use crate::pipeline::verify::verify;
 
 const MINUTE_MS: u64 = 60_000;
@@ -29,7 +31,7 @@ pub(super) async fn run(
     State(parts): State<Parts>,
     Query(NoParameters {}): Query<NoParameters>,
     Fields { value, .. }: Fields<Body>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let Body { from, to, dry_run } = value;
     let (from, to) = (moment("from", from)?, moment("to", to)?);
     if from >= to {
@@ -47,13 +49,14 @@ pub(super) async fn run(
             "counted": found.counted,
         })
     });
-    Ok(Json(json!({
+    let answer = Json(json!({
         "from": rfc_3339(first),
         "to": rfc_3339(stop),
         "differences": differences.collect::<Vec<_>>(),
         "left": verdict.left,
         "next": (stop < end).then(|| rfc_3339(stop)),
-    })))
+    }));
+    Ok(if dry_run == Some(true) { (Extension(OnlyRead), answer).into_response() } else { answer.into_response() })
 }
 
 fn moment(name: &str, text: Option<String>) -> Result<u64, Problem> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
+use super::api::ApiShard;
 use super::auth::AuthShard;
 use super::books::LedgerShard;
 use super::catalog::CatalogShard;
@@ -40,6 +41,7 @@ pub(super) struct Shards {
     pub(super) catalog: OnceLock<Arc<CatalogShard>>,
     pub(super) auth: Arc<AuthShard>,
     pub(super) recall: Arc<RecallShard>,
+    pub(super) api: Arc<ApiShard>,
     /// Time of the scrape, Unix milliseconds.
     pub(super) now_ms: AtomicU64,
 }
@@ -96,6 +98,7 @@ impl Shards {
         families.extend(self.ledger_families());
         families.extend(self.catalog_families());
         families.push(self.auth_family());
+        families.extend(self.api_families());
         let dependencies = self
             .dependencies
             .iter()

@@ -277,6 +277,7 @@ impl Metrics {
             catalog: OnceLock::new(),
             auth: Arc::default(),
             recall: Arc::default(),
+            api: Arc::default(),
             now_ms: AtomicU64::new(0),
         });
         let registry = Registry::new();

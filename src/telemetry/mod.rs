@@ -3,6 +3,7 @@
 //! It never decides anything and knows no part of the program; parts write their own shard of counters, and a scrape adds
 //! the shards up. Bound: the number of series is fixed at start.
 
+pub mod api;
 pub mod auth;
 pub mod backlog;
 pub mod books;

@@ -319,6 +319,8 @@ fn command_under(by: &[&str], data_dir: &Path, settings: &[(String, String)]) ->
     set("edge.threads", "2");
     set("journal.segment_bytes", "1MiB");
     set("batch.age_max", "20ms");
+    // Tests write one after the other.
+    set("audit.flush_every", "1ms");
     // How busy the machine is must not decide what a test sees.
     set("limits.overload.enabled", "false");
     for (key, value) in settings {

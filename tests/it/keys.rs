@@ -37,7 +37,8 @@ fn place(answer: &Response) -> &str {
 
 /// An answer without what differs from request to request.
 fn shown(answer: &Response) -> String {
-    let headers: Vec<_> = answer.headers.iter().filter(|(name, _)| name != "date").collect();
+    let headers: Vec<_> =
+        answer.headers.iter().filter(|(name, _)| !["date", "x-request-id"].contains(&name.as_str())).collect();
     format!("{} {headers:?} {}", answer.status, String::from_utf8_lossy(&answer.body))
 }
 

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod api;
+mod audit;
 mod backup;
 mod bench;
 mod caps;

@@ -1,11 +1,14 @@
 //! The whole router, with stores in memory: every status and every code.
 
+mod audit;
 mod campaigns;
 mod compression;
 mod dead_letters;
 mod domains;
+mod etag;
 mod explain;
 mod fakes;
+mod idempotency;
 mod keys;
 mod life;
 mod releases;
@@ -71,6 +74,7 @@ struct Bench {
     /// Where replays go.
     scripted: Arc<ScriptedStore>,
     auth: Arc<AuthShard>,
+    audit: Arc<audit::Memory>,
 }
 
 impl Bench {
@@ -91,7 +95,10 @@ impl Bench {
         let ledger = Ledger::open(books, "n", Arc::clone(&shelf), Arc::new(Noon), Arc::default()).unwrap();
         let ledger = Arc::new(ledger);
         let persons = fakes::persons(fake.clone(), &ledger, &letters);
+        let (audit, api) = (Arc::new(audit::Memory::default()), Arc::new(ApiShard::default()));
         let parts = Parts {
+            audit: AuditLog::start(audit.clone(), audit::QUICK, Arc::new(Noon), api.clone()),
+            api,
             ledger,
             persons,
             dead_letters: letters,
@@ -117,7 +124,7 @@ impl Bench {
         };
         // Far above what any answer here takes, unless it never comes.
         let router = router_within(parts, Duration::from_secs(1));
-        Self { router, fake, links, domains, status, shelf, scripted, auth }
+        Self { router, fake, links, domains, status, shelf, scripted, auth, audit }
     }
 
     async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
