@@ -188,6 +188,8 @@ impl Caps {
         let (mut state, now_ms) = (self.state(), self.clock.wall_ms());
         let books = &mut state.counts;
         let mark = books.marks.entry(source.clone()).or_default();
+        // What an earlier process let through, which this one's gates do not know of.
+        let mut inherited = BTreeSet::new();
         if end > *mark {
             *mark = end;
             books.moved.insert(source.clone());
@@ -196,9 +198,18 @@ impl Caps {
                 of.processed += 1;
                 of.counted += u64::from(counts);
                 books.changed.insert((cap, period, Arc::clone(&source.run)));
+                if source.run != books.run {
+                    inherited.insert(cap);
+                }
             }
         }
-        books.saved.get(source).is_none_or(|saved| *saved < end)
+        let waits = books.saved.get(source).is_none_or(|saved| *saved < end);
+        match (self.is_shared, inherited.is_empty()) {
+            (_, true) => {}
+            (true, false) => self.hurry.notify_one(),
+            (false, false) => inherited.into_iter().for_each(|cap| state.open(cap, now_ms)),
+        }
+        waits
     }
 
     /// Up to where the counts of this source are saved.

@@ -110,7 +110,7 @@ impl State {
     }
 
     /// Opens a gate for what is left, as far as this node knows.
-    fn open(&mut self, id: CapId, now_ms: u64) {
+    pub(super) fn open(&mut self, id: CapId, now_ms: u64) {
         let Some(standing) = self.standing(id, now_ms) else { return };
         let Some(kept) = self.kept.get_mut(&id) else { return };
         let others = if kept.others.0 == standing.period { kept.others.1 } else { 0 };
