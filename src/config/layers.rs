@@ -23,8 +23,16 @@ const TEST_PREFIX: &str = "TRELLIS_TEST_";
 const TEST_FOLDER_VARIABLE: &str = "TRELLIS_SERVICES_DIR";
 
 /// Keys whose values are never shown, and whose variable has a twin with `_FILE`.
-pub const SECRETS: [&str; 6] =
-    ["control.token", "dedup.secret", "privacy.ip_secret", "redis.url", "store.clickhouse.password", "warden.pepper"];
+pub const SECRETS: [&str; 8] = [
+    "control.token",
+    "dedup.secret",
+    "privacy.ip_secret",
+    "redis.url",
+    "store.clickhouse.password",
+    "warden.grpc.token",
+    "warden.pepper",
+    "warden.serve.token",
+];
 
 /// What people wrote, before anything is read from it.
 #[derive(Clone, Default)]

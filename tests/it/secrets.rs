@@ -14,7 +14,13 @@ const PLANTED: &str = "pl4nted";
 /// A good value for each secret setting. A new one needs a value here.
 fn planted(key: &str) -> String {
     match key {
-        "control.token" | "dedup.secret" | "privacy.ip_secret" | "store.clickhouse.password" | "warden.pepper" => {
+        "control.token"
+        | "dedup.secret"
+        | "privacy.ip_secret"
+        | "store.clickhouse.password"
+        | "warden.grpc.token"
+        | "warden.pepper"
+        | "warden.serve.token" => {
             format!("{PLANTED}-{}-0123456789", key.replace('.', "-"))
         }
         "redis.url" => format!("redis://me:{PLANTED}-redis@127.0.0.1:1/0"),
