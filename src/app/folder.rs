@@ -70,6 +70,15 @@ impl Drop for FolderLock {
     }
 }
 
+/// The address that a client on this machine dials.
+pub(super) fn dialled(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        std::net::IpAddr::V4(ip) if ip.is_unspecified() => (std::net::Ipv4Addr::LOCALHOST, address.port()).into(),
+        std::net::IpAddr::V6(ip) if ip.is_unspecified() => (std::net::Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
+}
+
 /// Makes the folder, readable by its owner alone.
 pub(super) fn create(data_dir: &Path) -> anyhow::Result<()> {
     std::fs::DirBuilder::new()

@@ -14,7 +14,7 @@ use super::books::{self, Keeping};
 use super::caps;
 use super::catalog;
 use super::expiry;
-use super::folder::{self, FolderLock};
+use super::folder::{self, FolderLock, dialled};
 use super::letters;
 use super::monitor::{self, Monitor};
 use super::parts::Backends;
@@ -409,13 +409,4 @@ fn greet(config: &Config, edge: SocketAddr, control: SocketAddr) -> anyhow::Resu
     writeln!(out, "  curl -si {public}/hello\n")?;
     out.flush()?;
     Ok(())
-}
-
-/// The address that a client on this machine dials.
-pub(super) fn dialled(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        std::net::IpAddr::V4(ip) if ip.is_unspecified() => (std::net::Ipv4Addr::LOCALHOST, address.port()).into(),
-        std::net::IpAddr::V6(ip) if ip.is_unspecified() => (std::net::Ipv6Addr::LOCALHOST, address.port()).into(),
-        _ => address,
-    }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::folder;
-use super::serve::{LAST_MOMENT, Signals, dialled};
+use super::folder::{self, dialled};
+use super::serve::{LAST_MOMENT, Signals};
 use crate::backend::warden::client::WardenClient;
 use crate::backend::warden::server;
 use crate::catalog::{Keys, RemoteKeys, Warden};

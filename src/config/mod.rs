@@ -20,6 +20,7 @@ mod privacy;
 mod problem;
 mod relations;
 mod retention;
+mod retry;
 mod units;
 mod warden;
 mod warden_grpc;
@@ -40,6 +41,7 @@ pub use layers::{SECRETS, Sources};
 pub use limits::{Limits, Overload, Rate};
 pub use problem::{Origin, Problem, Problems};
 pub use retention::Retention;
+pub use retry::{Policy, Retry};
 pub use units::Secret;
 pub use warden::{Warden, WardenMode};
 pub use warden_grpc::{Identity, WardenGrpc, WardenServe};
@@ -264,36 +266,6 @@ pub struct Batch {
     pub age_max: Duration,
     /// Open batches for each worker.
     pub in_flight_max: usize,
-}
-
-/// `[retry]`
-#[derive(Clone, Copy, Debug)]
-pub struct Retry {
-    /// A batch at the store.
-    pub insert: Policy,
-    /// A check of a chunk of clicks in Redis.
-    pub dedup: Policy,
-    /// A key at a Warden elsewhere.
-    pub warden: Policy,
-    /// Mail to people; not built yet.
-    pub email: Policy,
-    /// Calls to other systems; not built yet.
-    pub webhook: Policy,
-    /// Reports; not built yet.
-    pub report: Policy,
-}
-
-/// One entry of `[retry]`: how often something is tried, and the pauses in between.
-#[derive(Clone, Copy, Debug)]
-pub struct Policy {
-    /// Tries in all; at least 1.
-    pub tries: u32,
-    /// The first pause; it doubles from failure to failure.
-    pub base: Duration,
-    /// The longest pause.
-    pub max: Duration,
-    /// A pause is a random part of what it could be; otherwise all of it.
-    pub jitter: bool,
 }
 
 /// `[store]`
