@@ -7,7 +7,7 @@
 //! The stream of news keeps the connection open and notices first when it is dead; who asks without one fails at once. It
 //! never takes anything but a whole answer for an answer: what does not come in time, cannot be read, or makes no sense is a
 //! failure, and says nothing of the key. Runs on the runtime of the control side. Bounds: one connection,
-//! [`super::MESSAGE_BYTES_MAX`] a message.
+//! 16 KiB a message.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //!
 //! The protocol is `schema/warden.proto`; what is generated from it stands beside it and is made anew by a test. Nothing
 //! else in Trellis names gRPC. Keys never travel: a client sends the id of a key and the SHA-256 of the whole. Bounds:
-//! [`MESSAGE_BYTES_MAX`] for a message; others with each end.
+//! 16 KiB for a message; others with each end.
 
 pub mod client;
 pub mod server;

@@ -1,8 +1,8 @@
 //! Answers other nodes from the keys of this process.
 //!
 //! Every call brings the token, where there is one; with `client_ca` every connection brings a certificate. It changes no
-//! key and tells nobody more than whether one is good. Bounds: [`CONNECTIONS_MAX`] connections (more wait in the system's
-//! queue) of [`STREAMS_MAX`] calls at once, [`super::MESSAGE_BYTES_MAX`] a message, [`HANDSHAKE_MAX`] for a handshake.
+//! key and tells nobody more than whether one is good. Bounds: 512 connections (more wait in the system's queue) of 512
+//! calls at once, 16 KiB a message, 5 s for a handshake.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! A key about which is being asked is not asked about twice: who comes later waits for the same answer. An answer to a
 //! question that was asked before the Warden told of a change may be the old one; it is asked again. Bounds:
-//! [`CALLS_MAX`] calls, [`WAITING_MAX`] who wait for one.
+//! [`CALLS_MAX`] calls, 1024 who wait for one.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -13,7 +13,7 @@
 //! `peek` is called by request threads: it hashes the key and reads a snapshot, and takes no lock. It allocates only to ask
 //! on the side, once a second for a key at most. All writing is done by one task ([`Asking`]) on the runtime of the backend.
 //! Good and bad keys have rooms of their own, so that nobody can push good ones out by guessing. Bounds:
-//! `warden.grpc.entries_max` for each room, [`QUESTIONS_MAX`] questions that wait, [`asking::CALLS_MAX`] calls.
+//! `warden.grpc.entries_max` for each room, 1024 questions that wait, [`asking::CALLS_MAX`] calls.
 
 pub mod asking;
 mod memory;
