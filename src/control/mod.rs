@@ -20,6 +20,7 @@
 //! /api/v1/verify                              token
 //! /api/v1/privacy/export  …/erase             token
 //! /api/v1/audit  …/export                     token, or a key
+//! /api/v1/openapi.json                        open: the document of all this
 //! ```
 //! `access` says who needs what, one table of all endpoints which; `write` what stands around them: figures, `If-Match`,
 //! `Idempotency-Key` and the [audit log](AuditLog).
@@ -44,6 +45,7 @@ mod idempotency;
 mod keys;
 mod ledger;
 mod links;
+mod openapi;
 mod privacy;
 mod problem;
 mod releases;
@@ -90,9 +92,6 @@ use crate::telemetry::metrics::DeadLetterShard;
 
 /// From a request's head to its answer; above every time-out of the parts behind it at their defaults.
 pub const DEADLINE: Duration = Duration::from_secs(35);
-
-/// Planned under `/api/v1`, so that nobody takes their absence for a wrong path.
-const NOT_BUILT: [&str; 1] = ["/openapi.json"];
 
 /// What the operator side works with.
 #[derive(Clone)]
@@ -213,7 +212,6 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         let elsewhere = parts.warden_at.clone().filter(|_| path.starts_with("/keys"));
         api.route(path, elsewhere.map_or(route.clone(), |at| route.layer(from_fn_with_state(at, keys::elsewhere))))
     });
-    let api = NOT_BUILT.iter().fold(api, |api, path| api.route(path, any(not_built)));
     let gate = Gate {
         token: Token::new(&parts.token),
         warden: Arc::clone(&parts.warden),
@@ -232,6 +230,7 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .route("/health/ready", get(status::ready))
         .route("/metrics", get(metrics))
         .route("/slo", any(not_built))
+        .route("/api/v1/openapi.json", get(openapi::show))
         .nest("/api/v1", api)
         // The one path under it that `nest` leaves out.
         .route("/api/v1/", any(unknown_path).layer(auth))
