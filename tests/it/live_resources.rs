@@ -208,10 +208,10 @@ fn without_descriptors_visitors_wait_and_no_acknowledged_click_is_lost() {
     eventually("it has no more descriptors", || node.log().iter().any(|line| line.contains("cannot be accepted")));
     // Several segments: none can be opened.
     first.wait_answers(10_000);
-    let late = Load::start(node.edge(), &Visits { connections: 10, ..Visits::fast("late") });
+    // Not before there are descriptors again: until then whoever comes is told so with a 503.
     drop(idle);
-    late.wait_answers(500);
     limit(&node, Resource::Nofile, 4096);
+    let late = Load::start(node.edge(), &Visits { connections: 10, ..Visits::fast("late") });
     late.wait_answers(500);
     let mut seen = first.finish();
     seen.add(late.finish());
