@@ -102,7 +102,7 @@ fn a_dead_letter_that_an_earlier_process_left_is_shown_replayed_once_and_dropped
     assert_eq!(trellis.count("")["total"], 2);
     let unknown = trellis.cli(&["dead-letter", "replay", &batch(9).to_string()]);
     assert_eq!(unknown.status.code(), Some(1));
-    let audit: Vec<_> = trellis.log().into_iter().filter(|line| line.contains("audit=true")).collect();
+    let audit = trellis.logged(4, "audit=true");
     let told = |n: usize, parts: &[&str]| parts.iter().all(|part| audit[n].contains(part));
     assert_eq!(audit.len(), 4, "{audit:?}");
     assert!(
@@ -144,5 +144,5 @@ fn a_damaged_dead_letter_is_kept_and_told_of_and_the_node_starts() {
     let listed = trellis.api("GET", "/api/v1/dead-letters", None).json();
     assert_eq!(listed["refused"]["damaged"], serde_json::json!([format!("{}.1.damaged", batch(1))]));
     assert_eq!(listed["dead_letters"].as_array().map(Vec::len), Some(1));
-    assert_eq!(trellis.log().iter().filter(|line| line.contains("ERROR")).count(), 1, "once");
+    assert_eq!(trellis.logged(1, "ERROR").len(), 1, "once");
 }

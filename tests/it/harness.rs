@@ -241,6 +241,16 @@ impl Trellis {
         self.expected.lock().expect("no panic under the lock").push(text.to_owned());
     }
 
+    /// Its log lines that hold this text, once there are so many: a line may come later than the answer to what it is about.
+    pub(crate) fn logged(&self, lines: usize, text: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        eventually(&format!("{lines} log lines hold {text}"), || {
+            found = self.log().into_iter().filter(|line| line.contains(text)).collect();
+            found.len() >= lines
+        });
+        found
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().expect("no panic under the lock").clone()

@@ -50,7 +50,7 @@ fn months_that_are_over_are_merged_into_one_piece_and_the_month_of_now_is_left_a
     assert_eq!([0, 1, 3].map(|ago| parts(&database, ago)), ["2", "1", "1"]);
     assert_eq!(database.sql("SELECT count() FROM clicks"), "4000");
     assert_eq!(said(&node.cli(&["store", "optimize"])), "nothing to do: every month that is over is merged\n");
-    let audit: Vec<_> = node.log().into_iter().filter(|line| line.contains("audit=true")).collect();
+    let audit = node.logged(2, "audit=true");
     assert_eq!(audit.len(), 2, "{audit:?}");
     let first = ["who=\"control token\"", "action=\"optimize\"", "table=\"clicks\"", &month(3), "outcome=\"done\""];
     assert!(first.iter().all(|part| audit[0].contains(part)), "{audit:?}");
