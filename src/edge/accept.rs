@@ -12,8 +12,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::admission::Peer;
 use super::core::Core;
-use super::gate::Peer;
 use super::{Phase, connection, respond};
 use crate::telemetry::metrics::Limit;
 use crate::telemetry::overload::Level;

@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::access::Access;
+use super::admission::{self, Peer};
 use super::core::Core;
-use super::gate::{self, Peer};
 use super::limits::addresses::Counted;
 use super::resolve::Resolved;
 use super::respond;
@@ -219,10 +219,10 @@ async fn answer(
     let now = core.parts.clock.now();
     core.connections.now.set(now);
     watched.enter(Doing::Busy, now);
-    let mut resolved = gate::resolve(core, peer, &request, now, None);
+    let mut resolved = admission::resolve(core, peer, &request, now, None);
     if let Resolved::AskWarden = resolved {
         let told = Access::ask(core, request.headers()).await;
-        resolved = gate::resolve(core, peer, &request, now, Some(&told));
+        resolved = admission::resolve(core, peer, &request, now, Some(&told));
     }
     let answer = respond::respond(core, resolved, now).await;
     watched.enter(Doing::Idle, core.connections.now.get());

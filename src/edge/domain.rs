@@ -3,8 +3,9 @@
 //! ```text
 //! link of (host, slug)  ->  link of (any, slug)  ->  root_url or unknown_url of the host, else of any  ->  404
 //! ```
-//! Where an organisation has the host for itself, only its links are there. Where no domain is in use it is one look-up, and the host is not read. Visits to no link are recorded where the domain
-//! says so. Bounds: `catalog.domains_max`; the path that is kept, by the frame.
+//! Where an organisation has the host for itself, only its links are there. Where no domain is in use it is one look-up, by the
+//! slug alone. Visits to no link are recorded where the domain says so. Bounds: `catalog.domains_max`; the path that is kept,
+//! by the frame.
 
 use std::borrow::Cow;
 use std::rc::Rc;

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use hyper::{HeaderMap, StatusCode};
 
 use super::access::Access;
+use super::admission;
 use super::core::Core;
-use super::gate;
 use super::resolve::{self, Entrance, Past, Resolved};
 use super::route::{Found, Seen};
 use crate::click::condition::Condition;
@@ -114,7 +114,7 @@ pub(super) fn follow(core: &Rc<Core>, visit: &Visit<'_>, headers: &HeaderMap, to
             Ok(org) => org,
             Err(refusal) => return Resolved::Refused(refusal),
         };
-        if let Some(Err(limited)) = access.grant().map(|grant| gate::admit_key(core, grant)) {
+        if let Some(Err(limited)) = access.grant().map(|grant| admission::admit_key(core, grant)) {
             return Resolved::Limited(limited);
         }
         if name.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! one thread, one event loop, one listening socket (SO_REUSEPORT) each:
-//!   accept -> connection (hyper, HTTP/1.1) -> gate -> resolve -> handoff -> respond
+//!   accept -> connection (hyper, HTTP/1.1) -> admission -> resolve -> handoff -> respond
 //!              `- swept: head and idle time-outs, shutdown
 //! ```
 //!
@@ -12,11 +12,11 @@
 
 mod accept;
 mod access;
+mod admission;
 mod client;
 mod connection;
 mod core;
 mod domain;
-mod gate;
 mod ingress;
 pub mod limits;
 mod marks;

@@ -16,7 +16,7 @@ use super::privacy;
 use super::route::{self, Found, Seen};
 use super::sticky::By;
 use super::tally::{self, Entered, Taken, VisitTally};
-use super::{client, domain, gate, marks};
+use super::{admission, client, domain, marks};
 use crate::catalog::Entry;
 use crate::click::campaign::{Campaign, Decision};
 use crate::click::cap::{CAPPED, Moment, UTC};
@@ -203,7 +203,7 @@ pub(super) fn follow(core: &Rc<Core>, entry: &Entry, asked: &str, visit: &Visit<
     let stage = entry.link.stage(core.turn_ms.get());
     // One that has not begun is unknown, and answers as such.
     if !matches!(stage, Stage::Early)
-        && let Err(limited) = gate::admit_to(core, link.of.domain.unwrap_or_default(), link.slug)
+        && let Err(limited) = admission::admit_to(core, link.of.domain.unwrap_or_default(), link.slug)
     {
         return Resolved::Limited(limited);
     }

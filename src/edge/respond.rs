@@ -11,8 +11,8 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Response, StatusCode};
 
+use super::admission;
 use super::core::Core;
-use super::gate;
 use super::ingress::Refusal;
 use super::resolve::{Place, Resolved};
 use crate::click::ClickId;
@@ -113,8 +113,8 @@ pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration
             let (outcome, status, body) = Refusal::WardenAway.problem();
             problem(core, outcome, status, body)
         }
-        Resolved::Limited(limited) => gate::refuse(core, &limited),
-        Resolved::Shed => gate::shed(core),
+        Resolved::Limited(limited) => admission::refuse(core, &limited),
+        Resolved::Shed => admission::shed(core),
         Resolved::Robots => {
             core.metrics.count(Outcome::Other);
             text(StatusCode::OK, "text/plain; charset=utf-8", "public, max-age=86400", ROBOTS)
