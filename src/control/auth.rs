@@ -24,7 +24,7 @@ use crate::config::Secret;
 use crate::telemetry::auth::{AuthOutcome, AuthShard};
 
 /// What requests are checked by.
-pub(super) struct Gate {
+pub(super) struct Guard {
     pub(super) token: Token,
     pub(super) warden: Arc<dyn Warden>,
     pub(super) clock: Arc<dyn Clock>,
@@ -59,7 +59,7 @@ fn presented(headers: &HeaderMap) -> &[u8] {
     }
 }
 
-impl Gate {
+impl Guard {
     /// Who it is, and how long it took to check a key.
     async fn caller(&self, presented: &[u8]) -> Result<(Caller, Duration), Problem> {
         let began = self.clock.now();
@@ -93,8 +93,8 @@ pub(super) fn unauthorized() -> Problem {
 }
 
 /// Lets a request pass, or answers 401.
-pub(super) async fn check(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
-    match gate.caller(presented(request.headers())).await {
+pub(super) async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    match guard.caller(presented(request.headers())).await {
         Ok((caller, took)) => {
             let is_key = matches!(caller, Caller::Key(_));
             request.extensions_mut().insert(caller);
@@ -102,7 +102,7 @@ pub(super) async fn check(State(gate): State<Arc<Gate>>, mut request: Request, n
             if is_key {
                 // Nothing else answers 403.
                 let lacks = answer.status() == StatusCode::FORBIDDEN;
-                gate.counted.observe_shared(if lacks { AuthOutcome::Forbidden } else { AuthOutcome::Granted }, took);
+                guard.counted.observe_shared(if lacks { AuthOutcome::Forbidden } else { AuthOutcome::Granted }, took);
             }
             answer
         }

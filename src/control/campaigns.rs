@@ -2,7 +2,7 @@
 //!
 //! Judges nothing itself: `click::campaign` checks, `catalog::campaigns` keeps, and an edit is live when it is answered. What
 //! was read may be changed and saved as it is: `version` then says which one was read, and a campaign that has changed
-//! meanwhile is not written over. Behind the token. Bounds: [`LIMIT_MAX`] campaigns a page.
+//! meanwhile is not written over. Behind the token. Bounds: [`LIMIT_MAX`](super::extract::LIMIT_MAX) campaigns a page.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -10,19 +10,15 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::Parts;
 use super::access::Caller;
-use super::extract::{Fields, NoParameters, Query, limit};
+use super::extract::{ByName, Fields, NoParameters, Query};
 use super::links::to_the_end;
 use super::problem::{Code, Problem, Wrong};
 use super::releases::released;
 use crate::catalog::{CampaignError, campaign_document};
-
-const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MAX: usize = 1000;
 
 type Id = Result<Path<String>, PathRejection>;
 
@@ -64,27 +60,16 @@ fn percent_encoded(name: &str) -> String {
     out.into_iter().map(char::from).collect()
 }
 
-/// What `GET /campaigns` takes.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Page {
-    limit: Option<String>,
-    after: Option<String>,
-}
-
 pub(super) async fn list(
     State(parts): State<Parts>,
     caller: Caller,
-    Query(page): Query<Page>,
+    Query(page): Query<ByName>,
 ) -> Result<Json<Value>, Problem> {
-    let limit = limit(page.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
-    // One more than asked for: it tells whether there is another page.
-    let mut campaigns = parts.campaigns.list(caller.org(), page.after.as_deref(), limit + 1);
-    let more = campaigns.len() > limit;
-    campaigns.truncate(limit);
-    let next = campaigns.last().filter(|_| more).map(|campaign| campaign.id.clone());
-    let campaigns: Vec<_> = campaigns.iter().map(|campaign| campaign_document(campaign)).collect();
-    Ok(Json(json!({ "campaigns": campaigns, "next_after": next })))
+    page.page(
+        "campaigns",
+        |after, limit| parts.campaigns.list(caller.org(), after, limit),
+        |campaign| (&campaign.id, campaign_document(campaign)),
+    )
 }
 
 pub(super) async fn read(

@@ -2,7 +2,7 @@
 //!
 //! Judges nothing itself: `click::domain` checks, `catalog::domains` keeps, and an edit is live when it is answered. What was
 //! read may be changed and saved as it is, as with campaigns. A new one is given to its organisation with the token, and taken
-//! away with it; a key changes those of its own. Bounds: [`LIMIT_MAX`] domains a page.
+//! away with it; a key changes those of its own. Bounds: [`LIMIT_MAX`](super::extract::LIMIT_MAX) domains a page.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -10,21 +10,17 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::Parts;
 use super::access::Caller;
 use super::campaigns::without_answers_own;
-use super::extract::{Fields, NoParameters, Query, limit};
+use super::extract::{ByName, Fields, NoParameters, Query};
 use super::links::to_the_end;
 use super::problem::{Code, Problem, Wrong};
 use super::releases::released;
 use crate::catalog::{DomainError, domain_document};
 use crate::click::domain::check_name;
-
-const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MAX: usize = 1000;
 
 type Name = Result<Path<String>, PathRejection>;
 
@@ -51,27 +47,16 @@ pub(super) async fn put(
     Ok((status, released(release), [(LOCATION, place)], Json(domain_document(&domain))).into_response())
 }
 
-/// What `GET /domains` takes.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Page {
-    limit: Option<String>,
-    after: Option<String>,
-}
-
 pub(super) async fn list(
     State(parts): State<Parts>,
     caller: Caller,
-    Query(page): Query<Page>,
+    Query(page): Query<ByName>,
 ) -> Result<Json<Value>, Problem> {
-    let limit = limit(page.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
-    // One more than asked for: it tells whether there is another page.
-    let mut domains = parts.domains.list(caller.org(), page.after.as_deref(), limit + 1);
-    let more = domains.len() > limit;
-    domains.truncate(limit);
-    let next = domains.last().filter(|_| more).map(|domain| domain.name.clone());
-    let domains: Vec<_> = domains.iter().map(|domain| domain_document(domain)).collect();
-    Ok(Json(json!({ "domains": domains, "next_after": next })))
+    page.page(
+        "domains",
+        |after, limit| parts.domains.list(caller.org(), after, limit),
+        |domain| (&domain.name, domain_document(domain)),
+    )
 }
 
 pub(super) async fn read(

@@ -3,14 +3,16 @@
 //! Never guesses: an unknown field or parameter is refused, a body must say that it is JSON. Used by the handlers.
 //! Bounds: `control.body_bytes_max` (set on the router), and serde_json's 128 levels.
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts as Head;
 use axum::http::{HeaderMap, StatusCode};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::problem::{Code, ERRORS_MAX, Problem, Wrong};
 use crate::click::domain::check_name;
@@ -19,6 +21,39 @@ use crate::click::domain::check_name;
 const NAME_CHARS_MAX: usize = 64;
 /// The last moment that can be written with any offset within the year 9999 (jiff's last), in Unix milliseconds.
 const TIME_MS_MAX: u64 = 253_402_207_200_999;
+
+/// Entries of a page by name, when it is not said.
+const LIMIT_DEFAULT: usize = 100;
+/// And at most.
+pub(super) const LIMIT_MAX: usize = 1000;
+
+/// What lists in the order of names take.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ByName {
+    limit: Option<String>,
+    after: Option<String>,
+}
+
+impl ByName {
+    /// The page, under this field of the answer. `list` gives so many entries behind a name, which `of` gives with how an entry
+    /// is shown.
+    pub(super) fn page<T>(
+        &self,
+        field: &str,
+        list: impl FnOnce(Option<&str>, usize) -> Vec<T>,
+        of: impl Fn(&T) -> (&str, Value),
+    ) -> Result<Json<Value>, Problem> {
+        let limit = limit(self.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
+        // One more than asked for: it tells whether there is another page.
+        let mut entries = list(self.after.as_deref(), limit + 1);
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        let next = entries.last().filter(|_| more).map(|entry| of(entry).0);
+        let shown: Vec<_> = entries.iter().map(|entry| of(entry).1).collect();
+        Ok(Json(json!({ field: shown, "next_after": next })))
+    }
+}
 
 /// A JSON object whose fields are all optional.
 pub(super) struct Fields<T> {

@@ -2,7 +2,7 @@
 //!
 //! Judges nothing itself: `click::key` checks, `catalog::keys` keeps, and an edit is live when it is answered. A secret is in
 //! the answer of the request that made it, and nowhere else. Needs the scope `admin`, which covers every other one, so that
-//! no key makes one that may do more than itself. Bounds: [`LIMIT_MAX`] keys a page.
+//! no key makes one that may do more than itself. Bounds: [`LIMIT_MAX`](super::extract::LIMIT_MAX) keys a page.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -11,20 +11,16 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Parts;
 use super::access::Caller;
-use super::extract::{Fields, NoParameters, Query, limit};
+use super::extract::{ByName, Fields, NoParameters, Query};
 use super::links::to_the_end;
 use super::problem::{Code, Problem, Wrong};
 use crate::catalog::{KeyError, NewKey};
 use crate::click::key::{Key, KeyFields, RawKey, RawRotation};
 use crate::clock::rfc_3339;
-
-const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MAX: usize = 1000;
 
 /// Everything that is known of it; neither secret nor digest.
 fn shown(key: &Key) -> Value {
@@ -79,27 +75,16 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, [(LOCATION, place)], Json(shown_once(&made))).into_response())
 }
 
-/// What `GET /keys` takes.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Page {
-    limit: Option<String>,
-    after: Option<String>,
-}
-
 pub(super) async fn list(
     State(parts): State<Parts>,
     caller: Caller,
-    Query(page): Query<Page>,
+    Query(page): Query<ByName>,
 ) -> Result<Json<Value>, Problem> {
-    let limit = limit(page.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
-    // One more than asked for: it tells whether there is another page.
-    let mut keys = parts.keys.list(caller.org(), page.after.as_deref(), limit + 1);
-    let more = keys.len() > limit;
-    keys.truncate(limit);
-    let next = keys.last().filter(|_| more).map(|entry| entry.key.id.clone());
-    let keys: Vec<_> = keys.iter().map(|entry| shown(&entry.key)).collect();
-    Ok(Json(json!({ "keys": keys, "next_after": next })))
+    page.page(
+        "keys",
+        |after, limit| parts.keys.list(caller.org(), after, limit),
+        |entry| (&entry.key.id, shown(&entry.key)),
+    )
 }
 
 pub(super) async fn read(

@@ -77,7 +77,7 @@ pub use serve::{CONNECTIONS_MAX, serve};
 pub use status::{State, Status};
 
 use self::access::{Endpoint, Needs};
-use self::auth::{Gate, Token};
+use self::auth::{Guard, Token};
 use crate::catalog::{Campaigns, Caps, Domains, Keys, Links, Releases, Warden};
 use crate::click::Scope;
 use crate::clock::Clock;
@@ -212,13 +212,13 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         let elsewhere = parts.warden_at.clone().filter(|_| path.starts_with("/keys"));
         api.route(path, elsewhere.map_or(route.clone(), |at| route.layer(from_fn_with_state(at, keys::elsewhere))))
     });
-    let gate = Gate {
+    let guard = Guard {
         token: Token::new(&parts.token),
         warden: Arc::clone(&parts.warden),
         clock: Arc::clone(&parts.clock),
         counted: Arc::clone(&parts.auth),
     };
-    let auth = from_fn_with_state(Arc::new(gate), auth::check);
+    let auth = from_fn_with_state(Arc::new(guard), auth::check);
     let api = api
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

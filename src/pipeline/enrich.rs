@@ -133,7 +133,7 @@ impl std::fmt::Debug for Enricher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::click::{Classifier, ClickId, Marks, Privacy};
+    use crate::click::{Classifier, ClickId, Marks};
     use crate::config::shipped_classifier;
 
     #[test]
@@ -189,30 +189,6 @@ mod tests {
     }
 
     fn some_click() -> Click<'static> {
-        Click {
-            id: ClickId::new(1, &[1; 10]),
-            fingerprint: None,
-            head: false,
-            prefetch: false,
-            bound: false,
-            marks: Default::default(),
-            status: 302,
-            route_version: 1,
-            address: None,
-            country: None,
-            privacy: Privacy::default(),
-            org: "default",
-            campaign: "",
-            domain: "*",
-            link: "a",
-            path: b"",
-            rule: "",
-            variant: "",
-            destination: b"https://a.example/",
-            referrer: b"",
-            ua: b"Mozilla/5.0",
-            language: b"",
-            query: "",
-        }
+        Click { ua: b"Mozilla/5.0", ..crate::testing::click(ClickId::new(1, &[1; 10])) }
     }
 }

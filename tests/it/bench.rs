@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use trellis::catalog::Caps;
 use trellis::catalog::agents::Agents;
 use trellis::catalog::geo::Geo;
-use trellis::click::{Click, ClickId, Fingerprint, Privacy};
+use trellis::click::{Click, ClickId, Fingerprint};
 use trellis::clock::{Clock, SystemClock};
 use trellis::config::{Config, Sources};
 use trellis::handoff::{Doors, Follower, IntakeMaker, Orphan, Run};
@@ -155,31 +155,7 @@ fn open_ledger(books: &MemoryBooks, shelf: &Arc<Shelf>, clock: &Arc<dyn Clock>, 
 }
 
 pub(crate) fn click(id: ClickId) -> Click<'static> {
-    Click {
-        id,
-        fingerprint: Some(Fingerprint(*id.as_bytes())),
-        head: false,
-        prefetch: false,
-        bound: false,
-        marks: Default::default(),
-        status: 302,
-        route_version: 1,
-        address: None,
-        country: None,
-        privacy: Privacy::default(),
-        org: "default",
-        campaign: "",
-        domain: "*",
-        link: "a",
-        path: b"",
-        rule: "",
-        variant: "",
-        destination: b"https://a.example/",
-        referrer: b"",
-        ua: b"Mozilla/5.0",
-        language: b"",
-        query: "",
-    }
+    Click { fingerprint: Some(Fingerprint(*id.as_bytes())), ua: b"Mozilla/5.0", ..trellis::testing::click(id) }
 }
 
 pub(crate) fn id(ms: u64, n: u64) -> ClickId {

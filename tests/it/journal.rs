@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use trellis::click::{Click, ClickId, Privacy};
+use trellis::click::{Click, ClickId};
 use trellis::clock::Clock;
 use trellis::config::{Config, Sources};
 use trellis::handoff::{Follower, Intake, Orphan, Run, Step, Ticket, Upkeep, read_range};
@@ -94,31 +94,7 @@ impl Journal {
 fn click(n: u64, query: &str) -> Click<'_> {
     let mut random = [0; 10];
     random[2..].copy_from_slice(&n.to_be_bytes());
-    Click {
-        id: ClickId::new(1_700_000_000_000 + n, &random),
-        fingerprint: None,
-        head: false,
-        prefetch: false,
-        bound: false,
-        marks: Default::default(),
-        status: 302,
-        route_version: 1,
-        address: None,
-        country: None,
-        privacy: Privacy::default(),
-        org: "default",
-        campaign: "",
-        domain: "*",
-        link: "a",
-        path: b"",
-        rule: "",
-        variant: "",
-        destination: b"https://a.example/",
-        referrer: b"",
-        ua: b"",
-        language: b"",
-        query,
-    }
+    Click { query, ..trellis::testing::click(ClickId::new(1_700_000_000_000 + n, &random)) }
 }
 
 /// What a ticket says by now.

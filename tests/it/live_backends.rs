@@ -13,7 +13,7 @@ use trellis::backend::clickhouse::{self as backend, ClickHouseStore};
 use trellis::backend::redis::{Parts, RedisDeduper};
 use trellis::catalog::agents::Agent;
 use trellis::catalog::geo::Place;
-use trellis::click::{Class, Click, ClickId, Fingerprint, Privacy, Reasons};
+use trellis::click::{Class, Click, ClickId, Fingerprint, Reasons};
 use trellis::clock::{Clock, SystemClock};
 use trellis::config::{self, Retention};
 use trellis::pipeline::breaker::Breaker;
@@ -90,29 +90,16 @@ impl Database {
 
 pub(crate) fn click<'a>(unix_ms: u64, link: &'a str, query: &'a str) -> Click<'a> {
     Click {
-        id: ClickId::new(unix_ms, &random()),
-        fingerprint: None,
-        head: false,
-        prefetch: false,
-        bound: false,
-        marks: Default::default(),
-        status: 302,
         route_version: u64::MAX,
         address: Some(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xaaaa, 0, 0, 0, 0, 0).into()),
-        country: None,
-        privacy: Privacy::default(),
-        org: "default",
         campaign: if link.len().is_multiple_of(2) { "spring" } else { "" },
-        domain: "*",
         link,
-        path: b"",
-        rule: "",
-        variant: "",
         destination: b"https://a.example/?x=1",
         referrer: b"https://b.example/",
         ua: b"curl/8 \xff",
         language: b"de",
         query,
+        ..trellis::testing::click(ClickId::new(unix_ms, &random()))
     }
 }
 

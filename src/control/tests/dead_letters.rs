@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::*;
 use crate::catalog::agents::Agents;
 use crate::catalog::geo::Geo;
-use crate::click::{Click, ClickId, Privacy};
+use crate::click::{Click, ClickId};
 use crate::clock::Clock;
 use crate::config;
 use crate::pipeline::dead_letter::{Actor, Refusal, RefusedRow};
@@ -41,29 +41,14 @@ impl Bench {
     /// Puts a row of a click on this link on the shelf.
     fn refuse(&self, batch: u128, link: &str) {
         let click = Click {
-            id: ClickId::new(NOW_MS - 500, &[u8::try_from(batch).unwrap(); 10]),
-            fingerprint: None,
-            head: false,
-            prefetch: false,
-            bound: false,
-            marks: Default::default(),
-            status: 302,
-            route_version: 1,
             address: Some([192, 0, 2, 0].into()),
-            country: None,
-            privacy: Privacy::default(),
-            org: "default",
             campaign: "c",
-            domain: "*",
             link,
-            path: b"",
-            rule: "",
-            variant: "",
-            destination: b"https://a.example/",
             referrer: b"https://b.example/",
             ua: b"curl/8",
             language: b"de",
             query: "a=1",
+            ..crate::testing::click(ClickId::new(NOW_MS - 500, &[u8::try_from(batch).unwrap(); 10]))
         };
         let mut frame = Vec::new();
         click.encode(&mut frame);

@@ -1,7 +1,7 @@
 //! The shelf on a disk that fails on purpose.
 
 use super::*;
-use crate::click::{Click, Privacy};
+use crate::click::Click;
 use crate::testing::{Fault, FaultDisk, ManualClock};
 
 const NOW_MS: u64 = 1_700_000_100_000;
@@ -54,31 +54,7 @@ pub(super) fn batch(n: u128) -> Uuid {
 
 /// The row of a click on `link`, so many milliseconds after a minute began.
 pub(super) fn row(ms: u64, link: &str) -> RefusedRow {
-    let click = Click {
-        id: ClickId::new(1_699_999_980_000 + ms, &[5; 10]),
-        fingerprint: None,
-        head: false,
-        prefetch: false,
-        bound: false,
-        marks: Default::default(),
-        status: 302,
-        route_version: 1,
-        address: None,
-        country: None,
-        privacy: Privacy::default(),
-        org: "default",
-        campaign: "",
-        domain: "*",
-        link,
-        path: b"",
-        rule: "",
-        variant: "",
-        destination: b"https://a.example/",
-        referrer: b"",
-        ua: b"",
-        language: b"",
-        query: "",
-    };
+    let click = Click { link, ..crate::testing::click(ClickId::new(1_699_999_980_000 + ms, &[5; 10])) };
     let mut frame = Vec::new();
     click.encode(&mut frame);
     RefusedRow::new(click.id, Label::Duplicate, 469, "violates constraint c", frame.into(), NOW_MS)

@@ -291,32 +291,7 @@ async fn insert(store: &ScriptedStore, clicks: std::ops::Range<u8>) {
     let row = |n: u8| {
         let mut frame = Vec::new();
         let id = crate::click::ClickId::new(M0 * 60_000, &[n; 10]);
-        crate::click::Click {
-            id,
-            fingerprint: None,
-            head: false,
-            prefetch: false,
-            bound: false,
-            marks: Default::default(),
-            status: 302,
-            route_version: 1,
-            address: None,
-            country: None,
-            privacy: crate::click::Privacy::default(),
-            org: "default",
-            campaign: "",
-            domain: "*",
-            link: "a",
-            path: b"",
-            rule: "",
-            variant: "",
-            destination: b"https://a.example/",
-            referrer: b"",
-            ua: b"",
-            language: b"",
-            query: "",
-        }
-        .encode(&mut frame);
+        crate::testing::click(id).encode(&mut frame);
         Row {
             frame: frame.into(),
             country: None,

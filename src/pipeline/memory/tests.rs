@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::click::ClickId;
 use crate::click::domain::ANY;
-use crate::click::{ClickId, Marks, Privacy};
 use crate::config::shipped_classifier;
 
 /// A whole minute, and so the beginning of a half.
@@ -27,31 +27,7 @@ fn memory() -> Memory {
 }
 
 fn bare(id: ClickId) -> Click<'static> {
-    Click {
-        id,
-        fingerprint: None,
-        head: false,
-        prefetch: false,
-        bound: false,
-        marks: Marks::default(),
-        status: 302,
-        route_version: 1,
-        address: None,
-        country: None,
-        privacy: Privacy::default(),
-        org: "default",
-        campaign: "",
-        domain: ANY,
-        link: "",
-        path: b"",
-        rule: "",
-        variant: "",
-        destination: b"",
-        referrer: b"",
-        ua: b"",
-        language: b"",
-        query: "",
-    }
+    Click { link: "", destination: b"", ..crate::testing::click(id) }
 }
 
 fn click(ms: u64, address: &str, link: &'static str, head: bool) -> Click<'static> {

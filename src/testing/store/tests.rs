@@ -3,36 +3,12 @@
 use super::*;
 use crate::catalog::agents::Agent;
 use crate::catalog::geo::Place;
-use crate::click::{Class, Privacy, Reasons};
+use crate::click::{Class, Reasons};
 
 fn batch(ids: std::ops::Range<u64>) -> Batch {
     let row = |unix_ms| {
         let mut frame = Vec::new();
-        let click = Click {
-            id: ClickId::new(unix_ms, &[1; 10]),
-            fingerprint: None,
-            head: false,
-            prefetch: false,
-            bound: false,
-            marks: Default::default(),
-            status: 302,
-            route_version: 1,
-            address: None,
-            country: None,
-            privacy: Privacy::default(),
-            org: "default",
-            campaign: "",
-            domain: "*",
-            link: "a",
-            path: b"",
-            rule: "",
-            variant: "",
-            destination: b"https://a.example/",
-            referrer: b"",
-            ua: b"",
-            language: b"",
-            query: "",
-        };
+        let click = crate::testing::click(ClickId::new(unix_ms, &[1; 10]));
         click.encode(&mut frame);
         Row {
             frame: frame.into(),
