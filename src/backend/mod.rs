@@ -46,5 +46,6 @@ mod sqlite_catalog_upgrades;
 pub mod sqlite_clicks;
 mod sqlite_keys;
 pub mod sqlite_ledger;
+mod sqlite_links;
 pub mod sqlite_snapshot;
 pub mod warden;

@@ -6,18 +6,15 @@
 
 use std::path::Path;
 
-use rusqlite::types::FromSql;
-use rusqlite::{Connection, ErrorCode, Row, named_params, params_from_iter};
-use serde_json::Value;
+use rusqlite::{Connection, ErrorCode};
 
 use super::database_thread::{DatabaseThread, Gone};
-use super::sqlite_campaigns;
 use super::sqlite_file::{self, FileError, Migration};
+use super::{sqlite_campaigns, sqlite_links};
 use crate::BoxFuture;
 use crate::catalog::source::Name;
 use crate::catalog::{CampaignStore, CatalogError, LinkPage, LinkStore, Page};
-use crate::click::{Campaign, Link, OwnHosts, QueryMode, RawLink};
-use crate::clock::rfc_3339;
+use crate::click::{Campaign, Link};
 
 pub(super) const MIGRATIONS: [Migration; 8] = [
     Migration { name: "001_links", sql: include_str!("../../schema/sqlite/catalog/001_links.sql") },
@@ -32,20 +29,8 @@ pub(super) const MIGRATIONS: [Migration; 8] = [
 
 pub(super) const CACHE_KIB: u32 = 2048;
 
-const SELECT: &str =
-    "SELECT domain, slug, url, status, query, campaign, paused, tags, external_id, starts_ms, expires_ms, expired_url,
-     version, created_ms, updated_ms, cap, max_clicks, org FROM links WHERE (domain, slug) > (?1, ?2)";
-const ORDER: &str = "ORDER BY domain, slug";
-const INSERT: &str =
-    "INSERT INTO links (domain, slug, url, status, query, campaign, paused, tags, external_id, starts_ms, expires_ms, expired_url,
-     version, created_ms, updated_ms, cap, max_clicks, org)
-     VALUES (:domain, :slug, :url, :status, :query, :campaign, :paused, :tags, :external_id, :starts_ms, :expires_ms, :expired_url,
-     :version, :created_ms, :updated_ms, :cap, :max_clicks, :org)";
-const UPDATE: &str =
-    "UPDATE links SET url = :url, status = :status, query = :query, campaign = :campaign, paused = :paused,
-     tags = :tags, external_id = :external_id, starts_ms = :starts_ms, expires_ms = :expires_ms,
-     expired_url = :expired_url, version = :version, created_ms = :created_ms, updated_ms = :updated_ms,
-     cap = :cap, max_clicks = :max_clicks, org = :org WHERE domain = :domain AND slug = :slug";
+/// Rows read at a time when all are.
+const ROWS_MAX: usize = 10_000;
 
 /// Links in a SQLite file.
 #[derive(Debug)]
@@ -82,12 +67,33 @@ impl LinkStore for SqliteCatalog {
         let (domain, slug) = page.after.unwrap_or_default();
         let after = [domain, slug].map(str::to_owned);
         let ([org, domain], limit) = ([page.org, page.domain].map(|name| name.map(str::to_owned)), page.limit);
-        Box::pin(self.call(move |c| select(c, after, [org, domain], limit)))
+        Box::pin(self.call(move |c| sqlite_links::select(c, after, [org, domain], limit)))
     }
 
     fn page<'a>(&'a self, after: Option<Name>, limit: usize) -> BoxFuture<'a, Result<Page<Link, Name>, CatalogError>> {
         let after = after.unwrap_or_default();
-        Box::pin(self.call(move |c| page(c, after, limit)))
+        Box::pin(self.call(move |c| sqlite_links::page(c, after, limit)))
+    }
+
+    fn load<'a>(&'a self, take: &'a mut (dyn FnMut(Link) + Send)) -> BoxFuture<'a, Result<(), CatalogError>> {
+        let rows = |after| self.call(move |c| sqlite_links::rows(c, after, ROWS_MAX));
+        Box::pin(async move {
+            let mut read = rows(Name::default()).await?;
+            while let Some((last, _)) = read.last() {
+                let next = rows(last.clone());
+                // While the thread reads the next ones, these are parsed here.
+                let parse = async {
+                    for (name, row) in read {
+                        match row.and_then(sqlite_links::Unchecked::check) {
+                            Ok(link) => take(link),
+                            Err(problem) => sqlite_links::tell_unreadable(&name, &problem),
+                        }
+                    }
+                };
+                read = tokio::join!(biased; next, parse).0?;
+            }
+            Ok(())
+        })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), CatalogError>> {
@@ -126,181 +132,19 @@ impl From<rusqlite::Error> for CatalogError {
     }
 }
 
-/// [`SELECT`] of one organisation, or of one domain, or of both.
-pub(super) fn selecting(of: &[Option<String>; 2]) -> String {
-    let mut sql = SELECT.to_owned();
-    for (place, (column, _)) in ["org", "domain"].iter().zip(of).filter(|(_, name)| name.is_some()).enumerate() {
-        sql.push_str(&format!(" AND {column} = ?{}", place + 3));
-    }
-    sql + " " + ORDER
-}
-
-/// Links behind `after` in the order of their domains and slugs, at most `limit`; of an organisation, of a domain. One that this program cannot read is told in the
-/// log and left out: it must not keep the others from being served, and it does not count towards `limit`.
-fn select(
-    connection: &mut Connection,
-    after: [String; 2],
-    of: [Option<String>; 2],
-    limit: usize,
-) -> rusqlite::Result<Vec<Link>> {
-    let mut links = Vec::new();
-    let mut statement = connection.prepare_cached(&selecting(&of))?;
-    let mut rows = statement.query(params_from_iter(after.into_iter().chain(of.into_iter().flatten())))?;
-    while links.len() < limit
-        && let Some(row) = rows.next()?
-    {
-        match read(row) {
-            Ok(link) => links.push(link),
-            Err(problem) => {
-                let [domain, slug]: [String; 2] = [row.get(0)?, row.get(1)?];
-                tracing::error!(domain, slug, problem, "a stored link cannot be read and is not served; save it again");
-            }
-        }
-    }
-    Ok(links)
-}
-
-/// Links behind `after` in the order of their domains and slugs, with those that this program cannot read; at most `limit` of
-/// both.
-fn page(connection: &mut Connection, after: Name, limit: usize) -> rusqlite::Result<Page<Link, Name>> {
-    let mut page = Page { entries: Vec::new(), unreadable: Vec::new(), last: None };
-    let mut statement = connection.prepare_cached(&format!("{SELECT} {ORDER}"))?;
-    let mut rows = statement.query([after.0, after.1])?;
-    while page.entries.len() + page.unreadable.len() < limit {
-        let Some(row) = rows.next()? else { return Ok(Page { last: None, ..page }) };
-        let name: Name = (row.get(Column::Domain as usize)?, row.get(Column::Slug as usize)?);
-        match read(row) {
-            Ok(link) => page.entries.push(link),
-            Err(problem) => page.unreadable.push((name.clone(), problem)),
-        }
-        page.last = Some(name);
-    }
-    Ok(page)
-}
-
-/// Columns of [`SELECT`], in its order: names would be looked up for each of a million rows.
-#[derive(Clone, Copy)]
-enum Column {
-    Domain,
-    Slug,
-    Url,
-    Status,
-    Query,
-    Campaign,
-    Paused,
-    Tags,
-    ExternalId,
-    StartsMs,
-    ExpiresMs,
-    ExpiredUrl,
-    Version,
-    CreatedMs,
-    UpdatedMs,
-    Cap,
-    MaxClicks,
-    Org,
-}
-
-fn read(row: &Row<'_>) -> Result<Link, String> {
-    fn get<T: FromSql>(row: &Row<'_>, column: Column) -> Result<T, String> {
-        row.get(column as usize).map_err(|e| e.to_string())
-    }
-    let text = |column| get::<String>(row, column);
-    let number = |column, name| u64::try_from(get::<i64>(row, column)?).map_err(|_| format!("{name} is negative"));
-    // In the form in which it is checked.
-    let moment = |column, name| -> Result<Option<Value>, String> {
-        let number = get::<Option<i64>>(row, column)?.map(u64::try_from).transpose();
-        Ok(number.map_err(|_| format!("{name} is negative"))?.map(|unix_ms| rfc_3339(unix_ms).into()))
-    };
-    let query = match text(Column::Query)?.as_str() {
-        "ignore" => QueryMode::Ignore,
-        "forward" => QueryMode::Forward,
-        other => return Err(format!("query: unknown mode `{other}`")),
-    };
-    let raw = RawLink {
-        domain: Some(text(Column::Domain)?),
-        slug: Some(text(Column::Slug)?),
-        url: Some(text(Column::Url)?),
-        status: Some(get(row, Column::Status)?),
-        query: Some(query),
-        org: Some(text(Column::Org)?),
-        campaign: Some(text(Column::Campaign)?),
-        paused: Some(get(row, Column::Paused)?),
-        tags: Some(serde_json::from_str(&text(Column::Tags)?).map_err(|e| format!("tags: {e}"))?),
-        external_id: Some(text(Column::ExternalId)?),
-        starts_at: moment(Column::StartsMs, "starts_ms")?,
-        expires_at: moment(Column::ExpiresMs, "expires_ms")?,
-        expired_url: get::<Option<String>>(row, Column::ExpiredUrl)?.map(Value::from),
-        cap: get::<Option<String>>(row, Column::Cap)?
-            .map(|text| serde_json::from_str(&text).map_err(|e| format!("cap: {e}")))
-            .transpose()?,
-        max_clicks: get::<Option<i64>>(row, Column::MaxClicks)?.map(Value::from),
-    };
-    // A host that became one of ours after the link was saved is no reason to stop serving it.
-    let link = Link::check(raw, &OwnHosts::default())
-        .map_err(|errors| errors.iter().map(|e| format!("{} {}", e.field, e.detail)).collect::<Vec<_>>().join("; "))?;
-    Ok(Link {
-        version: number(Column::Version, "version")?,
-        created_ms: number(Column::CreatedMs, "created_ms")?,
-        updated_ms: number(Column::UpdatedMs, "updated_ms")?,
-        ..link
-    })
-}
-
-/// Keeps a link: in place of the one that is there, or as a new one.
-pub(super) fn put(connection: &Connection, is_there: bool, link: &Link) -> Result<(), CatalogError> {
-    match save(connection, if is_there { UPDATE } else { INSERT }, link)? {
-        0 => Err(CatalogError::Unavailable("the link is not in the file: another program changed it".into())),
-        _ => Ok(()),
-    }
-}
-
-/// Forgets a link.
-pub(super) fn delete(connection: &Connection, link: &Link) -> rusqlite::Result<()> {
-    let sql = "DELETE FROM links WHERE domain = ?1 AND slug = ?2";
-    connection.prepare_cached(sql)?.execute([link.domain(), &link.slug]).map(|_| ())
-}
-
-/// Runs INSERT or UPDATE with the link; the rows that it changed.
-fn save(connection: &Connection, sql: &str, link: &Link) -> rusqlite::Result<usize> {
-    let query = match link.query {
-        QueryMode::Ignore => "ignore",
-        QueryMode::Forward => "forward",
-    };
-    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let (life, caps) = (link.life.as_deref(), link.caps.as_deref());
-    connection.prepare_cached(sql)?.execute(named_params! {
-        ":domain": link.domain(),
-        ":slug": link.slug,
-        ":url": link.url,
-        ":status": link.status,
-        ":query": query,
-        ":campaign": link.campaign,
-        ":paused": link.paused,
-        ":tags": Value::from(link.tags.as_slice()).to_string(),
-        ":external_id": link.external_id,
-        ":starts_ms": life.and_then(|life| life.starts_ms).map(number),
-        ":expires_ms": life.and_then(|life| life.expires_ms).map(number),
-        ":expired_url": life.and_then(|life| life.expired.as_ref()).map(|expired| &expired.url),
-        ":cap": caps.and_then(|caps| caps.document.as_ref()).map(Value::to_string),
-        ":max_clicks": caps.and_then(|caps| caps.max_clicks.as_ref()).map(|cap| number(cap.limit)),
-        ":version": number(link.version),
-        ":created_ms": number(link.created_ms),
-        ":updated_ms": number(link.updated_ms),
-        ":org": link.org.as_str(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use serde_json::json;
 
+    use serde_json::Value;
+
     use super::*;
     use crate::backend::samples;
     use crate::catalog::releases::Change;
     use crate::catalog::{Entry, ReleaseStore as _};
+    use crate::click::{OwnHosts, QueryMode, RawLink};
 
     const ALL: LinkPage<'static> = LinkPage { org: None, domain: None, after: None, limit: 100 };
 

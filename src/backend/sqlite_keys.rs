@@ -110,7 +110,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::backend::{samples, sqlite_catalog};
+    use crate::backend::{samples, sqlite_links};
     use crate::catalog::releases::Change;
     use crate::catalog::{Entry, LinkPage, LinkStore as _, ReleaseStore as _};
     use crate::click::{Link, OwnHosts, RawLink, Scope};
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(found(Some("default"), None, None).await, ["*/d default"]);
         assert_eq!(found(None, Some("*"), None).await.len(), 4);
         let plan = |c: &mut Connection| {
-            let sql = sqlite_catalog::selecting(&[Some("acme".into()), None]);
+            let sql = sqlite_links::selecting(&[Some("acme".into()), None]);
             let plan = format!("EXPLAIN QUERY PLAN {sql}");
             c.query_row(&plan, ["", "", "acme"], |row| row.get::<_, String>("detail"))
         };

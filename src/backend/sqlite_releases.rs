@@ -9,8 +9,9 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
 use super::sqlite_campaigns;
-use super::sqlite_catalog::{self, SqliteCatalog};
+use super::sqlite_catalog::SqliteCatalog;
 use super::sqlite_domains;
+use super::sqlite_links;
 use crate::BoxFuture;
 use crate::catalog::releases::{Change, Kept, NetChange, Release, Write};
 use crate::catalog::{CatalogError, ReleaseStore};
@@ -101,9 +102,9 @@ fn commit(connection: &mut Connection, write: &Write) -> Result<u64, CatalogErro
 
 fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<(), CatalogError> {
     match change {
-        Change::Link { before, after: Some(entry) } => sqlite_catalog::put(transaction, before.is_some(), &entry.link)?,
+        Change::Link { before, after: Some(entry) } => sqlite_links::put(transaction, before.is_some(), &entry.link)?,
         Change::Link { before, after: None } => {
-            before.iter().try_for_each(|entry| sqlite_catalog::delete(transaction, &entry.link))?;
+            before.iter().try_for_each(|entry| sqlite_links::delete(transaction, &entry.link))?;
         }
         Change::Campaign { after: Some(campaign), .. } => sqlite_campaigns::put(transaction, campaign)?,
         Change::Campaign { after: None, .. } => sqlite_campaigns::delete(transaction, &change.entry().1)?,

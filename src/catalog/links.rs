@@ -24,8 +24,6 @@ use crate::click::domain::ANY;
 use crate::clock::Clock;
 
 const SHARDS: usize = 256;
-/// Links read at a time when the node starts.
-const PAGE: usize = 10_000;
 
 /// By the hash of the slug, or of domain and slug, which the entry has: so a link costs the map one pointer.
 type Shard = HashTable<Arc<Entry>>;
@@ -85,21 +83,17 @@ impl Links {
         let hasher = foldhash::quality::RandomState::default();
         let mut shards: Vec<_> = (0..SHARDS).map(|_| Shard::default()).collect();
         let rehash = |entry: &Arc<Entry>| hash(&hasher, entry.link.domain.as_deref(), &entry.link.slug);
-        let (mut count, mut after) = (0, None::<(String, String)>);
-        let mut counts: BTreeMap<Box<str>, usize> = BTreeMap::new();
-        loop {
-            let after_all = after.as_ref().map(|(domain, slug)| (domain.as_str(), slug.as_str()));
-            let page = store.list(LinkPage { org: None, domain: None, after: after_all, limit: PAGE }).await?;
-            let Some(last) = page.last() else { break };
-            (count, after) = (count + page.len(), Some((last.domain().to_owned(), last.slug.clone())));
-            for link in page {
+        let (mut count, mut counts) = (0, BTreeMap::<Box<str>, usize>::new());
+        store
+            .load(&mut |link| {
                 let hash = hash(&hasher, link.domain.as_deref(), &link.slug);
                 if let Some(domain) = &link.domain {
                     *counts.entry(domain.clone()).or_default() += 1;
                 }
+                count += 1;
                 shards[shard_of(hash)].insert_unique(hash, Arc::new(Entry::new(link)), rehash);
-            }
-        }
+            })
+            .await?;
         counts.iter().for_each(|(domain, links)| domains.count_links(domain, *links));
         Ok(Self {
             shards: shards.into_iter().map(ArcSwap::from_pointee).collect(),

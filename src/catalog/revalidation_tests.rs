@@ -52,6 +52,10 @@ impl LinkStore for Failing {
         }
     }
 
+    fn load<'a>(&'a self, take: &'a mut (dyn FnMut(Link) + Send)) -> BoxFuture<'a, Result<(), CatalogError>> {
+        self.inner.load(take)
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), CatalogError>> {
         self.inner.ping()
     }

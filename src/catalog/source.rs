@@ -59,6 +59,9 @@ pub trait LinkStore: Send + Sync {
     fn list<'a>(&'a self, page: LinkPage<'a>) -> BoxFuture<'a, Result<Vec<Link>, CatalogError>>;
     /// Links of all domains behind `after`, at most `limit`, with those that cannot be read, which count as well.
     fn page<'a>(&'a self, after: Option<Name>, limit: usize) -> BoxFuture<'a, Result<Page<Link, Name>, CatalogError>>;
+    /// All links, one by one, in the order of their domains and slugs. One that cannot be read is told in the log and left out:
+    /// it must not keep the others from being served.
+    fn load<'a>(&'a self, take: &'a mut (dyn FnMut(Link) + Send)) -> BoxFuture<'a, Result<(), CatalogError>>;
     /// Whether it answers.
     fn ping(&self) -> BoxFuture<'_, Result<(), CatalogError>>;
 }

@@ -145,6 +145,9 @@ impl OwnHosts {
     }
 
     fn holds(&self, url: &url::Url) -> bool {
+        if self.hosts.is_empty() && self.sockets.is_empty() {
+            return false;
+        }
         let host = url.host_str().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
         let socket = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
         self.hosts.contains(&host) || self.sockets.contains(&socket)

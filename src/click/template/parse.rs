@@ -20,37 +20,43 @@ pub(super) fn parse(text: &str) -> Result<(Template, url::Url), String> {
     if !url.username().is_empty() || url.password().is_some() || text_authority(text).contains('@') {
         return Err("holds user information (`user:password@`); leave it out".into());
     }
-    if url.authority().contains(&mark) {
+    // Where the marks stand in the URL as it was parsed.
+    let whole = url.as_str();
+    let marks: Vec<usize> = match macros.is_empty() {
+        true => Vec::new(),
+        false => whole.match_indices(mark.as_str()).map(|(at, _)| at).collect(),
+    };
+    let before_path = url[..url::Position::BeforePath].len();
+    if marks.first().is_some_and(|first| *first < before_path) {
         return Err("has a macro in its host; a macro may stand behind the host only, after the first `/`".into());
     }
-    if url.as_str().matches(&mark).count() != macros.len() {
+    if marks.len() != macros.len() {
         return Err("has a macro in a part of its path that a `..` takes away; write the path without `..`".into());
     }
-    let (before_path, path) = (url[..url::Position::BeforePath].len(), url.path());
+    let path = url.path();
     let slashes = path.len() - path.trim_start_matches('/').len();
-    let in_path = path.matches(&mark).count();
+    let in_path = marks.partition_point(|at| *at < before_path + path.len());
     let needs = macros.iter().fold(Needs::NOTHING, |all, one| all.and(one.needs()));
     let id_can_be_cut = macros
         .iter()
         .enumerate()
         .all(|(number, one)| !one.is_click_id() || number >= in_path && matches!(one, Part::Plain(_)));
-    let (main, fragment) = url.as_str().split_once('#').map_or((url.as_str(), None), |(m, f)| (m, Some(f)));
-    let mut macros = macros.into_iter();
-    let mut parts = |text: &str| {
-        let mut parts = Vec::new();
-        for (number, piece) in text.split(mark.as_str()).enumerate() {
-            if number > 0 {
-                parts.extend(macros.next());
-            }
-            if !piece.is_empty() {
-                parts.push(Part::Text(piece.into()));
-            }
+    let end_of_main = url.fragment().map_or(whole.len(), |fragment| whole.len() - fragment.len() - 1);
+    let (mut macros, mut marks) = (macros.into_iter(), marks.into_iter().peekable());
+    let mut parts = |from: usize, end: usize| {
+        let (mut parts, mut from) = (Vec::new(), from);
+        let text = |from: usize, to: usize| (from < to).then(|| Part::Text(whole[from..to].into()));
+        while let Some(at) = marks.next_if(|at| *at < end) {
+            parts.extend(text(from, at));
+            parts.extend(macros.next());
+            from = at + mark.len();
         }
-        parts
+        parts.extend(text(from, end));
+        parts.into()
     };
     let template = Template {
-        main: parts(main).into(),
-        fragment: fragment.map_or_else(Vec::new, |fragment| parts(&format!("#{fragment}"))).into(),
+        main: parts(0, end_of_main),
+        fragment: parts(end_of_main, whole.len()),
         has_query: url.query().is_some(),
         // The last of the slashes at the beginning: those that the operator wrote stay.
         root: (in_path > 0).then_some(before_path + slashes.max(1) - 1),
@@ -63,8 +69,8 @@ pub(super) fn parse(text: &str) -> Result<(Template, url::Url), String> {
 /// Cuts the macros out: the text with a mark in the place of each, the macros in order, and the mark, which is a
 /// word of letters and digits that the text does not hold, so that URL normalisation leaves it alone.
 fn cut(text: &str) -> Result<(String, Vec<Part>, String), String> {
-    let mark = (0_u64..).map(|n| format!("trellismacro{n}x")).find(|m| !text.to_ascii_lowercase().contains(m.as_str()));
-    let mark = mark.ok_or("cannot be parsed")?;
+    let holds = |mark: &str| text.as_bytes().windows(mark.len()).any(|w| w.eq_ignore_ascii_case(mark.as_bytes()));
+    let mark = (0_u64..).map(|n| format!("trellismacro{n}x")).find(|mark| !holds(mark)).ok_or("cannot be parsed")?;
     let (mut plain, mut macros, mut rest) = (String::with_capacity(text.len()), Vec::new(), text);
     while let Some(open) = rest.find(['{', '}']) {
         let inside = rest[open..].strip_prefix('{').and_then(|r| r.split_once('}'));
