@@ -391,7 +391,7 @@ impl Sending {
         metrics.refused.add(refused_ms.len() as u64);
         let now_ms = self.clock.wall_ms();
         for then_ms in &stored_ms {
-            metrics.ingest_lag.observe(now_ms.saturating_sub(*then_ms) * 1000);
+            metrics.ingest_lag.observe_duration(Duration::from_millis(now_ms.saturating_sub(*then_ms)));
         }
         Finished { stored_ms, refused_ms }
     }

@@ -8,7 +8,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 use super::exposition::Shards;
 use super::families::{counter, family, histogram, pair, single};
 use super::metrics::Metrics;
-use super::shard::{Cell, Histogram, LATENCY_US, Snapshot};
+use super::shard::{Cell, Histogram, Scale, Snapshot};
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -33,7 +33,7 @@ impl Default for ApiShard {
     fn default() -> Self {
         Self {
             ops: OnceLock::new(),
-            audit_duration: Histogram::new(LATENCY_US),
+            audit_duration: Histogram::new(Scale::Durations),
             audited: Cell::default(),
             audit_failures: Cell::default(),
         }
@@ -43,31 +43,27 @@ impl Default for ApiShard {
 impl ApiShard {
     /// Names the endpoints: the values of the label `op`, which are fixed from then on. The first call counts.
     pub fn name(&self, ops: impl IntoIterator<Item = String>) {
-        let op = |name| Op { name, classes: Default::default(), duration: Histogram::new(LATENCY_US) };
+        let op = |name| Op { name, classes: Default::default(), duration: Histogram::new(Scale::Durations) };
         let _ = self.ops.set(ops.into_iter().map(op).collect());
     }
 
     /// Counts an answer of the endpoint at this place among the names.
     pub fn observe(&self, place: usize, status: u16, took: Duration) {
         let Some(op) = self.ops.get().and_then(|ops| ops.get(place)) else { return };
-        op.duration.observe_shared(microseconds(took));
+        op.duration.observe_duration_shared(took);
         op.classes[usize::from((status / 100).clamp(1, 5)) - 1].add_shared(1);
     }
 
     /// Counts an entry of the audit log that is on the disk.
     pub fn audit(&self, took: Duration) {
         self.audited.add_shared(1);
-        self.audit_duration.observe_shared(microseconds(took));
+        self.audit_duration.observe_duration_shared(took);
     }
 
     /// Counts a batch of entries that could not be written.
     pub fn audit_failed(&self) {
         self.audit_failures.add_shared(1);
     }
-}
-
-fn microseconds(took: Duration) -> u64 {
-    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Metrics {
@@ -96,7 +92,7 @@ impl Shards {
             requests.mut_metric().extend(of_op);
             let mut total = Snapshot::default();
             op.duration.merge_into(&mut total);
-            let mut of_op = histogram("", "", &total, 1e6).take_metric();
+            let mut of_op = histogram("", "", &total).take_metric();
             of_op.iter_mut().for_each(|metric| metric.set_label(vec![pair("op", &op.name)]));
             durations.mut_metric().extend(of_op);
         }
@@ -106,7 +102,7 @@ impl Shards {
         [
             requests,
             durations,
-            histogram("trellis_audit_write_duration_seconds", help, &audit, 1e6),
+            histogram("trellis_audit_write_duration_seconds", help, &audit),
             single("trellis_audit_entries_total", "Entries of the audit log", self.api.audited.get()),
             single("trellis_audit_failures_total", "Batches not written", self.api.audit_failures.get()),
         ]

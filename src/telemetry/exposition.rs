@@ -142,7 +142,7 @@ impl Shards {
             }));
             let mut wait = Snapshot::default();
             pool.wait().merge_into(&mut wait);
-            let mut of_pool = histogram("", "", &wait, 1e6).take_metric();
+            let mut of_pool = histogram("", "", &wait).take_metric();
             of_pool.iter_mut().for_each(|metric| metric.set_label(vec![pair("pool", name)]));
             waits.mut_metric().extend(of_pool);
         }
@@ -260,8 +260,8 @@ impl Shards {
             single("trellis_clicks_adopted_total", "Clicks of earlier runs", self.sum_workers(|w| w.adopted.get())),
             counter("trellis_handoff_total", "Clicks by the way they took", "via", &via),
             counter("trellis_dedup_checks_total", "Labels", "result", &labels),
-            self.worker_histogram("trellis_dedup_duration_seconds", "One check of a chunk", 1e6, |w| &w.dedup_duration),
-            self.worker_histogram("trellis_fraud_score", "Of a click, 0 to 100", 1.0, |w| &w.fraud_score),
+            self.worker_histogram("trellis_dedup_duration_seconds", "One check of a chunk", |w| &w.dedup_duration),
+            self.worker_histogram("trellis_fraud_score", "Of a click, 0 to 100", |w| &w.fraud_score),
             counter("trellis_class_reasons_total", "Clicks by the reasons of class and score", "reason", &reasons),
             gauge("trellis_work_in_flight", "Clicks at the deduper, batches at the store", "stage", &in_flight),
             gauge(
@@ -270,9 +270,9 @@ impl Shards {
                 "",
                 &[("", self.sum_workers(|w| w.batches_parked.get()))],
             ),
-            self.worker_histogram("trellis_batch_rows", "Clicks of a batch", 1.0, |w| &w.batch_rows),
-            self.worker_histogram("trellis_batch_duration_seconds", "First try to stored", 1e6, |w| &w.batch_duration),
-            self.worker_histogram("trellis_ingest_lag_seconds", "Click to queryable", 1e6, |w| &w.ingest_lag),
+            self.worker_histogram("trellis_batch_rows", "Clicks of a batch", |w| &w.batch_rows),
+            self.worker_histogram("trellis_batch_duration_seconds", "First try to stored", |w| &w.batch_duration),
+            self.worker_histogram("trellis_ingest_lag_seconds", "Click to queryable", |w| &w.ingest_lag),
             single(
                 "trellis_insert_failures_total",
                 "Inserts tried again",
@@ -324,7 +324,7 @@ impl Shards {
         let mut syncs = Snapshot::default();
         keeper.sync_duration.merge_into(&mut syncs);
         vec![
-            histogram("trellis_journal_sync_duration_seconds", "One sync of one journal", &syncs, 1e6),
+            histogram("trellis_journal_sync_duration_seconds", "One sync of one journal", &syncs),
             single("trellis_journal_sync_failures_total", "Failed syncs", keeper.sync_failures.get()),
             single(
                 "trellis_journal_possibly_lost_bytes_total",
@@ -342,18 +342,12 @@ impl Shards {
     fn edge_histogram(&self, name: &str, help: &str, of: impl Fn(&EdgeShard) -> &Histogram) -> MetricFamily {
         let mut total = Snapshot::default();
         self.edges.iter().for_each(|edge| of(edge).merge_into(&mut total));
-        histogram(name, help, &total, 1e6)
+        histogram(name, help, &total)
     }
 
-    fn worker_histogram(
-        &self,
-        name: &str,
-        help: &str,
-        unit: f64,
-        of: impl Fn(&WorkerShard) -> &Histogram,
-    ) -> MetricFamily {
+    fn worker_histogram(&self, name: &str, help: &str, of: impl Fn(&WorkerShard) -> &Histogram) -> MetricFamily {
         let mut total = Snapshot::default();
         self.workers.iter().for_each(|worker| of(worker).merge_into(&mut total));
-        histogram(name, help, &total, unit)
+        histogram(name, help, &total)
     }
 }

@@ -1,6 +1,6 @@
 //! What the keeper of the journals counts: how long it takes to force them, and what that has cost.
 
-use super::shard::{Cell, Histogram, LATENCY_US};
+use super::shard::{Cell, Histogram, Scale};
 
 /// Written by the keeper of the journals.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct KeeperShard {
 impl KeeperShard {
     pub(super) fn new() -> Self {
         Self {
-            sync_duration: Histogram::new(LATENCY_US),
+            sync_duration: Histogram::new(Scale::Durations),
             sync_failures: Cell::default(),
             possibly_lost_bytes: Cell::default(),
         }

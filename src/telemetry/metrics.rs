@@ -7,20 +7,21 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use prometheus::proto::MetricFamily;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use super::auth::AuthShard;
-use super::backlog::Backlog;
 use super::exposition::{ShardCollector, Shards, describe};
+use super::families::thin;
 use super::minutes::MinuteRing;
 use super::overload::{Lever, Signals};
 use super::pools::{PoolShard, Pooled};
-use super::shard::{Cell, Histogram, LATENCY_US, ROWS, SCORES};
-use crate::click::Reasons;
+use super::shard::{Cell, Histogram, Scale};
 use crate::click::privacy::Level;
 
 pub use super::keeper::KeeperShard;
 pub use super::outcomes::{Decided, Destined, Found, Guarded, Limit, Outcome};
+pub use super::worker::WorkerShard;
 
 /// Written by one edge thread.
 #[derive(Debug)]
@@ -78,8 +79,8 @@ impl EdgeShard {
             destinations: Default::default(),
             privacy: Default::default(),
             limited: Default::default(),
-            redirect_duration: Histogram::new(LATENCY_US),
-            append_duration: Histogram::new(LATENCY_US),
+            redirect_duration: Histogram::new(Scale::Durations),
+            append_duration: Histogram::new(Scale::Durations),
             accepted: Cell::default(),
             journal_bytes: Cell::default(),
             groups_sent: Cell::default(),
@@ -123,102 +124,6 @@ impl EdgeShard {
     /// Counts a visit by what its click may keep.
     pub fn keep(&self, level: Level) {
         self.privacy[level as usize].add(1);
-    }
-}
-
-/// Written by one worker.
-#[derive(Debug)]
-pub struct WorkerShard {
-    /// Clicks of live journals taken up.
-    pub claimed: Cell,
-    /// Clicks taken up from journals of earlier runs.
-    pub adopted: Cell,
-    /// Clicks that came through the queue.
-    pub via_queue: Cell,
-    /// Clicks that were read from the journal.
-    pub via_journal: Cell,
-    /// Groups taken from the queue.
-    pub groups_received: Cell,
-    /// Labels, in the order unique, duplicate, unknown.
-    pub labels: [Cell; 3],
-    /// One check of a chunk of clicks.
-    pub dedup_duration: Histogram,
-    /// Of each click, counted when its batch is frozen.
-    pub fraud_score: Histogram,
-    /// Clicks by the reasons they have, in the order of [`Reasons::ALL`]; counted likewise.
-    pub class_reasons: [Cell; Reasons::ALL.len()],
-    /// Clicks of a batch.
-    pub batch_rows: Histogram,
-    /// One batch, from the first try to stored.
-    pub batch_duration: Histogram,
-    /// Batches at the store now.
-    pub batches_in_flight: Cell,
-    /// Batches that wait for a person.
-    pub batches_parked: Cell,
-    /// Clicks asked about at the deduper now.
-    pub checking: Cell,
-    /// Clicks put on the refused shelf.
-    pub refused: Cell,
-    /// Clicks stored.
-    pub stored: Cell,
-    /// Inserts that failed and are tried again.
-    pub insert_failures: Cell,
-    /// Batches that were looked for before they were sent again, by what was [`Found`].
-    pub looks: [Cell; Found::NAMES.len()],
-    /// From the click to its batch being stored, once a click.
-    pub ingest_lag: Histogram,
-    /// Parts of the journal that were skipped because they could not be read, and frames that could not be decoded.
-    pub unreadable: Cell,
-    /// Bytes of live journals taken up.
-    pub claimed_bytes: Cell,
-    /// Stretches of journals that wait behind the clicks of now: the shelf "backlog".
-    pub backlog: Arc<Backlog>,
-    /// Clicks without the reasons that change no class, and without country and names of their agent: overload.
-    pub shed: [Cell; 2],
-    /// What is left undone now; not its to move.
-    pub lever: Arc<Lever>,
-}
-
-impl WorkerShard {
-    fn new(lever: Arc<Lever>) -> Self {
-        Self {
-            claimed: Cell::default(),
-            adopted: Cell::default(),
-            via_queue: Cell::default(),
-            via_journal: Cell::default(),
-            groups_received: Cell::default(),
-            labels: Default::default(),
-            dedup_duration: Histogram::new(LATENCY_US),
-            fraud_score: Histogram::new(SCORES),
-            class_reasons: Default::default(),
-            batch_rows: Histogram::new(ROWS),
-            batch_duration: Histogram::new(LATENCY_US),
-            batches_in_flight: Cell::default(),
-            batches_parked: Cell::default(),
-            checking: Cell::default(),
-            refused: Cell::default(),
-            stored: Cell::default(),
-            insert_failures: Cell::default(),
-            looks: Default::default(),
-            ingest_lag: Histogram::new(LATENCY_US),
-            unreadable: Cell::default(),
-            claimed_bytes: Cell::default(),
-            backlog: Arc::default(),
-            shed: Default::default(),
-            lever,
-        }
-    }
-
-    /// Counts the score and the reasons of a click.
-    pub fn note_class(&self, reasons: Reasons, fraud_score: u8) {
-        self.shed[0].add(u64::from(reasons.has(Reasons::SHADOW_OMITTED)));
-        self.shed[1].add(u64::from(reasons.has(Reasons::FACTS_OMITTED)));
-        self.fraud_score.observe(fraud_score.into());
-        for ((reason, _), cell) in Reasons::ALL.into_iter().zip(&self.class_reasons) {
-            if reasons.has(reason) {
-                cell.add(1);
-            }
-        }
     }
 }
 
@@ -354,20 +259,32 @@ impl Metrics {
         self.shards.signals()
     }
 
-    /// The text of `/metrics` at this time, Unix milliseconds: ages are counted up to it.
+    /// All metrics at this time, Unix milliseconds: ages are counted up to it. Histograms of durations have all their
+    /// buckets: see [`Scale`](super::shard::Scale).
+    #[must_use]
+    pub fn gather(&self, now_ms: u64) -> Vec<MetricFamily> {
+        self.shards.now_ms.store(now_ms, Ordering::Relaxed);
+        self.registry.gather()
+    }
+
+    /// The text of `/metrics`: the same, with the buckets that end at a threshold.
     #[must_use]
     pub fn render(&self, now_ms: u64) -> String {
-        self.shards.now_ms.store(now_ms, Ordering::Relaxed);
+        let mut families = self.gather(now_ms);
+        families.iter_mut().for_each(thin);
         let mut text = Vec::new();
         // Writing to memory cannot fail, and a family without metrics is never made.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        let _ = TextEncoder::new().encode(&families, &mut text);
         String::from_utf8_lossy(&text).into_owned()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::click::Reasons;
     use crate::telemetry::backlog::Waiting;
 
     #[test]
@@ -381,7 +298,7 @@ mod tests {
         for (reasons, score) in [(Reasons::default(), 0), (head, 15), (both, 100)] {
             metrics.worker(0).note_class(reasons, score);
         }
-        metrics.edge(1).redirect_duration.observe(60);
+        metrics.edge(1).redirect_duration.observe_duration(Duration::from_micros(60));
         metrics.set_dependency("store", true);
         metrics.breaker(Guarded::Store).state.set(2);
         let waits =

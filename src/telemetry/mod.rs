@@ -19,4 +19,6 @@ mod outcomes;
 pub mod overload;
 pub mod pools;
 pub mod recall;
+mod scale;
 pub mod shard;
+mod worker;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::shard::{Histogram, LATENCY_US};
+use super::shard::{Histogram, Scale};
 use crate::clock::Clock;
 
 /// A kind of pool.
@@ -50,7 +50,7 @@ impl Default for PoolShard {
             busy: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            wait: Histogram::new(LATENCY_US),
+            wait: Histogram::new(Scale::Durations),
             open: Mutex::default(),
         }
     }
@@ -93,7 +93,7 @@ impl PoolShard {
 
     /// From asking to having one.
     pub fn observe_wait(&self, wait: Duration) {
-        self.wait.observe_shared(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
+        self.wait.observe_duration_shared(wait);
     }
 
     /// Requests so far.
