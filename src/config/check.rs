@@ -6,21 +6,17 @@
 
 use std::time::Duration;
 
-use super::association;
 use super::layers::Layers;
 use super::retention::{self, Retention};
 use super::units::{
-    GIB, KIB, MIB, Secret, Value, boolean, clickhouse_url, folder, header_text, host, identifier, journal_sync, list,
-    node_name, number, redis_url, size, socket, text, time, token, word,
+    GIB, KIB, MIB, Secret, Value, boolean, clickhouse_url, folder, header_text, identifier, journal_sync, node_name,
+    number, redis_url, size, socket, text, time, token, word,
 };
 use super::{
-    Batch, Caps, ClickHouse, Config, Control, DeadLetter, Dedup, DedupBackend, Edge, Journal, Ledger, Log, LogFormat,
+    Batch, Caps, ClickHouse, Config, Control, DeadLetter, Dedup, DedupBackend, Journal, Ledger, Log, LogFormat,
     LogLevel, Origin, Policy, Problems, Queue, Redis, Retry, Rollup, Shutdown, Store, StoreBackend,
 };
 
-/// Threads on a machine with more cores, unless a number is set: each has a worker beside it, and the default queues and
-/// batches keep within what `relations` allows up to 50.
-const THREADS_FOUND_MAX: usize = 48;
 /// What is taken from the machine where the settings leave it open.
 pub(super) struct Machine {
     /// Cores that this process may use.
@@ -160,34 +156,6 @@ impl Keys {
         })
     }
 
-    fn edge(&mut self, machine: &Machine) -> Edge {
-        let threads = match self.get("edge.threads", number(0..=1024)) {
-            0 => machine.cores.clamp(1, THREADS_FOUND_MAX),
-            threads => threads,
-        };
-        Edge {
-            listen: self.get("edge.listen", text(socket)),
-            threads,
-            // A descriptor each; Linux grants about a million.
-            connections_max: self.get("edge.connections_max", number(1..=1_000_000)),
-            // hyper refuses a target above 65,534 bytes by itself; a slug with a query needs some room.
-            uri_bytes_max: self.get("edge.uri_bytes_max", size(64..=64 * KIB)),
-            // hyper's smallest buffer is 8 KiB; each connection may hold one.
-            head_bytes_max: self.get("edge.head_bytes_max", size(8 * KIB..=MIB)),
-            // Below 8 a browser would be refused.
-            headers_max: self.get("edge.headers_max", number(8..=1000)),
-            // Connections are looked at every 50 ms.
-            head_timeout: self.get("edge.head_timeout", time(ms(50)..=minutes(60))),
-            idle_timeout: self.get("edge.idle_timeout", time(ms(50)..=hours(24))),
-            trusted_proxies: self.get("edge.trusted_proxies", list(str::parse)),
-            public_hosts: self.get("edge.public_hosts", list(host)),
-            // Browsers keep none for longer.
-            sticky_cookie_max_age: self.get("edge.sticky_cookie_max_age", time(minutes(1)..=hours(400 * 24))),
-            apple_app_site_association: self.get("edge.apple_app_site_association", text(association::object)),
-            assetlinks: self.get("edge.assetlinks", text(association::list)),
-        }
-    }
-
     fn control(&mut self) -> Control {
         Control {
             listen: self.get("control.listen", text(socket)),
@@ -303,7 +271,7 @@ pub(super) const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes * 60)
 }
 
-const fn hours(hours: u64) -> Duration {
+pub(super) const fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours * 3600)
 }
 
@@ -311,6 +279,7 @@ const fn hours(hours: u64) -> Duration {
 pub(super) mod tests {
     use super::*;
     use crate::config::Sources;
+    use crate::config::edge::THREADS_FOUND_MAX;
 
     fn machine() -> Machine {
         Machine { cores: 4, name: "host-1".into() }
@@ -373,6 +342,7 @@ pub(super) mod tests {
             ("edge", "trusted_proxies = [\"ten/8\"]", "`ten/8` is not a network such as 10.0.0.0/8"),
             ("control", "token = \"short\"", "must be 16 to 256 ASCII characters without spaces, or empty"),
             ("edge", "sticky_cookie_max_age = \"401d\"", "must be 1m to 400d"),
+            ("edge", "sample_every = 1000001", "must be 0 to 1000000"),
             ("shutdown", "drain_deadline = \"0s\"", "must be 1ms to 1h"),
             ("journal", "sync = \"interval:11s\"", "the interval must be 1ms to 10s"),
             ("dedup", "window = \"25h\"", "must be 1s to 1d"),

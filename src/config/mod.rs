@@ -10,6 +10,7 @@ mod audit;
 mod catalog;
 mod check;
 mod classify;
+mod edge;
 mod file;
 mod geo;
 mod ingress;
@@ -30,11 +31,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 pub use audit::Audit;
 pub use catalog::Catalog;
 pub use classify::shipped_classifier;
+pub use edge::Edge;
 pub use geo::{ASN, CITY, COUNTRY, Geo, GeoFile, REGION};
 pub use ingress::{Ingress, IngressKeys};
 pub use layers::{SECRETS, Sources};
@@ -46,9 +46,8 @@ pub use units::Secret;
 pub use warden::{Warden, WardenMode};
 pub use warden_grpc::{Identity, WardenGrpc, WardenServe};
 
-use crate::click::address::Network;
 use crate::click::privacy::Policy as PrivacyPolicy;
-use crate::click::{Classifier, Networks, OwnHosts};
+use crate::click::{Classifier, Networks};
 
 /// The commented defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -108,55 +107,6 @@ pub struct Config {
     pub limits: Limits,
     /// Log lines.
     pub log: Log,
-}
-
-/// `[edge]`
-#[derive(Clone, Debug)]
-pub struct Edge {
-    /// Port 0: any free one.
-    pub listen: SocketAddr,
-    /// Event loops; at least 1.
-    pub threads: usize,
-    /// Open connections of all threads together.
-    pub connections_max: usize,
-    /// Bytes of path and query.
-    pub uri_bytes_max: usize,
-    /// Bytes of a request head.
-    pub head_bytes_max: usize,
-    /// Header lines of a request.
-    pub headers_max: usize,
-    /// From the first byte of a head to its last.
-    pub head_timeout: Duration,
-    /// Without a request.
-    pub idle_timeout: Duration,
-    /// Peers whose X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto are believed.
-    pub trusted_proxies: Vec<Network>,
-    /// Host names of this service, in lower case.
-    pub public_hosts: Vec<String>,
-    /// How long a browser keeps the cookie of a sticky campaign.
-    pub sticky_cookie_max_age: Duration,
-    /// The file by which iOS apps claim links of this host.
-    pub apple_app_site_association: Option<Bytes>,
-    /// The file by which Android apps do.
-    pub assetlinks: Option<Bytes>,
-}
-
-impl Edge {
-    /// The names under which this service is reached: the configured ones on any port, and the address that it listens
-    /// on; `bound` is the one that was found for port 0.
-    #[must_use]
-    pub fn own_hosts(&self, bound: Option<SocketAddr>) -> OwnHosts {
-        let listen = bound.unwrap_or(self.listen);
-        let mut sockets = Vec::new();
-        if listen.port() != 0 {
-            let port = listen.port();
-            sockets.push(listen.to_string());
-            if listen.ip().is_unspecified() || listen.ip().is_loopback() {
-                sockets.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}")));
-            }
-        }
-        OwnHosts { hosts: self.public_hosts.clone(), sockets }
-    }
 }
 
 /// `[control]`

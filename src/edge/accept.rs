@@ -182,6 +182,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 fn open(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
     core.metrics.connections_accepted.add(1);
+    let accepted = core.stopwatch.takes_connection().then(|| core.parts.clock.now());
     if core.metrics.lever.sheds(Level::Connections) {
         core.metrics.connections_refused.add(1);
         core.metrics.shed_connections.add(1);
@@ -199,7 +200,7 @@ fn open(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
     };
     // Without it a pipelined answer may wait for an acknowledgement; failure changes nothing but that.
     let _ = stream.set_nodelay(true);
-    connection::spawn(Rc::clone(core), stream, peer, counted);
+    connection::spawn(Rc::clone(core), stream, peer, counted, accepted);
 }
 
 /// Answers a connection that will be closed at once. What it has sent is read, for bytes that nobody read would reset the

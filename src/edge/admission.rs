@@ -20,6 +20,7 @@ use crate::click::Grant;
 use crate::click::key::Rate;
 use crate::telemetry::metrics::Outcome;
 use crate::telemetry::overload::Level;
+use crate::telemetry::phases::Lap;
 
 static RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 static RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -65,6 +66,7 @@ pub(super) fn resolve<B>(
     told: Option<&Access>,
 ) -> Resolved {
     if told.is_none() && core.metrics.lever.sheds(Level::Redirects) {
+        core.end(Lap::Limit);
         return Resolved::Shed;
     }
     let limits = &core.parts.limits;
@@ -76,9 +78,9 @@ pub(super) fn resolve<B>(
         (peer.address, peer.exempt)
     };
     let visitor = (!exempt).then_some(address);
-    if told.is_none()
-        && let Err(limited) = limits.admit(visitor, now)
-    {
+    let admitted = if told.is_none() { limits.admit(visitor, now) } else { Ok(()) };
+    core.end(Lap::Limit);
+    if let Err(limited) = admitted {
         return Resolved::Limited(limited);
     }
     core.missed.set(false);
@@ -88,18 +90,28 @@ pub(super) fn resolve<B>(
     if let Some(visitor) = visitor.filter(|_| missed) {
         limits.miss(visitor, now);
     }
+    // Of the others the journal has begun.
+    if !matches!(resolved, Resolved::Redirect { .. } | Resolved::Nowhere { .. }) {
+        core.end(Lap::LookUp);
+    }
     resolved
 }
 
 /// Lets a request for this link in, which is there.
 pub(super) fn admit_to(core: &Core, domain: &str, slug: &str) -> Result<(), Limited> {
-    core.parts.limits.link(domain, slug, core.connections.now())
+    core.end(Lap::LookUp);
+    let admitted = core.parts.limits.link(domain, slug, core.connections.now());
+    core.end(Lap::Limit);
+    admitted
 }
 
 /// Lets a visit in that came with this key.
 pub(super) fn admit_key(core: &Core, grant: &Grant) -> Result<(), Limited> {
     let Some(Rate { per_second, burst }) = grant.rate else { return Ok(()) };
-    core.parts.limits.key(&grant.key_id, per_second, burst, core.connections.now())
+    core.end(Lap::LookUp);
+    let admitted = core.parts.limits.key(&grant.key_id, per_second, burst, core.connections.now());
+    core.end(Lap::Limit);
+    admitted
 }
 
 /// The 429, with the policy and what is left of it (draft-ietf-httpapi-ratelimit-headers-10). A redirect carries neither:

@@ -23,6 +23,7 @@ use super::core::Core;
 use super::limits::addresses::Counted;
 use super::resolve::Resolved;
 use super::respond;
+use crate::telemetry::phases::{Lap, Laps};
 
 /// hyper's own limit of header lines.
 const HYPER_HEADERS_MAX: usize = 100;
@@ -53,6 +54,37 @@ pub(super) struct Watched {
     since: Cell<Duration>,
     end: Cell<End>,
     waker: RefCell<Option<Waker>>,
+    measured: Measured,
+}
+
+/// What is noted of a connection and its request when they are measured.
+#[derive(Debug, Default)]
+struct Measured {
+    /// When it was accepted; until its first read.
+    accepted: Cell<Option<Duration>>,
+    /// When a head began to arrive; until it is whole.
+    head_began: Cell<Option<Duration>>,
+    /// Of the request that is answered, until the kernel has the answer.
+    answered: RefCell<Option<Laps>>,
+}
+
+impl Measured {
+    fn note_read(&self, core: &Core) {
+        if let Some(accepted) = self.accepted.take() {
+            core.metrics.times.accept(core.parts.clock.now().saturating_sub(accepted));
+        }
+    }
+
+    fn note_head(&self, core: &Core) {
+        self.head_began.set(core.stopwatch.is_due().then(|| core.parts.clock.now()));
+    }
+
+    fn note_written(&self, core: &Core) {
+        if let Some(mut laps) = self.answered.take() {
+            laps.end(Lap::Respond, core.parts.clock.now());
+            core.metrics.times.count(&laps);
+        }
+    }
 }
 
 impl Watched {
@@ -143,6 +175,7 @@ impl Connections {
             since: Cell::new(self.now.get()),
             end: Cell::new(End::No),
             waker: RefCell::default(),
+            measured: Measured::default(),
         });
         let slot = self.free.borrow_mut().pop();
         let mut open = self.open.borrow_mut();
@@ -182,10 +215,18 @@ impl Drop for Registration {
     }
 }
 
-/// Serves a connection in a task of this thread. `counted` is given back when it closes.
-pub(super) fn spawn(core: Rc<Core>, stream: TcpStream, peer: Peer, counted: Option<Counted>) {
+/// Serves a connection in a task of this thread. `counted` is given back when it closes; `accepted` is noted when it is
+/// measured.
+pub(super) fn spawn(
+    core: Rc<Core>,
+    stream: TcpStream,
+    peer: Peer,
+    counted: Option<Counted>,
+    accepted: Option<Duration>,
+) {
     core.connections.now.set(core.parts.clock.now());
     let (slot, watched) = core.connections.add();
+    watched.measured.accepted.set(accepted);
     core.metrics.connections_open.add(1);
     let registration = Registration { core: Rc::clone(&core), slot, counted };
     let limits = &core.parts.config;
@@ -219,12 +260,17 @@ async fn answer(
     let now = core.parts.clock.now();
     core.connections.now.set(now);
     watched.enter(Doing::Busy, now);
-    let mut resolved = admission::resolve(core, peer, &request, now, None);
+    let laps = &mut core.stopwatch.begin(watched.measured.head_began.take(), now);
+    let mut resolved = core.stopwatch.run(laps, || admission::resolve(core, peer, &request, now, None));
     if let Resolved::AskWarden = resolved {
         let told = Access::ask(core, request.headers()).await;
-        resolved = admission::resolve(core, peer, &request, now, Some(&told));
+        core.end_of(laps, Lap::Auth);
+        resolved = core.stopwatch.run(laps, || admission::resolve(core, peer, &request, now, Some(&told)));
     }
-    let answer = respond::respond(core, resolved, now).await;
+    let answer = respond::respond(core, resolved, now, laps).await;
+    if laps.is_some() {
+        watched.measured.answered.replace(*laps);
+    }
     watched.enter(Doing::Idle, core.connections.now.get());
     Ok(answer)
 }
@@ -270,9 +316,11 @@ impl Read for Socket {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
+        self.watched.measured.note_read(&self.core);
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if read.is_ready() && self.watched.doing.get() == Doing::Idle {
             self.watched.enter(Doing::Head, self.core.connections.now.get());
+            self.watched.measured.note_head(&self.core);
         }
         read
     }
@@ -280,7 +328,11 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, buffer)
+        let written = Pin::new(&mut self.stream).poll_write(context, buffer);
+        if written.is_ready() {
+            self.watched.measured.note_written(&self.core);
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {

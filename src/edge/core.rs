@@ -15,6 +15,7 @@ use crate::catalog::AgentMemo;
 use crate::click::{DayKey, IdSource};
 use crate::handoff::Intake;
 use crate::telemetry::metrics::EdgeShard;
+use crate::telemetry::phases::{Lap, Laps, Stopwatch};
 
 /// From the last accept to the word that connections are to close: requests that came with a connection are in its
 /// socket, and the event loop has to look there once.
@@ -42,6 +43,49 @@ pub(super) struct Core {
     pub(super) missed: Cell<bool>,
     /// Where destinations are spliced.
     pub(super) scratch: RefCell<Vec<u8>>,
+    /// Of some requests.
+    pub(super) stopwatch: Stopwatch,
+}
+
+impl Core {
+    /// Of the edge thread of this number, with room for so many connections.
+    pub(super) fn new(
+        number: usize,
+        parts: Parts,
+        intake: Intake,
+        metrics: Arc<EdgeShard>,
+        connections_max: usize,
+    ) -> Self {
+        let now_ms = parts.clock.wall_ms();
+        Self {
+            number,
+            intake: Rc::new(RefCell::new(intake)),
+            metrics,
+            connections: Connections::new(parts.config.head_timeout, parts.config.idle_timeout),
+            connections_max,
+            turn_ms: Cell::new(now_ms),
+            ids: RefCell::new(IdSource::new(fastrand::u64(..))),
+            day_key: RefCell::new(DayKey::new(&parts.secret, now_ms)),
+            agents: RefCell::new(AgentMemo::new(Arc::clone(&parts.agents))),
+            turns: SharedTurns::default(),
+            missed: Cell::new(false),
+            scratch: RefCell::new(Vec::with_capacity(4096)),
+            stopwatch: Stopwatch::new(parts.config.sample_every),
+            parts,
+        }
+    }
+
+    /// Ends a lap of the request that is resolved now, if it is measured.
+    pub(super) fn end(&self, lap: Lap) {
+        self.stopwatch.end(lap, || self.parts.clock.now());
+    }
+
+    /// The same of a request that waits and runs again.
+    pub(super) fn end_of(&self, laps: &mut Option<Laps>, lap: Lap) {
+        if let Some(laps) = laps {
+            laps.end(lap, self.parts.clock.now());
+        }
+    }
 }
 
 /// Runs an edge thread until its phase is `Stopped`, or `Closing` and the last connection is gone.
@@ -53,22 +97,7 @@ pub(super) fn run(number: usize, parts: Parts, lane: Lane, connections_max: usiz
             return;
         }
     };
-    let now_ms = parts.clock.wall_ms();
-    let core = Rc::new(Core {
-        number,
-        intake: Rc::new(RefCell::new((lane.intake)())),
-        metrics: lane.metrics,
-        connections: Connections::new(parts.config.head_timeout, parts.config.idle_timeout),
-        connections_max,
-        turn_ms: Cell::new(now_ms),
-        ids: RefCell::new(IdSource::new(fastrand::u64(..))),
-        day_key: RefCell::new(DayKey::new(&parts.secret, now_ms)),
-        agents: RefCell::new(AgentMemo::new(Arc::clone(&parts.agents))),
-        turns: SharedTurns::default(),
-        missed: Cell::new(false),
-        scratch: RefCell::new(Vec::with_capacity(4096)),
-        parts,
-    });
+    let core = Rc::new(Core::new(number, parts, (lane.intake)(), lane.metrics, connections_max));
     runtime.block_on(serve(Rc::clone(&core), lane.listener, phase));
     core.intake.borrow_mut().close();
 }

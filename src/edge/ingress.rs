@@ -21,6 +21,7 @@ use super::route::{Found, Seen};
 use crate::click::condition::Condition;
 use crate::click::{Campaign, Visit, query};
 use crate::telemetry::metrics::Outcome;
+use crate::telemetry::phases::Lap;
 
 /// Why a visit of `/in` is not sent anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +102,10 @@ pub(super) fn follow(core: &Rc<Core>, visit: &Visit<'_>, headers: &HeaderMap, to
     let access = match told {
         Some(told) => told,
         None => {
-            let Some(known) = Access::peek(core, headers) else { return Resolved::AskWarden };
+            core.end(Lap::LookUp);
+            let known = Access::peek(core, headers);
+            core.end(Lap::Auth);
+            let Some(known) = known else { return Resolved::AskWarden };
             peeked = known;
             &peeked
         }

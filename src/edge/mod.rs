@@ -26,6 +26,8 @@ mod respond;
 mod route;
 mod sticky;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -28,6 +28,7 @@ use crate::click::privacy::{Keeps, Level};
 use crate::click::template::Values;
 use crate::click::{Class, Click, ClickId, DayKey, Domain, QueryMode, Template, Visit, facts, query};
 use crate::handoff::Ticket;
+use crate::telemetry::phases::Lap;
 
 static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 static PURPOSE: HeaderName = HeaderName::from_static("purpose");
@@ -244,6 +245,7 @@ pub(super) fn hand_over(
     visit: &Visit<'_>,
     headers: &HeaderMap,
 ) -> Resolved {
+    core.end(Lap::LookUp);
     let mut intake = core.intake.borrow_mut();
     let unix_ms = core.turn_ms.get();
     let id = core.ids.borrow_mut().next(unix_ms);
@@ -252,6 +254,7 @@ pub(super) fn hand_over(
     let policy = &core.parts.privacy.policy;
     let level = privacy::level(policy, headers, visit, &mut found);
     let keeps = level.keeps();
+    core.end(Lap::Comply);
     let mut tally = VisitTally {
         turns: &mut core.turns.borrow_mut(),
         core: core.number,
@@ -269,6 +272,7 @@ pub(super) fn hand_over(
         let decision = campaign.decide(&seen, by.key, &mut tally);
         cookie = by.cookie(core, campaign, &decision, visit.marks);
         route::count(core, &decision);
+        core.end(Lap::Choose);
         decision
     });
     let (variant, expired) = match past.to {
@@ -297,6 +301,7 @@ pub(super) fn hand_over(
     let visit = &level.cut(visit, &query);
     let external_click_id =
         if level == Level::Full { external_click_id } else { query::find(visit.query, "click_id").unwrap_or_default() };
+    core.end(Lap::Comply);
     let values = Values {
         click_id: Some(id),
         external_click_id: &external_click_id,
@@ -309,6 +314,7 @@ pub(super) fn hand_over(
         ..Values::of(visit)
     };
     let place = spell(core, link, target, keeps, &mut found, &values);
+    core.end(Lap::Spell);
     if place.is_none() && !link.goes_nowhere() {
         // Templates yield ASCII without controls; a property test holds them to it.
         taken.give_back(core);

@@ -18,6 +18,7 @@ use super::resolve::{Place, Resolved};
 use crate::click::ClickId;
 use crate::failpoint::{self, Point};
 use crate::telemetry::metrics::Outcome;
+use crate::telemetry::phases::{Lap, Laps};
 
 pub(super) type Body = Full<Bytes>;
 pub(super) type Answer = Response<Body>;
@@ -53,11 +54,12 @@ const URI_TOO_LONG: &str = "{\"type\":\"about:blank\",\"title\":\"The request ta
 const ROBOTS: &str = "User-agent: *\nDisallow: /\n";
 
 /// Waits for the journal, where there is something to wait for, and builds the answer. `began` is the clock when the head
-/// was complete.
-pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration) -> Answer {
+/// was complete; `laps` of a request that is measured.
+pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration, laps: &mut Option<Laps>) -> Answer {
     match resolved {
         Resolved::Redirect { ticket, id, status, place, cookie, taken } => {
             let kept = ticket.await;
+            core.end_of(laps, Lap::Journal);
             failpoint::hit(Point::Respond);
             // One that was written and could not be forced may be stored all the same.
             if !kept && !core.intake.borrow().waits_for_sync() {
@@ -74,6 +76,7 @@ pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration
         }
         Resolved::Nowhere { ticket, id } => {
             let kept = ticket.await;
+            core.end_of(laps, Lap::Journal);
             failpoint::hit(Point::Respond);
             let outcome = if kept { Outcome::UnknownLink } else { Outcome::Untracked };
             let mut answer = problem(core, outcome, StatusCode::NOT_FOUND, UNKNOWN_LINK);

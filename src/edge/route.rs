@@ -125,7 +125,7 @@ pub(super) fn is_human(core: &Core, visit: &Visit<'_>) -> bool {
 
 /// Counts what decided.
 pub(super) fn count(core: &Core, decision: &Decision<'_>) {
-    core.metrics.decide(match decision {
+    let decided = match decision {
         Decision::Rule(rule, _) => match rule.choice.strategy() {
             Strategy::Weighted => Decided::Weighted,
             Strategy::RoundRobin => Decided::RoundRobin,
@@ -136,7 +136,9 @@ pub(super) fn count(core: &Core, decision: &Decision<'_>) {
         Decision::Overflow(..) => Decided::Overflow,
         Decision::Fallback(_) => Decided::Fallback,
         Decision::Link => Decided::Link,
-    });
+    };
+    core.metrics.decide(decided);
+    core.stopwatch.decide(decided);
 }
 
 impl Facts for Seen<'_> {

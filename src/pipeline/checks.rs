@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::handoff::Item;
 use crate::segment::Position;
 use crate::telemetry::metrics::WorkerShard;
+use crate::telemetry::phases::Behind;
 
 /// Clicks of a chunk: one Redis pipeline.
 pub(super) const CHUNK_CLICKS: usize = 512;
@@ -47,6 +48,8 @@ struct Chunk {
     claimants: Vec<usize>,
     /// The question; `None` when it was answered, or none was asked.
     asking: Option<Id>,
+    /// When its clicks were enriched, by the monotonic clock.
+    enriched: Duration,
 }
 
 /// What a question came to.
@@ -76,7 +79,8 @@ impl Checks {
     pub(super) fn begin(&mut self, items: impl Iterator<Item = Item>, enricher: &mut Enricher) {
         let (mut rows, mut claims, mut claimants) = (Vec::with_capacity(CHUNK_CLICKS), Vec::new(), Vec::new());
         let level = self.metrics.lever.level();
-        let oldest_ms = self.clock.wall_ms().saturating_sub(self.lag_max.as_millis() as u64);
+        let (began, now_ms) = (self.clock.now(), self.clock.wall_ms());
+        let oldest_ms = now_ms.saturating_sub(self.lag_max.as_millis() as u64);
         for Item { frame, end } in items {
             let unix_ms = frame::unix_ms(&frame).unwrap_or(0);
             let click = match Click::decode(&frame) {
@@ -97,6 +101,11 @@ impl Checks {
             let row = enricher.enrich(&click, observed).row(frame, Label::Unknown);
             rows.push(Labelled { row: Some(row), unix_ms, end });
         }
+        let (enriched, times) = (self.clock.now(), &self.metrics.times);
+        if let Some(first) = rows.first() {
+            times.observe(Behind::Queue, Duration::from_millis(now_ms.saturating_sub(first.unix_ms)));
+        }
+        times.observe(Behind::Enrich, enriched.saturating_sub(began));
         self.clicks += rows.len();
         self.metrics.checking.add(rows.len() as u64);
         let asking = (!claims.is_empty()).then(|| {
@@ -108,7 +117,7 @@ impl Checks {
             };
             self.answers.spawn_local(ask).id()
         });
-        self.chunks.push_back(Chunk { rows, claimants, asking });
+        self.chunks.push_back(Chunk { rows, claimants, asking, enriched });
     }
 
     /// The next answer; pending for ever when nothing was asked.
@@ -149,6 +158,7 @@ impl Checks {
     /// The oldest chunk, when it is answered.
     pub(super) fn pop(&mut self) -> Option<Vec<Labelled>> {
         let chunk = self.chunks.pop_front_if(|chunk| chunk.asking.is_none())?;
+        self.metrics.times.observe(Behind::Dedup, self.clock.now().saturating_sub(chunk.enriched));
         self.clicks -= chunk.rows.len();
         self.metrics.checking.sub(chunk.rows.len() as u64);
         for labelled in &chunk.rows {

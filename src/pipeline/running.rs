@@ -20,6 +20,7 @@ use crate::click::{Reasons, frame};
 use crate::failpoint::{self, Point};
 use crate::handoff::{Follower, Item, Step};
 use crate::segment::Position;
+use crate::telemetry::phases::Behind;
 
 /// How often an idle worker looks at its queue.
 const TICK: Duration = Duration::from_millis(10);
@@ -347,6 +348,8 @@ impl Running {
             tracing::warn!(%error, "a batch is sent without being frozen; a crash now may send its clicks in another one");
         }
         failpoint::hit(Point::Intent);
+        let filled = self.parts.clock.now().saturating_sub(self.open.since);
+        self.parts.metrics.times.observe(Behind::Batch, filled);
         self.frozen_to = end;
         // Here and not where they are enriched: what a cut leaves unfrozen is enriched again, and counted once.
         for row in &rows {

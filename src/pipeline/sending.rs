@@ -32,6 +32,7 @@ use crate::failpoint::{self, Point};
 use crate::handoff::{Item, read_range};
 use crate::segment::Disk;
 use crate::telemetry::metrics::{Found, WorkerShard};
+use crate::telemetry::phases::Behind;
 
 /// Failures of one batch are logged at the first, then at every so many.
 const LOG_EVERY: u32 = 20;
@@ -385,7 +386,9 @@ impl Sending {
             }
         }
         let metrics = &self.metrics;
-        metrics.batch_duration.observe_duration(self.clock.now().saturating_sub(began));
+        let took = self.clock.now().saturating_sub(began);
+        metrics.batch_duration.observe_duration(took);
+        metrics.times.observe(Behind::Insert, took);
         metrics.batch_rows.observe(stored_ms.len() as u64);
         metrics.stored.add(stored_ms.len() as u64);
         metrics.refused.add(refused_ms.len() as u64);

@@ -98,6 +98,7 @@ impl Shards {
         families.extend(self.ledger_families());
         families.extend(self.catalog_families());
         families.push(self.auth_family());
+        families.extend(self.phase_families());
         families.extend(self.api_families());
         let dependencies = self
             .dependencies

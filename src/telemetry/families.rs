@@ -6,8 +6,15 @@ use super::scale::SHOWN;
 use super::shard::{Scale, Snapshot, THRESHOLDS_NS};
 
 /// Families of what takes less than [`SHORT_NS`]: they alone show thresholds below it.
-const SHORT: [&str; 3] =
-    ["trellis_auth_duration_seconds", "trellis_redirect_duration_seconds", "trellis_journal_append_duration_seconds"];
+const SHORT: [&str; 7] = [
+    "trellis_auth_duration_seconds",
+    "trellis_compliance_duration_seconds",
+    "trellis_journal_append_duration_seconds",
+    "trellis_phase_duration_seconds",
+    "trellis_redirect_duration_seconds",
+    "trellis_resolve_duration_seconds",
+    "trellis_routing_duration_seconds",
+];
 const SHORT_NS: u64 = 50_000;
 
 pub(super) fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
@@ -83,6 +90,16 @@ pub(super) fn histogram(name: &str, help: &str, total: &Snapshot) -> MetricFamil
     let mut metric = Metric::default();
     metric.set_histogram(histogram);
     family(name, help, MetricType::HISTOGRAM, vec![metric])
+}
+
+/// One histogram for each value of a label.
+pub(super) fn histograms(name: &str, help: &str, label: &str, totals: &[(&str, Snapshot)]) -> MetricFamily {
+    let labelled = totals.iter().flat_map(|(value, total)| {
+        let mut metrics = histogram("", "", total).take_metric();
+        metrics.iter_mut().for_each(|metric| metric.set_label(vec![pair(label, value)]));
+        metrics
+    });
+    family(name, help, MetricType::HISTOGRAM, labelled.collect())
 }
 
 /// Leaves a histogram of durations the buckets that end at a threshold. Counts are cumulative: none changes.

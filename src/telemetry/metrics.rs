@@ -15,6 +15,7 @@ use super::exposition::{ShardCollector, Shards, describe};
 use super::families::thin;
 use super::minutes::MinuteRing;
 use super::overload::{Lever, Signals};
+use super::phases::RequestTimes;
 use super::pools::{PoolShard, Pooled};
 use super::shard::{Cell, Histogram, Scale};
 use crate::click::privacy::Level;
@@ -59,6 +60,8 @@ pub struct EdgeShard {
     pub unforced: Cell,
     /// Checks of keys that came to `/in`.
     pub auth: AuthShard,
+    /// Where the time of requests goes.
+    pub times: RequestTimes,
     /// Accepted and untracked clicks by the minute.
     pub minutes: MinuteRing,
     /// How late its event loop was when it was last looked at, microseconds.
@@ -93,6 +96,7 @@ impl EdgeShard {
             journal_failures: Cell::default(),
             unforced: Cell::default(),
             auth: AuthShard::default(),
+            times: RequestTimes::default(),
             minutes: MinuteRing::default(),
             loop_lag_us: Cell::default(),
             accept_backlog: Cell::default(),

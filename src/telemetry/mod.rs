@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod minutes;
 mod outcomes;
 pub mod overload;
+pub mod phases;
 pub mod pools;
 pub mod recall;
 mod scale;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::backlog::Backlog;
 use super::outcomes::Found;
 use super::overload::Lever;
+use super::phases::ClickTimes;
 use super::shard::{Cell, Histogram, Scale};
 use crate::click::Reasons;
 
@@ -47,6 +48,8 @@ pub struct WorkerShard {
     pub insert_failures: Cell,
     /// Batches that were looked for before they were sent again, by what was [`Found`].
     pub looks: [Cell; Found::NAMES.len()],
+    /// Where the time of clicks goes.
+    pub times: ClickTimes,
     /// From the click to its batch being stored, once a click.
     pub ingest_lag: Histogram,
     /// Parts of the journal that were skipped because they could not be read, and frames that could not be decoded.
@@ -82,6 +85,7 @@ impl WorkerShard {
             stored: Cell::default(),
             insert_failures: Cell::default(),
             looks: Default::default(),
+            times: ClickTimes::default(),
             ingest_lag: Histogram::new(Scale::Durations),
             unreadable: Cell::default(),
             claimed_bytes: Cell::default(),

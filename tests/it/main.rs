@@ -45,6 +45,7 @@ mod load;
 mod macros;
 mod overload;
 mod persons;
+mod phases;
 mod pipeline;
 mod places;
 mod privacy;
