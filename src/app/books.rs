@@ -14,12 +14,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::backend::sqlite_ledger::SqliteLedger;
+use crate::backend::timed::TimedBooks;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::handoff::Orphan;
 use crate::pipeline::Store;
 use crate::pipeline::dead_letter::Shelf;
 use crate::pipeline::ledger::{self, Ledger, UpkeepError};
+use crate::telemetry::calls::Calls;
 use crate::telemetry::metrics::Metrics;
 
 const COLLECT_EVERY: Duration = Duration::from_secs(1);
@@ -32,9 +34,10 @@ pub(super) fn open(
     shelf: &Arc<Shelf>,
     orphans: &[Orphan],
     clock: &Arc<dyn Clock>,
-    metrics: &Metrics,
+    (metrics, calls): (&Metrics, Arc<Calls>),
 ) -> anyhow::Result<Arc<Ledger>> {
     let books = SqliteLedger::open_or_set_aside(&config.data_dir.join("ledger.db"), clock.wall_ms())?;
+    let books = TimedBooks::new(books, calls);
     let ledger = Ledger::open(Box::new(books), &config.node, Arc::clone(shelf), Arc::clone(clock), metrics.ledger())?;
     for orphan in orphans {
         let adopted = ledger.adopt_run(orphan);

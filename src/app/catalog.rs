@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::AuditLog;
 use crate::handoff::Orphan;
+use crate::telemetry::calls::Calls;
 use crate::telemetry::metrics::Metrics;
 
 /// Loads all of it, and where it is kept. `cores`: edge threads that count caps; `orphans`: journals whose clicks they know
@@ -38,9 +39,9 @@ pub(super) async fn open(
     Ok((Catalog { links: Arc::new(links), campaigns: Arc::new(campaigns), domains, caps, releases }, store))
 }
 
-/// Metrics that count what is in it, made for this many edge threads.
+/// Metrics that count what is in it and how long calls take, made for this many edge threads.
 pub(super) fn metrics(
-    catalog: &Catalog,
+    (catalog, calls): (&Catalog, Arc<Calls>),
     threads: usize,
     queue_capacity: usize,
     dependencies: &[&'static str],
@@ -48,6 +49,7 @@ pub(super) fn metrics(
     let counted = Arc::clone(&catalog.links);
     let metrics = Metrics::new(threads, queue_capacity, dependencies, move || counted.len())?;
     metrics.show_catalog(catalog.releases.figures());
+    metrics.show_calls(calls);
     Ok(metrics)
 }
 

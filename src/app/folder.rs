@@ -267,9 +267,10 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     let (catalog, audit_store) = catalog::open(&backends, config, (0, &orphans), &clock).await?;
     let (pepper, keys_max) = (&config.warden.pepper, config.warden.keys_max);
     let keys = Arc::new(Keys::open(backends.catalog()?, pepper, keys_max, Arc::clone(&clock)).await?);
-    let metrics = catalog::metrics(&catalog, 0, 0, &[])?;
+    let metrics = catalog::metrics((&catalog, backends.calls()), 0, 0, &[])?;
     let shelf = letters::shelf(config, &clock, &metrics)?;
-    let ledger = books::open(config, &shelf, &orphans, &clock, &metrics).context("the ledger cannot be used")?;
+    let counted = (&metrics, backends.calls());
+    let ledger = books::open(config, &shelf, &orphans, &clock, counted).context("the ledger cannot be used")?;
     // Most commands need no facts about clicks.
     let (classifier, files) = (Arc::clone(&config.classify), config.geo);
     let enricher = Box::new(move || {

@@ -11,11 +11,13 @@ use crate::backend::redis::{self, RedisDeduper};
 use crate::backend::redis_caps::RedisCaps;
 use crate::backend::sqlite_catalog::SqliteCatalog;
 use crate::backend::sqlite_clicks::SqliteClicks;
+use crate::backend::timed::TimedStore;
 use crate::clock::Clock;
 use crate::config::{Config, DedupBackend, StoreBackend};
 use crate::pipeline::breaker::Breaker;
 use crate::pipeline::caps::CapExchange;
 use crate::pipeline::{Deduper, Store};
+use crate::telemetry::calls::Calls;
 use crate::telemetry::metrics::{Guarded, Metrics};
 use crate::telemetry::pools::{PoolShard, Pooled};
 
@@ -27,6 +29,8 @@ pub(super) struct Backends {
     /// One for the process: all workers find out together.
     dedup_breaker: OnceLock<Arc<Breaker>>,
     clock: Arc<dyn Clock>,
+    /// Of all that is made here.
+    calls: Arc<Calls>,
 }
 
 impl Backends {
@@ -36,11 +40,21 @@ impl Backends {
             DedupBackend::Redis => 1,
         };
         let memory = Arc::new(MemoryDeduper::new(entries, config.dedup.window));
-        Self { config: config.clone(), sqlite: OnceLock::new(), memory, dedup_breaker: OnceLock::new(), clock }
+        let (calls, dedup_breaker) = (Calls::new(Arc::clone(&clock)), OnceLock::new());
+        Self { config: config.clone(), sqlite: OnceLock::new(), memory, dedup_breaker, clock, calls }
+    }
+
+    /// How long it takes to ask them.
+    pub(super) fn calls(&self) -> Arc<Calls> {
+        Arc::clone(&self.calls)
     }
 
     /// A store for one of `runtimes` runtimes, its connections counted here.
     pub(super) fn store(&self, runtimes: usize, metrics: Arc<PoolShard>) -> anyhow::Result<Arc<dyn Store>> {
+        Ok(Arc::new(TimedStore::new(self.untimed(runtimes, metrics)?, self.calls())))
+    }
+
+    fn untimed(&self, runtimes: usize, metrics: Arc<PoolShard>) -> anyhow::Result<Arc<dyn Store>> {
         let settings = &self.config.store;
         match settings.backend {
             StoreBackend::ClickHouse => {
@@ -71,7 +85,8 @@ impl Backends {
                     Arc::new(Breaker::new(Guarded::Dedup.name(), retry, clock, shard))
                 });
                 let (breaker, clock) = (Arc::clone(breaker), Arc::clone(&self.clock));
-                let parts = redis::Parts { retry, breaker, clock, metrics: metrics.pool(Pooled::Redis) };
+                let (metrics, calls) = (metrics.pool(Pooled::Redis), self.calls());
+                let parts = redis::Parts { retry, breaker, clock, metrics, calls };
                 let deduper = RedisDeduper::new(&self.config.redis, &self.config.dedup, runtimes, parts);
                 Ok(Arc::new(deduper.map_err(|error| anyhow::anyhow!("redis.url is not usable: {error}"))?))
             }
@@ -84,7 +99,8 @@ impl Backends {
         match self.config.dedup.backend {
             DedupBackend::Memory => Ok(None),
             DedupBackend::Redis => {
-                let exchange = RedisCaps::new(redis, node, Arc::clone(&self.clock), metrics.pool(Pooled::Redis));
+                let exchange =
+                    RedisCaps::new(redis, node, Arc::clone(&self.clock), metrics.pool(Pooled::Redis), self.calls());
                 Ok(Some(Arc::new(exchange.map_err(|error| anyhow::anyhow!("redis.url is not usable: {error}"))?)))
             }
         }
@@ -94,6 +110,6 @@ impl Backends {
     pub(super) fn catalog(&self) -> anyhow::Result<Arc<SqliteCatalog>> {
         let path = self.config.data_dir.join("catalog.db");
         let catalog = SqliteCatalog::open(&path).with_context(|| format!("`{}` cannot be opened", path.display()))?;
-        Ok(Arc::new(catalog))
+        Ok(Arc::new(catalog.timed(self.calls())))
     }
 }

@@ -121,15 +121,16 @@ impl Node {
         let keys = Arc::new(Keys::open(backends.catalog()?, pepper, keys_max, Arc::clone(&clock)).await?);
         let facts = Facts::load(&config.classify, &config.geo)?;
         let metrics = Arc::new(catalog::metrics(
-            &catalog,
+            (&catalog, backends.calls()),
             config.edge.threads,
             config.queue.groups_max,
             monitor::names(&config),
         )?);
-        let (warden, remote) = warden::choose(&config, &keys, &clock, &metrics)?;
+        let (warden, remote) = warden::choose(&config, &keys, &clock, (&metrics, backends.calls()))?;
 
         let shelf = letters::shelf(&config, &clock, &metrics)?;
-        let ledger = books::open(&config, &shelf, &orphans, &clock, &metrics).context("the ledger cannot be used")?;
+        let counted = (&*metrics, backends.calls());
+        let ledger = books::open(&config, &shelf, &orphans, &clock, counted).context("the ledger cannot be used")?;
         let (run, doors) = Run::begin(&disk, &config, &metrics, &clock).context("the journal cannot be made")?;
         caps.begin_run(&run.folder().file_name().unwrap_or_default().to_string_lossy());
         ledger.begin_run(run.folder(), (0..config.edge.threads).map(|core| metrics.edge(core)))?;

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::{Config, WardenMode};
 use crate::control::{self, State};
 use crate::pipeline::breaker::Breaker;
+use crate::telemetry::calls::Calls;
 use crate::telemetry::log;
 use crate::telemetry::metrics::{Guarded, Metrics};
 
@@ -31,7 +32,7 @@ pub(super) fn choose(
     config: &Config,
     keys: &Arc<Keys>,
     clock: &Arc<dyn Clock>,
-    metrics: &Metrics,
+    (metrics, calls): (&Metrics, Arc<Calls>),
 ) -> anyhow::Result<Chosen> {
     if config.warden.mode == WardenMode::Embedded {
         return Ok((Arc::clone(keys) as _, None));
@@ -39,7 +40,7 @@ pub(super) fn choose(
     let (settings, policy) = (&config.warden.grpc, config.retry.warden);
     let shard = metrics.breaker(Guarded::Warden);
     let breaker = Arc::new(Breaker::new(Guarded::Warden.name(), policy, Arc::clone(clock), shard));
-    let client = Arc::new(WardenClient::new(settings, policy, breaker).map_err(anyhow::Error::msg)?);
+    let client = Arc::new(WardenClient::new(settings, policy, breaker, calls).map_err(anyhow::Error::msg)?);
     let asker = Arc::new(Arc::clone(&client));
     let (remote, asking, news) = RemoteKeys::new(settings.clone(), asker, Arc::clone(clock), metrics.recall());
     tokio::spawn(asking.run());

@@ -3,7 +3,7 @@
 //! [`clickhouse`] and [`sqlite_clicks`] are [`crate::pipeline::Store`]s, [`redis`] and [`memory`] are
 //! [`crate::pipeline::Deduper`]s, [`sqlite_catalog`] is a [`crate::catalog::LinkStore`],
 //! a [`crate::catalog::KeyStore`], a [`crate::catalog::ReleaseStore`] and a [`crate::catalog::AuditStore`],
-//! [`sqlite_ledger`] the [`crate::pipeline::ledger::Books`]. [`warden`] asks and answers for
+//! [`sqlite_ledger`] the [`crate::pipeline::ledger::Books`]. [`timed`] notes how long they take. [`warden`] asks and answers for
 //! keys. `app` makes them and hands them
 //! on as ports; nothing else calls in here. No visitor waits for anything in here, and nothing in here decides what
 //! becomes of a click: it tells its caller what happened, cut by what the caller can do about it.
@@ -48,4 +48,5 @@ mod sqlite_keys;
 pub mod sqlite_ledger;
 mod sqlite_links;
 pub mod sqlite_snapshot;
+pub mod timed;
 pub mod warden;

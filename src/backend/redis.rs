@@ -26,6 +26,7 @@ use crate::pipeline::breaker::Breaker;
 use crate::pipeline::dedup::judge;
 use crate::pipeline::retry::Policy;
 use crate::pipeline::{Claim, Deduper, Label};
+use crate::telemetry::calls::{Call, Calls};
 use crate::telemetry::pools::PoolShard;
 
 /// A pipeline of this many claims is some 120 KB, and Redis works a few milliseconds on it.
@@ -41,6 +42,7 @@ pub struct RedisDeduper {
     pool: RedisPool,
     window: Window,
     metrics: Arc<PoolShard>,
+    calls: Arc<Calls>,
     timeout: Duration,
     retry: Policy,
     breaker: Arc<Breaker>,
@@ -83,6 +85,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Of all its pools.
     pub metrics: Arc<PoolShard>,
+    /// Where it is noted how long calls take.
+    pub calls: Arc<Calls>,
 }
 
 impl RedisDeduper {
@@ -92,7 +96,7 @@ impl RedisDeduper {
     /// # Errors
     /// `redis.url` is no URL of Redis. The text never holds the URL: it may hold a password.
     pub fn new(config: &config::Redis, rule: &config::Dedup, workers: usize, parts: Parts) -> Result<Self, String> {
-        let Parts { retry, breaker, clock, metrics } = parts;
+        let Parts { retry, breaker, clock, metrics, calls } = parts;
         let connections = config.pool.div_ceil(workers.max(1)).max(2);
         let (of_pool, shard) = (Arc::clone(&clock), Arc::clone(&metrics));
         let pool = RedisPool::new(config.url.expose(), connections, config.lifetime_max, of_pool, shard)
@@ -101,6 +105,7 @@ impl RedisDeduper {
             pool,
             window: Window::new(connections),
             metrics,
+            calls,
             timeout: config.timeout,
             retry,
             breaker,
@@ -159,7 +164,7 @@ impl RedisDeduper {
     /// One round: claims what is free and reads the owner of what is not; then takes over what its owner held too long
     /// ago. Repeating it changes nothing: a click that finds itself is unique.
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<Label>, Failure> {
-        let owners = self.run(&self.set(claims.iter(), true)).await?;
+        let owners = self.run(Call::RedisClaim, &self.set(claims.iter(), true)).await?;
         let mut taking = Vec::new();
         let mut labels = Vec::with_capacity(claims.len());
         for (i, (claim, owner)) in claims.iter().zip(owners).enumerate() {
@@ -172,7 +177,7 @@ impl RedisDeduper {
         if !taking.is_empty() {
             // The answer is who held it until now: of several that take it over at one time, here or on another node, all
             // but the first find the first.
-            let owners = self.run(&self.set(taking.iter().map(|i| &claims[*i]), false)).await?;
+            let owners = self.run(Call::RedisClaim, &self.set(taking.iter().map(|i| &claims[*i]), false)).await?;
             for (i, owner) in taking.into_iter().zip(owners) {
                 let verdict = owner_of(owner).map(|owner| judge(owner, claims[i].id, self.window_ms));
                 labels[i] = verdict.map_or(Label::Unknown, |verdict| verdict.label);
@@ -197,8 +202,9 @@ impl RedisDeduper {
 
     /// One pipeline on a connection of its own. A connection on which an answer may still be on its way is closed, also
     /// when the caller gives up.
-    async fn run(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
+    async fn run(&self, call: Call, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
         self.metrics.count_request();
+        let _under_way = self.calls.begin(call);
         let answer = async {
             let mut lease = self.pool.lease().await.map_err(Failure::Pool)?;
             let answers = lease.query(pipeline).await?;
@@ -254,7 +260,7 @@ impl Deduper for RedisDeduper {
         let mut ping = Pipeline::with_capacity(1);
         ping.cmd("PING");
         Box::pin(async move {
-            match self.run(&ping).await {
+            match self.run(Call::RedisPing, &ping).await {
                 Ok(_) => Ok(()),
                 Err(failure) => Err(failure.to_string()),
             }
@@ -332,7 +338,8 @@ mod tests {
         let metrics = Metrics::new(0, 0, &[], || 0).unwrap();
         let retry = Policy { tries: 3, base: Duration::from_millis(10), max: Duration::from_secs(1), jitter: true };
         let breaker = Breaker::new("dedup", retry, Arc::clone(&clock), metrics.breaker(Guarded::Dedup));
-        let parts = Parts { retry, breaker: Arc::new(breaker), clock, metrics: metrics.pool(Pooled::Redis) };
+        let (calls, metrics) = (Calls::new(Arc::clone(&clock)), metrics.pool(Pooled::Redis));
+        let parts = Parts { retry, breaker: Arc::new(breaker), clock, metrics, calls };
         RedisDeduper::new(&config, &rule, 2, parts)
     }
 

@@ -22,6 +22,7 @@ use crate::catalog::caps::{Granted, Standing};
 use crate::clock::Clock;
 use crate::config;
 use crate::pipeline::caps::CapExchange;
+use crate::telemetry::calls::{Call, Calls};
 use crate::telemetry::pools::PoolShard;
 
 /// Caps of one script: Redis works about a millisecond on them.
@@ -79,6 +80,7 @@ pub struct RedisCaps {
     timeout: Duration,
     node: Arc<str>,
     clock: Arc<dyn Clock>,
+    calls: Arc<Calls>,
 }
 
 impl RedisCaps {
@@ -91,9 +93,10 @@ impl RedisCaps {
         node: &str,
         clock: Arc<dyn Clock>,
         metrics: Arc<PoolShard>,
+        calls: Arc<Calls>,
     ) -> Result<Self, String> {
         let pool = RedisPool::new(config.url.expose(), 1, config.lifetime_max, Arc::clone(&clock), metrics)?;
-        Ok(Self { pool, timeout: config.timeout, node: node.into(), clock })
+        Ok(Self { pool, timeout: config.timeout, node: node.into(), clock, calls })
     }
 
     async fn ask(&self, pipeline: &Pipeline) -> Result<Vec<i64>, String> {
@@ -104,7 +107,7 @@ impl RedisCaps {
             let numbers = redis::from_redis_value::<Vec<i64>>(answer.clone());
             numbers.or_else(|_| redis::from_redis_value::<i64>(answer).map(|one| vec![one])).map_err(|e| e.to_string())
         };
-        match tokio::time::timeout(self.timeout, answer).await {
+        match self.calls.time(Call::RedisCaps, tokio::time::timeout(self.timeout, answer)).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {:?}", self.timeout)),
         }

@@ -16,6 +16,7 @@ use crate::catalog::audit::{
     LOOKED_MAX, RequestKey,
 };
 use crate::click::org::DEFAULT_ORG;
+use crate::telemetry::calls::Call;
 
 const FORGOTTEN_MAX: usize = 1000;
 
@@ -39,24 +40,30 @@ const OLDEST: &str = "DELETE FROM idempotency WHERE (actor, key) IN (SELECT acto
 
 impl AuditStore for SqliteCatalog {
     fn write(&self, batch: Arc<Vec<AuditWrite>>, keep: Keep) -> BoxFuture<'_, Result<(), CatalogError>> {
-        Box::pin(self.call(move |c| write(c, &batch, keep)))
+        Box::pin(self.call(Call::AuditWrite, move |c| write(c, &batch, keep)))
     }
 
     fn forget(&self, keep: Keep) -> BoxFuture<'_, Result<bool, CatalogError>> {
-        Box::pin(self.call(move |c| Ok(forget_some(c, keep, FORGOTTEN_MAX)? == FORGOTTEN_MAX)))
+        Box::pin(
+            self.call(Call::AuditForget, move |c| {
+                forget_some(c, keep, FORGOTTEN_MAX).map(|gone| gone == FORGOTTEN_MAX)
+            }),
+        )
     }
 
     fn page(&self, filter: AuditFilter) -> BoxFuture<'_, Result<AuditPage, CatalogError>> {
-        Box::pin(self.call(move |c| page(c, &filter)))
+        Box::pin(self.call(Call::AuditRead, move |c| page(c, &filter)))
     }
 
     fn begin(&self, keyed: Keyed) -> BoxFuture<'_, Result<Begun, CatalogError>> {
-        Box::pin(self.call(move |c| begin(c, &keyed)))
+        Box::pin(self.call(Call::Idempotency, move |c| begin(c, &keyed)))
     }
 
     fn release(&self, of: RequestKey) -> BoxFuture<'_, Result<(), CatalogError>> {
         let delete = "DELETE FROM idempotency WHERE actor = ?1 AND key = ?2 AND status IS NULL";
-        Box::pin(self.call(move |c| c.prepare_cached(delete)?.execute([of.actor, of.key]).map(|_| ())))
+        Box::pin(
+            self.call(Call::Idempotency, move |c| c.prepare_cached(delete)?.execute([of.actor, of.key]).map(|_| ())),
+        )
     }
 }
 
@@ -248,7 +255,7 @@ mod tests {
         for (version, name, before, after) in rows {
             let values = (version, name.to_owned(), before.map(str::to_owned), after.map(str::to_owned));
             let sql = "INSERT INTO changes VALUES (?1, 'campaign', ?2, ?3, ?4, 1)";
-            store.call(move |c| c.execute(sql, values)).await.unwrap();
+            store.call(Call::Commit, move |c| c.execute(sql, values)).await.unwrap();
         }
         write(&store, vec![entry(5, Some(1)), entry(6, Some(2)), entry(7, Some(3)), entry(8, None)], ALL).await;
         drop(store);

@@ -2,8 +2,11 @@
 
 use rusqlite::{Connection, Row, params};
 
-use crate::catalog::Page;
+use super::sqlite_catalog::SqliteCatalog;
+use crate::BoxFuture;
+use crate::catalog::{CampaignStore, CatalogError, Page};
 use crate::click::{Campaign, OwnHosts};
+use crate::telemetry::calls::Call;
 
 const SELECT: &str = "SELECT id, document, version, created_ms, updated_ms FROM campaigns ORDER BY id";
 const PAGE: &str =
@@ -12,8 +15,23 @@ const PUT: &str = "INSERT INTO campaigns (id, document, version, created_ms, upd
      ON CONFLICT (id) DO UPDATE SET document = excluded.document, version = excluded.version,
      created_ms = excluded.created_ms, updated_ms = excluded.updated_ms";
 
+impl CampaignStore for SqliteCatalog {
+    fn load_campaigns(&self) -> BoxFuture<'_, Result<Vec<Campaign>, CatalogError>> {
+        Box::pin(self.call(Call::CampaignsList, load))
+    }
+
+    fn page_of_campaigns<'a>(
+        &'a self,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page<Campaign>, CatalogError>> {
+        let after = after.unwrap_or_default().to_owned();
+        Box::pin(self.call(Call::CampaignsList, move |c| page(c, &after, limit)))
+    }
+}
+
 /// All of them. One that this program cannot read is told in the log and left out: its links go to their own destination.
-pub(super) fn load(connection: &mut Connection) -> rusqlite::Result<Vec<Campaign>> {
+fn load(connection: &mut Connection) -> rusqlite::Result<Vec<Campaign>> {
     let mut campaigns = Vec::new();
     let mut statement = connection.prepare_cached(SELECT)?;
     let mut rows = statement.query([])?;
@@ -34,7 +52,7 @@ pub(super) fn load(connection: &mut Connection) -> rusqlite::Result<Vec<Campaign
 }
 
 /// Campaigns behind `after` in the order of their names, with those that this program cannot read; at most `limit` of both.
-pub(super) fn page(connection: &mut Connection, after: &str, limit: usize) -> rusqlite::Result<Page<Campaign>> {
+fn page(connection: &mut Connection, after: &str, limit: usize) -> rusqlite::Result<Page<Campaign>> {
     let mut page = Page { entries: Vec::new(), unreadable: Vec::new(), last: None };
     let mut statement = connection.prepare_cached(PAGE)?;
     let mut rows = statement.query(params![after, i64::try_from(limit).unwrap_or(i64::MAX)])?;
@@ -91,8 +109,8 @@ mod tests {
     use super::super::sqlite_catalog::SqliteCatalog;
     use super::*;
     use crate::backend::samples;
+    use crate::catalog::ReleaseStore as _;
     use crate::catalog::releases::Change;
-    use crate::catalog::{CampaignStore as _, ReleaseStore as _};
 
     fn campaign(id: &str, version: u64) -> Campaign {
         let document =

@@ -7,6 +7,7 @@ use crate::BoxFuture;
 use crate::catalog::CatalogError;
 use crate::catalog::caps::{CapCount, CapStore, Changes, Counts, Saved, Source};
 use crate::click::cap::{CapId, Per};
+use crate::telemetry::calls::Call;
 
 const PUT_COUNT: &str =
     "INSERT OR REPLACE INTO cap_counts (cap, period, run, per, admitted, processed, counted, updated_ms)
@@ -15,12 +16,12 @@ const PUT_MARK: &str = "INSERT OR REPLACE INTO cap_marks (run, core, origin, pos
 
 impl CapStore for SqliteCatalog {
     fn load_caps(&self) -> BoxFuture<'_, Result<Saved, CatalogError>> {
-        Box::pin(self.call(load))
+        Box::pin(self.call(Call::CapsLoad, load))
     }
 
     fn save_caps<'a>(&'a self, changes: &'a Changes) -> BoxFuture<'a, Result<(), CatalogError>> {
         let changes = changes.clone();
-        Box::pin(self.call(move |connection| save(connection, &changes)))
+        Box::pin(self.call(Call::CapsSave, move |connection| save(connection, &changes)))
     }
 }
 

@@ -5,16 +5,18 @@
 //! start. Bounds: one thread, 64 waiting calls, 2 MiB of page cache.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode};
 
 use super::database_thread::{DatabaseThread, Gone};
 use super::sqlite_file::{self, FileError, Migration};
-use super::{sqlite_campaigns, sqlite_links};
+use super::sqlite_links;
 use crate::BoxFuture;
 use crate::catalog::source::Name;
-use crate::catalog::{CampaignStore, CatalogError, LinkPage, LinkStore, Page};
-use crate::click::{Campaign, Link};
+use crate::catalog::{CatalogError, LinkPage, LinkStore, Page};
+use crate::click::Link;
+use crate::telemetry::calls::{Call, Calls};
 
 pub(super) const MIGRATIONS: [Migration; 8] = [
     Migration { name: "001_links", sql: include_str!("../../schema/sqlite/catalog/001_links.sql") },
@@ -35,7 +37,8 @@ const ROWS_MAX: usize = 10_000;
 /// Links in a SQLite file.
 #[derive(Debug)]
 pub struct SqliteCatalog {
-    pub(super) database: DatabaseThread,
+    database: DatabaseThread,
+    calls: Option<Arc<Calls>>,
 }
 
 impl SqliteCatalog {
@@ -50,13 +53,24 @@ impl SqliteCatalog {
             Ok(DatabaseThread::start("catalog-db", connection)?)
         };
         let database = open().map_err(|e| CatalogError::Unavailable(format!("{}: {e}", path.display())))?;
-        Ok(Self { database })
+        Ok(Self { database, calls: None })
     }
 
-    pub(super) async fn call<R: Send + 'static>(
+    /// Notes there how long its calls take.
+    #[must_use]
+    pub fn timed(self, calls: Arc<Calls>) -> Self {
+        Self { calls: Some(calls), ..self }
+    }
+
+    pub(super) async fn call<R: Send + 'static, E: Send + 'static>(
         &self,
-        f: impl FnOnce(&mut Connection) -> rusqlite::Result<R> + Send + 'static,
-    ) -> Result<R, CatalogError> {
+        call: Call,
+        f: impl FnOnce(&mut Connection) -> Result<R, E> + Send + 'static,
+    ) -> Result<R, CatalogError>
+    where
+        CatalogError: From<E>,
+    {
+        let _under_way = self.calls.as_ref().map(|calls| calls.begin(call));
         Ok(self.database.call(f).await??)
     }
 }
@@ -67,16 +81,16 @@ impl LinkStore for SqliteCatalog {
         let (domain, slug) = page.after.unwrap_or_default();
         let after = [domain, slug].map(str::to_owned);
         let ([org, domain], limit) = ([page.org, page.domain].map(|name| name.map(str::to_owned)), page.limit);
-        Box::pin(self.call(move |c| sqlite_links::select(c, after, [org, domain], limit)))
+        Box::pin(self.call(Call::LinksList, move |c| sqlite_links::select(c, after, [org, domain], limit)))
     }
 
     fn page<'a>(&'a self, after: Option<Name>, limit: usize) -> BoxFuture<'a, Result<Page<Link, Name>, CatalogError>> {
         let after = after.unwrap_or_default();
-        Box::pin(self.call(move |c| sqlite_links::page(c, after, limit)))
+        Box::pin(self.call(Call::LinksList, move |c| sqlite_links::page(c, after, limit)))
     }
 
     fn load<'a>(&'a self, take: &'a mut (dyn FnMut(Link) + Send)) -> BoxFuture<'a, Result<(), CatalogError>> {
-        let rows = |after| self.call(move |c| sqlite_links::rows(c, after, ROWS_MAX));
+        let rows = |after| self.call(Call::LinksList, move |c| sqlite_links::rows(c, after, ROWS_MAX));
         Box::pin(async move {
             let mut read = rows(Name::default()).await?;
             while let Some((last, _)) = read.last() {
@@ -97,22 +111,9 @@ impl LinkStore for SqliteCatalog {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), CatalogError>> {
-        Box::pin(self.call(|c| c.query_row("SELECT count(*) FROM links WHERE slug = ''", [], |_| Ok(()))))
-    }
-}
-
-impl CampaignStore for SqliteCatalog {
-    fn load_campaigns(&self) -> BoxFuture<'_, Result<Vec<Campaign>, CatalogError>> {
-        Box::pin(self.call(sqlite_campaigns::load))
-    }
-
-    fn page_of_campaigns<'a>(
-        &'a self,
-        after: Option<&'a str>,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Page<Campaign>, CatalogError>> {
-        let after = after.unwrap_or_default().to_owned();
-        Box::pin(self.call(move |c| sqlite_campaigns::page(c, &after, limit)))
+        Box::pin(
+            self.call(Call::CatalogPing, |c| c.query_row("SELECT count(*) FROM links WHERE slug = ''", [], |_| Ok(()))),
+        )
     }
 }
 

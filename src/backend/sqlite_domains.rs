@@ -6,6 +6,7 @@ use super::sqlite_catalog::SqliteCatalog;
 use crate::BoxFuture;
 use crate::catalog::{CatalogError, DomainStore, Page};
 use crate::click::{Domain, OwnHosts};
+use crate::telemetry::calls::Call;
 
 const SELECT: &str = "SELECT name, document, version, created_ms, updated_ms FROM domains ORDER BY name";
 const PAGE: &str =
@@ -16,7 +17,7 @@ const PUT: &str = "INSERT INTO domains (name, document, version, created_ms, upd
 
 impl DomainStore for SqliteCatalog {
     fn load_domains(&self) -> BoxFuture<'_, Result<Vec<Domain>, CatalogError>> {
-        Box::pin(self.call(load))
+        Box::pin(self.call(Call::DomainsList, load))
     }
 
     fn page_of_domains<'a>(
@@ -25,7 +26,7 @@ impl DomainStore for SqliteCatalog {
         limit: usize,
     ) -> BoxFuture<'a, Result<Page<Domain>, CatalogError>> {
         let after = after.unwrap_or_default().to_owned();
-        Box::pin(self.call(move |c| page(c, &after, limit)))
+        Box::pin(self.call(Call::DomainsList, move |c| page(c, &after, limit)))
     }
 }
 

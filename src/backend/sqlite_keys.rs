@@ -6,6 +6,7 @@ use crate::BoxFuture;
 use crate::catalog::{CatalogError, KeyStore};
 use crate::click::key::{Digest, Key, Rate};
 use crate::click::{Org, Scopes};
+use crate::telemetry::calls::Call;
 
 use super::sqlite_catalog::SqliteCatalog;
 
@@ -19,17 +20,19 @@ const PUT: &str =
 
 impl KeyStore for SqliteCatalog {
     fn load_keys(&self) -> BoxFuture<'_, Result<Vec<Key>, CatalogError>> {
-        Box::pin(self.call(load))
+        Box::pin(self.call(Call::KeysList, load))
     }
 
     fn put_key<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), CatalogError>> {
         let key = key.clone();
-        Box::pin(self.call(move |c| put(c, &key)))
+        Box::pin(self.call(Call::KeysWrite, move |c| put(c, &key)))
     }
 
     fn delete_key<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), CatalogError>> {
         let id = id.to_owned();
-        Box::pin(self.call(move |c| c.prepare_cached("DELETE FROM keys WHERE id = ?1")?.execute([id]).map(|_| ())))
+        Box::pin(self.call(Call::KeysWrite, move |c| {
+            c.prepare_cached("DELETE FROM keys WHERE id = ?1")?.execute([id]).map(|_| ())
+        }))
     }
 }
 
@@ -182,7 +185,7 @@ mod tests {
             let plan = format!("EXPLAIN QUERY PLAN {sql}");
             c.query_row(&plan, ["", "", "acme"], |row| row.get::<_, String>("detail"))
         };
-        let plan = catalog.call(plan).await.unwrap();
+        let plan = catalog.call(Call::KeysList, plan).await.unwrap();
         assert!(plan.contains("USING INDEX links_by_org (org=? AND "), "{plan}");
     }
 }

@@ -15,6 +15,7 @@ use super::sqlite_links;
 use crate::BoxFuture;
 use crate::catalog::releases::{Change, Kept, NetChange, Release, Write};
 use crate::catalog::{CatalogError, ReleaseStore};
+use crate::telemetry::calls::Call;
 use crate::telemetry::catalog::ReleaseKind;
 
 const INSERT_CHANGE: &str =
@@ -31,22 +32,22 @@ const CHANGES: &str = "SELECT kind, name, before, after, revision FROM changes
 
 impl ReleaseStore for SqliteCatalog {
     fn commit(&self, write: Arc<Write>) -> BoxFuture<'_, Result<u64, CatalogError>> {
-        Box::pin(async move { self.database.call(move |c| commit(c, &write)).await? })
+        Box::pin(self.call(Call::Commit, move |c| commit(c, &write)))
     }
 
     fn revisions(&self, kind: &'static str, names: Vec<String>) -> BoxFuture<'_, Result<Vec<u64>, CatalogError>> {
-        Box::pin(self.call(move |c| {
+        Box::pin(self.call(Call::Revisions, move |c| -> rusqlite::Result<_> {
             let mut known = c.prepare_cached(REVISION)?;
             names.iter().map(|name| known.query_row(params![kind, name], |row| number(row, 0))).collect()
         }))
     }
 
     fn kept(&self) -> BoxFuture<'_, Result<Kept, CatalogError>> {
-        Box::pin(self.call(kept))
+        Box::pin(self.call(Call::Releases, kept))
     }
 
     fn releases(&self, below: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Release>, CatalogError>> {
-        Box::pin(self.call(move |c| releases(c, below, limit)))
+        Box::pin(self.call(Call::Releases, move |c| releases(c, below, limit)))
     }
 
     fn differences<'a>(
@@ -58,7 +59,7 @@ impl ReleaseStore for SqliteCatalog {
     ) -> BoxFuture<'a, Result<Vec<NetChange>, CatalogError>> {
         // No kind is empty, so "behind the empty one" is the beginning.
         let after = after.map_or_else(Default::default, |(kind, name)| (kind.to_owned(), name.to_owned()));
-        Box::pin(self.call(move |c| differences(c, [from, to], &after, limit)))
+        Box::pin(self.call(Call::Differences, move |c| differences(c, [from, to], &after, limit)))
     }
 }
 

@@ -18,6 +18,7 @@ use super::overload::Lever;
 use super::pools::{PoolShard, Pooled};
 use super::recall::RecallShard;
 use super::shard::{Histogram, Snapshot};
+use super::watched::Watched;
 use crate::click::Reasons;
 use crate::click::privacy::Level;
 
@@ -42,6 +43,7 @@ pub(super) struct Shards {
     pub(super) auth: Arc<AuthShard>,
     pub(super) recall: Arc<RecallShard>,
     pub(super) api: Arc<ApiShard>,
+    pub(super) watched: Watched,
     /// Time of the scrape, Unix milliseconds.
     pub(super) now_ms: AtomicU64,
 }
@@ -115,6 +117,7 @@ impl Shards {
         families.extend(self.breaker_families());
         families.extend(self.overload_families());
         families.extend(self.pool_families());
+        families.extend(self.watched.families());
         families.push(gauge("trellis_links", "Links served", "", &[("", (self.links)() as u64)]));
         families.push(gauge(
             "trellis_build_info",

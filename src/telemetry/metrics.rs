@@ -187,6 +187,7 @@ impl Metrics {
             auth: Arc::default(),
             recall: Arc::default(),
             api: Arc::default(),
+            watched: Default::default(),
             now_ms: AtomicU64::new(0),
         });
         let registry = Registry::new();

@@ -296,7 +296,7 @@ impl Drop for Trellis {
         let bad: Vec<_> = log
             .iter()
             .filter(|line| line.contains(" WARN ") || line.contains("ERROR ") || line.contains("panicked"))
-            .filter(|line| !expected.iter().any(|text| line.contains(text.as_str())))
+            .filter(|line| !is_slow(line) && !expected.iter().any(|text| line.contains(text.as_str())))
             .collect();
         if std::thread::panicking() {
             let _ = writeln!(std::io::stderr(), "trellis's log:\n{}", log.join("\n"));
@@ -304,6 +304,12 @@ impl Drop for Trellis {
             assert!(bad.is_empty(), "unexpected log lines: {bad:#?}");
         }
     }
+}
+
+/// Whether it tells of a slow call to Redis, the store, the Warden or the catalog. On a machine that is shared a sync may take
+/// 100 ms, so these lines, and no others, fail no test; tests that are about them look for them.
+fn is_slow(line: &str) -> bool {
+    line.contains(" slow operation dependency=")
 }
 
 fn command(data_dir: &Path, settings: &[(String, String)]) -> Command {

@@ -19,6 +19,7 @@ use trellis::config::{self, Retention};
 use trellis::pipeline::breaker::Breaker;
 use trellis::pipeline::store::ClickCursor;
 use trellis::pipeline::{Batch, Claim, ClickFilter, Deduper, Label, Row, Store, StoreError};
+use trellis::telemetry::calls::Calls;
 use trellis::telemetry::metrics::{Guarded, Metrics};
 use trellis::telemetry::pools::Pooled;
 use trellis::testing::ManualClock;
@@ -299,7 +300,8 @@ fn deduper(url: &str, window_s: u64) -> RedisDeduper {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(T0));
     let metrics = Metrics::new(0, 0, &[], || 0).unwrap();
     let breaker = Breaker::new("dedup", retry, Arc::clone(&clock), metrics.breaker(Guarded::Dedup));
-    let parts = Parts { retry, breaker: Arc::new(breaker), clock, metrics: metrics.pool(Pooled::Redis) };
+    let (calls, metrics) = (Calls::new(Arc::clone(&clock)), metrics.pool(Pooled::Redis));
+    let parts = Parts { retry, breaker: Arc::new(breaker), clock, metrics, calls };
     RedisDeduper::new(&config, &rule, 1, parts).unwrap()
 }
 

@@ -13,6 +13,7 @@ use trellis::click::{Cap, OwnHosts};
 use trellis::clock::Clock;
 use trellis::config::{Redis, Secret};
 use trellis::pipeline::caps::CapExchange as _;
+use trellis::telemetry::calls::Calls;
 
 use crate::harness::{Trellis, eventually, seeded, service};
 use crate::live::REDIS;
@@ -56,7 +57,8 @@ impl Node {
             timeout: Duration::from_secs(5),
             lifetime_max: Duration::from_secs(600),
         };
-        let redis = RedisCaps::new(&config, name, clock, Arc::default()).expect("a URL");
+        let calls = Calls::new(Arc::clone(&clock));
+        let redis = RedisCaps::new(&config, name, clock, Arc::default(), calls).expect("a URL");
         let cap = campaign.rules[0].cap.clone().expect("a cap");
         Self { caps, cap, redis, cores }
     }

@@ -13,6 +13,7 @@ use trellis::clock::Clock;
 use trellis::config::{self, Policy};
 use trellis::pipeline::breaker::Breaker;
 use trellis::pipeline::{Claim, Deduper, Label};
+use trellis::telemetry::calls::Calls;
 use trellis::telemetry::metrics::{Guarded, Metrics};
 use trellis::telemetry::pools::{PoolShard, Pooled};
 use trellis::testing::ManualClock;
@@ -42,8 +43,9 @@ impl Bench {
         let retry = Policy { tries: 5, base: Duration::from_millis(1), max: Duration::from_secs(1), jitter: true };
         let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
         let breaker = Breaker::new("dedup", retry, Arc::clone(&shared), metrics.breaker(Guarded::Dedup));
-        let metrics = metrics.pool(Pooled::Redis);
-        Some(Self { proxy, config, clock, parts: Parts { retry, breaker: Arc::new(breaker), clock: shared, metrics } })
+        let (metrics, calls) = (metrics.pool(Pooled::Redis), Calls::new(Arc::clone(&shared)));
+        let parts = Parts { retry, breaker: Arc::new(breaker), clock: shared, metrics, calls };
+        Some(Self { proxy, config, clock, parts })
     }
 
     fn deduper(&self, workers: usize) -> Arc<RedisDeduper> {

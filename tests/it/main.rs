@@ -54,6 +54,7 @@ mod readme;
 mod releases;
 mod routing;
 mod secrets;
+mod slow;
 mod sticky;
 mod store_commands;
 mod tidy;

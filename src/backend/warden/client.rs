@@ -27,6 +27,7 @@ use crate::catalog::{Checked, Unavailable};
 use crate::click::key::Digest;
 use crate::config::{Policy, WardenGrpc};
 use crate::pipeline::breaker::Breaker;
+use crate::telemetry::calls::{Call, Calls};
 
 /// For a connection with its handshakes: more than a visitor waits, but nobody does.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,6 +39,7 @@ pub struct WardenClient {
     deadline: Duration,
     policy: Policy,
     breaker: Arc<Breaker>,
+    calls: Arc<Calls>,
     /// The connection, while the stream of news lives on it; or why there is none.
     link: Mutex<Result<Stub<Channel>, String>>,
 }
@@ -47,7 +49,12 @@ impl WardenClient {
     ///
     /// # Errors
     /// A certificate or key that cannot be used, in words.
-    pub fn new(settings: &WardenGrpc, policy: Policy, breaker: Arc<Breaker>) -> Result<Self, String> {
+    pub fn new(
+        settings: &WardenGrpc,
+        policy: Policy,
+        breaker: Arc<Breaker>,
+        calls: Arc<Calls>,
+    ) -> Result<Self, String> {
         let mut endpoint = Endpoint::from_shared(settings.url.clone())
             .map_err(|error| format!("warden.grpc.url: {error}"))?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -64,7 +71,7 @@ impl WardenClient {
         let mut token = token.transpose().map_err(|_| "warden.grpc.token cannot travel in a header")?;
         token.iter_mut().for_each(|token: &mut MetadataValue<Ascii>| token.set_sensitive(true));
         let link = Mutex::new(Err("not connected yet".into()));
-        Ok(Self { endpoint, token, deadline: settings.deadline, policy, breaker, link })
+        Ok(Self { endpoint, token, deadline: settings.deadline, policy, breaker, calls, link })
     }
 
     /// Whether the stream of news lives.
@@ -93,6 +100,7 @@ impl WardenClient {
 
     /// One stream, until it ends; `at` is how far it came. `Ok` when nobody listens to the news any more.
     async fn follow(&self, at: &mut WatchKeysRequest, news: &mpsc::Sender<News>) -> Result<(), String> {
+        let connecting = self.calls.begin(Call::WardenWatch);
         let channel = self.endpoint.connect().await.map_err(|error| whole(&error))?;
         let mut stub = Stub::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -100,6 +108,7 @@ impl WardenClient {
         let silence = |_| format!("it said nothing for {SILENCE_MAX:?}");
         let opened = tokio::time::timeout(SILENCE_MAX, stub.watch_keys(self.request(*at)));
         let mut stream = opened.await.map_err(silence)?.map_err(|status| told(&status))?.into_inner();
+        drop(connecting);
         let mut first = true;
         loop {
             let message = tokio::time::timeout(SILENCE_MAX, stream.message()).await.map_err(silence)?;
@@ -130,7 +139,8 @@ impl WardenClient {
             return Err(Unavailable::Error("it has not answered lately; the breaker is open".into()));
         };
         let request = self.request(ValidateKeyRequest { key_id: key_id.clone(), digest: digest.0.to_vec() });
-        let answer = match tokio::time::timeout(self.deadline, stub.validate_key(request)).await {
+        let asked = tokio::time::timeout(self.deadline, stub.validate_key(request));
+        let answer = match self.calls.time(Call::WardenValidate, asked).await {
             Ok(Ok(response)) => translate::checked(&key_id, response.into_inner()).map_err(Unavailable::Error),
             Ok(Err(status)) => Err(Unavailable::Error(told(&status))),
             Err(_) => Err(Unavailable::Timeout),

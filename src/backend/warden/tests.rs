@@ -29,6 +29,7 @@ use crate::click::key::{Digest, Digester, RawKey};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Identity, Secret, Sources, WardenGrpc};
 use crate::pipeline::breaker::Breaker;
+use crate::telemetry::calls::Calls;
 
 /// Keeps nothing: the keys in memory are enough here.
 struct Nowhere;
@@ -117,7 +118,7 @@ impl Node {
 
     fn with(settings: &WardenGrpc, policy: crate::config::Policy) -> Self {
         let breaker = Arc::new(Breaker::new("warden", policy, clock(), Arc::default()));
-        let client = Arc::new(WardenClient::new(settings, policy, breaker).unwrap());
+        let client = Arc::new(WardenClient::new(settings, policy, breaker, Calls::new(clock())).unwrap());
         let (tell, news) = mpsc::channel(64);
         let listening = tokio::spawn(Arc::clone(&client).listen(tell));
         Self { client, news, listening }
