@@ -11,6 +11,7 @@ mod books;
 mod caps;
 mod catalog;
 mod expiry;
+mod figures;
 mod folder;
 mod letters;
 mod monitor;

@@ -14,6 +14,7 @@ use super::books::{self, Keeping};
 use super::caps;
 use super::catalog;
 use super::expiry;
+use super::figures;
 use super::folder::{self, FolderLock, dialled};
 use super::letters;
 use super::monitor::{self, Monitor};
@@ -146,7 +147,7 @@ impl Node {
             .into_iter()
             .zip(listeners)
             .enumerate()
-            .map(|(core, (intake, listener))| Lane { intake, metrics: metrics.edge(core), listener })
+            .map(|(core, (intake, listener))| Lane::new(core, intake, listener, &metrics))
             .collect();
         let edge_parts = edge::Parts {
             config: config.edge.clone(),
@@ -222,6 +223,7 @@ impl Node {
 
         let delivery = Arc::new(delivery(&config, shelf, &clock, &metrics));
         let deduper = backends.deduper(runtimes, &metrics)?;
+        figures::start(&config, (&deduper, &store), &metrics, &clock);
         let mut monitor = Monitor {
             links,
             deduper,

@@ -18,6 +18,7 @@ use crate::pipeline::enrich::Enricher;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::memory::Memory;
 use crate::pipeline::worker::{self, Drain, Ended, Worker};
+use crate::telemetry::caches::Looker;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pools::Pooled;
 
@@ -64,8 +65,9 @@ pub(super) struct WorkerMaker {
 impl WorkerMaker {
     /// A worker for this follower, counted in shard `index`. To be called on the thread that will run it.
     fn make(&self, follower: Follower, index: usize) -> anyhow::Result<Worker> {
+        let caches = self.metrics.caches(Looker::Worker(index));
         let parts = worker::Parts {
-            enricher: self.facts.enricher().remembering(Arc::clone(&self.memory)),
+            enricher: self.facts.enricher().remembering(Arc::clone(&self.memory)).counting(caches),
             deduper: self.backends.deduper(self.runtimes, &self.metrics)?,
             store: self.backends.store(self.runtimes, self.metrics.pool(Pooled::ClickHouse))?,
             delivery: Arc::clone(&self.delivery),
@@ -89,9 +91,10 @@ impl WorkerMaker {
     ) -> anyhow::Result<Vec<WorkerThread>> {
         let start = |(index, follower)| {
             let (maker, drain) = (self.clone(), drain.subscribe());
+            let feels = self.metrics.runtime(&format!("worker-{index}"));
             let run = move || {
                 let worker = maker.make(follower, index).map_err(std::io::Error::other)?;
-                worker.run(drain)
+                worker.run(drain, &feels)
             };
             Ok(std::thread::Builder::new().name(format!("worker-{index}")).spawn(run)?)
         };
@@ -135,7 +138,7 @@ impl WorkerMaker {
             if *drain.borrow() == Drain::Stop {
                 return Ok(());
             }
-            let ended = self.make(follower?, index)?.run(drain.clone())?;
+            let ended = self.make(follower?, index)?.run(drain.clone(), &self.metrics.runtime("adopt"))?;
             if !ended.finished {
                 return Ok(());
             }

@@ -3,7 +3,8 @@
 //! [`clickhouse`] and [`sqlite_clicks`] are [`crate::pipeline::Store`]s, [`redis`] and [`memory`] are
 //! [`crate::pipeline::Deduper`]s, [`sqlite_catalog`] is a [`crate::catalog::LinkStore`],
 //! a [`crate::catalog::KeyStore`], a [`crate::catalog::ReleaseStore`] and a [`crate::catalog::AuditStore`],
-//! [`sqlite_ledger`] the [`crate::pipeline::ledger::Books`]. [`timed`] notes how long they take. [`warden`] asks and answers for
+//! [`sqlite_ledger`] the [`crate::pipeline::ledger::Books`]. [`timed`] notes how long they take. [`machine`] asks the
+//! system. [`warden`] asks and answers for
 //! keys. `app` makes them and hands them
 //! on as ports; nothing else calls in here. No visitor waits for anything in here, and nothing in here decides what
 //! becomes of a click: it tells its caller what happened, cut by what the caller can do about it.
@@ -33,9 +34,11 @@ mod sqlite_releases;
 mod sqlite_rollups;
 
 pub mod clickhouse;
+pub mod machine;
 pub mod memory;
 pub mod redis;
 pub mod redis_caps;
+mod redis_figures;
 mod redis_pool;
 mod redis_window;
 mod sqlite_campaigns;

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
+use super::redis_figures;
 use super::redis_pool::RedisPool;
 use super::redis_window::Window;
 use crate::BoxFuture;
@@ -27,6 +28,7 @@ use crate::pipeline::dedup::judge;
 use crate::pipeline::retry::Policy;
 use crate::pipeline::{Claim, Deduper, Label};
 use crate::telemetry::calls::{Call, Calls};
+use crate::telemetry::figures::Reading;
 use crate::telemetry::pools::PoolShard;
 
 /// A pipeline of this many claims is some 120 KB, and Redis works a few milliseconds on it.
@@ -264,6 +266,15 @@ impl Deduper for RedisDeduper {
                 Ok(_) => Ok(()),
                 Err(failure) => Err(failure.to_string()),
             }
+        })
+    }
+
+    fn figures(&self) -> BoxFuture<'_, Vec<Reading>> {
+        let mut ask = Pipeline::with_capacity(1);
+        ask.cmd("INFO");
+        Box::pin(async move {
+            let answers = self.run(Call::RedisFigures, &ask).await;
+            redis_figures::of(answers.map_err(|failure| failure.to_string()))
         })
     }
 }

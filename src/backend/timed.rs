@@ -17,6 +17,7 @@ use crate::pipeline::store::{ClickCursor, Difference, Expired};
 use crate::pipeline::{Batch, ClickFilter, Counts, Sealed, Store, StoreError, StoredClick};
 use crate::segment::Position;
 use crate::telemetry::calls::{Call, Calls};
+use crate::telemetry::figures::Figure;
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
@@ -94,6 +95,14 @@ impl Store for TimedStore {
 
     fn expire(&self, now_ms: u64) -> Answer<'_, Expired> {
         self.timed(Call::StoreExpire, self.store.expire(now_ms))
+    }
+
+    fn figures(&self) -> &'static [Figure] {
+        self.store.figures()
+    }
+
+    fn figure(&self, figure: Figure) -> Answer<'_, f64> {
+        self.timed(Call::StoreFigures, self.store.figure(figure))
     }
 
     fn persons(&self) -> Option<&dyn Persons> {

@@ -11,6 +11,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
@@ -355,7 +356,7 @@ impl Releases {
 
     /// Waits for the writes before; nobody else writes until it is dropped. `actor`: who does.
     pub(super) async fn edit<'r>(&'r self, actor: &'r str) -> Edit<'r> {
-        Edit { releases: self, actor, _turn: self.edits.lock().await }
+        Edit { releases: self, actor, _turn: self.edits.lock().await, began: self.clock.now() }
     }
 }
 
@@ -373,6 +374,7 @@ pub(super) struct Edit<'r> {
     releases: &'r Releases,
     actor: &'r str,
     _turn: MutexGuard<'r, ()>,
+    began: Duration,
 }
 
 impl Edit<'_> {
@@ -406,6 +408,7 @@ impl Edit<'_> {
         releases.served.store(version, Ordering::Release);
         releases.figures.version.set(version);
         releases.figures.release(kind);
+        releases.figures.apply_duration.observe_duration(releases.clock.now().saturating_sub(self.began));
         Ok(version)
     }
 }

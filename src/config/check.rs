@@ -138,6 +138,7 @@ impl Keys {
             data_centres: self.data_centres(),
             privacy: self.privacy(),
             limits: self.limits(),
+            watch: self.watch(),
             log: self.log(),
         };
         self.relations(&config);

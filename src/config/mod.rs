@@ -25,6 +25,7 @@ mod retry;
 mod units;
 mod warden;
 mod warden_grpc;
+mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -45,6 +46,7 @@ pub use retry::{Policy, Retry};
 pub use units::Secret;
 pub use warden::{Warden, WardenMode};
 pub use warden_grpc::{Identity, WardenGrpc, WardenServe};
+pub use watch::Watch;
 
 use crate::click::privacy::Policy as PrivacyPolicy;
 use crate::click::{Classifier, Networks};
@@ -105,6 +107,8 @@ pub struct Config {
     pub privacy: Privacy,
     /// Who may ask how often.
     pub limits: Limits,
+    /// How often others are asked for their figures.
+    pub watch: Watch,
     /// Log lines.
     pub log: Log,
 }

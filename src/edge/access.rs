@@ -11,11 +11,12 @@ use hyper::header::{AUTHORIZATION, HeaderValue};
 
 use super::core::Core;
 use super::ingress::Refusal;
-use crate::catalog::{Checked, Peek, Unavailable};
+use crate::catalog::{Checked, Peek, Unavailable, Why};
 use crate::click::key::{PREFIX, bearer};
 use crate::click::{Campaign, Grant, Scope};
 use crate::config::IngressKeys;
 use crate::telemetry::auth::AuthOutcome;
+use crate::telemetry::caches::Cache;
 
 /// What is known of whoever sent a visit, and how long it took to know it.
 pub(super) struct Access {
@@ -38,7 +39,12 @@ impl Access {
             return Some(Self { verdict: Verdict::Open, took: Duration::ZERO });
         }
         let began = core.parts.clock.now();
-        let verdict = match core.parts.warden.peek(presented(headers), core.turn_ms.get()) {
+        let peeked = core.parts.warden.peek(presented(headers), core.turn_ms.get());
+        // What is no key is looked for nowhere.
+        if peeked != Peek::Denied(Why::Malformed) {
+            core.caches.count(Cache::Keys, peeked != Peek::Ask);
+        }
+        let verdict = match peeked {
             Peek::Granted(grant) => Verdict::Granted(grant),
             Peek::Denied(_) => Verdict::Denied,
             Peek::Ask => return None,

@@ -1,6 +1,7 @@
 //! One edge thread: its event loop and what it owns.
 
 use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +15,14 @@ use super::{Lane, Parts, Phase, accept};
 use crate::catalog::AgentMemo;
 use crate::click::{DayKey, IdSource};
 use crate::handoff::Intake;
+use crate::telemetry::caches::CacheShard;
 use crate::telemetry::metrics::EdgeShard;
 use crate::telemetry::phases::{Lap, Laps, Stopwatch};
+use crate::telemetry::runtimes::{FEEL, RuntimeShard};
 
 /// From the last accept to the word that connections are to close: requests that came with a connection are in its
 /// socket, and the event loop has to look there once.
 const SETTLE: Duration = Duration::from_millis(20);
-/// How often a thread feels how late it is.
-const FEEL: Duration = Duration::from_millis(100);
 
 /// What all connections of one thread share. Nothing in it is ever touched by another thread.
 pub(super) struct Core {
@@ -30,6 +31,8 @@ pub(super) struct Core {
     pub(super) parts: Parts,
     pub(super) intake: Rc<RefCell<Intake>>,
     pub(super) metrics: Arc<EdgeShard>,
+    pub(super) caches: Arc<CacheShard>,
+    runtime: Arc<RuntimeShard>,
     pub(super) connections: Connections,
     pub(super) connections_max: usize,
     /// Wall time of this turn of the event loop; read once a turn.
@@ -48,31 +51,28 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Of the edge thread of this number, with room for so many connections.
-    pub(super) fn new(
-        number: usize,
-        parts: Parts,
-        intake: Intake,
-        metrics: Arc<EdgeShard>,
-        connections_max: usize,
-    ) -> Self {
+    /// Of the edge thread of this number, with room for so many connections; and where they come in.
+    pub(super) fn new(number: usize, parts: Parts, lane: Lane, connections_max: usize) -> (Self, TcpListener) {
         let now_ms = parts.clock.wall_ms();
-        Self {
+        let core = Self {
             number,
-            intake: Rc::new(RefCell::new(intake)),
-            metrics,
+            intake: Rc::new(RefCell::new((lane.intake)())),
+            metrics: lane.metrics,
+            runtime: lane.runtime,
             connections: Connections::new(parts.config.head_timeout, parts.config.idle_timeout),
             connections_max,
             turn_ms: Cell::new(now_ms),
             ids: RefCell::new(IdSource::new(fastrand::u64(..))),
             day_key: RefCell::new(DayKey::new(&parts.secret, now_ms)),
-            agents: RefCell::new(AgentMemo::new(Arc::clone(&parts.agents))),
+            agents: RefCell::new(AgentMemo::new(Arc::clone(&parts.agents)).counting(Arc::clone(&lane.caches))),
+            caches: lane.caches,
             turns: SharedTurns::default(),
             missed: Cell::new(false),
             scratch: RefCell::new(Vec::with_capacity(4096)),
             stopwatch: Stopwatch::new(parts.config.sample_every),
             parts,
-        }
+        };
+        (core, lane.listener)
     }
 
     /// Ends a lap of the request that is resolved now, if it is measured.
@@ -97,12 +97,13 @@ pub(super) fn run(number: usize, parts: Parts, lane: Lane, connections_max: usiz
             return;
         }
     };
-    let core = Rc::new(Core::new(number, parts, (lane.intake)(), lane.metrics, connections_max));
-    runtime.block_on(serve(Rc::clone(&core), lane.listener, phase));
+    let (core, listener) = Core::new(number, parts, lane, connections_max);
+    let core = Rc::new(core);
+    runtime.block_on(serve(Rc::clone(&core), listener, phase));
     core.intake.borrow_mut().close();
 }
 
-async fn serve(core: Rc<Core>, listener: std::net::TcpListener, mut phase: watch::Receiver<Phase>) {
+async fn serve(core: Rc<Core>, listener: TcpListener, mut phase: watch::Receiver<Phase>) {
     tokio::task::spawn_local(Intake::flush_every_turn(Rc::clone(&core.intake)));
     tokio::task::spawn_local(Intake::attend_when_asked(Rc::clone(&core.intake)));
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&core)));
@@ -139,10 +140,13 @@ async fn sweep(core: Rc<Core>) {
 
 /// Notes how late this event loop runs what it was asked to run; a timer is up to 1 ms late by itself.
 async fn feel(core: Rc<Core>) {
+    let runtime = tokio::runtime::Handle::current().metrics();
     loop {
         let before = core.parts.clock.now();
         tokio::time::sleep(FEEL).await;
-        let lag = core.parts.clock.now().saturating_sub(before + FEEL);
+        let now = core.parts.clock.now();
+        let lag = now.saturating_sub(before + FEEL);
+        core.runtime.note(now, lag, runtime.num_alive_tasks());
         core.metrics.loop_lag_us.set(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX));
     }
 }

@@ -21,6 +21,7 @@ use crate::click::domain::{self, ANY, ROOT, UNKNOWN};
 use crate::click::privacy::Level;
 use crate::click::query;
 use crate::click::template::Values;
+use crate::telemetry::caches::Cache;
 
 /// Of which domain an entrance is.
 #[derive(Clone, Copy)]
@@ -59,13 +60,19 @@ pub(super) fn follow(core: &Rc<Core>, path: &str, slug: &str, visit: &Visit<'_>,
     let domains = &core.parts.domains;
     let host = if domains.is_empty() { Cow::default() } else { domain::host(visit.host) };
     let asked = if domains.find(&host).is_known { &*host } else { ANY };
-    core.parts.links.with_asked(&host, slug, |entry| match entry {
-        Some(entry) if !entry.link.paused => match resolve::follow(core, entry, asked, visit, headers) {
-            // It has not started: nobody is to see that there is one.
-            Resolved::UnknownLink => stray(core, (&host, asked), path, slug, visit, headers),
-            resolved => resolved,
-        },
-        _ => stray(core, (&host, asked), path, slug, visit, headers),
+    core.parts.links.with_asked(&host, slug, |entry| {
+        // `/` is no slug.
+        if !slug.is_empty() {
+            core.caches.count(Cache::Links, entry.is_some());
+        }
+        match entry {
+            Some(entry) if !entry.link.paused => match resolve::follow(core, entry, asked, visit, headers) {
+                // It has not started: nobody is to see that there is one.
+                Resolved::UnknownLink => stray(core, (&host, asked), path, slug, visit, headers),
+                resolved => resolved,
+            },
+            _ => stray(core, (&host, asked), path, slug, visit, headers),
+        }
     })
 }
 

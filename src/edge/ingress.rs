@@ -20,6 +20,7 @@ use super::resolve::{self, Entrance, Past, Resolved};
 use super::route::{Found, Seen};
 use crate::click::condition::Condition;
 use crate::click::{Campaign, Visit, query};
+use crate::telemetry::caches::Cache;
 use crate::telemetry::metrics::Outcome;
 use crate::telemetry::phases::Lap;
 
@@ -124,6 +125,7 @@ pub(super) fn follow(core: &Rc<Core>, visit: &Visit<'_>, headers: &HeaderMap, to
         if name.is_empty() {
             return follow_first(core, org, visit, headers);
         }
+        core.caches.count(Cache::Campaigns, campaign.is_some());
         let campaign = campaign.filter(|campaign| *campaign.org == *org);
         if campaign.is_none() && ingress.fallback.is_none() {
             return Resolved::Refused(Refusal::UnknownCampaign);

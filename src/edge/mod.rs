@@ -42,7 +42,9 @@ use crate::click::kept::Keeping;
 use crate::clock::Clock;
 use crate::config;
 use crate::handoff::Intake;
-use crate::telemetry::metrics::EdgeShard;
+use crate::telemetry::caches::{CacheShard, Looker};
+use crate::telemetry::metrics::{EdgeShard, Metrics};
+use crate::telemetry::runtimes::RuntimeShard;
 
 /// How far the edge is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,8 +96,26 @@ pub struct Lane {
     pub intake: Box<dyn FnOnce() -> Intake + Send>,
     /// Its counters.
     pub metrics: Arc<EdgeShard>,
+    /// What it found in memory.
+    pub caches: Arc<CacheShard>,
+    /// How its event loop feels.
+    pub runtime: Arc<RuntimeShard>,
     /// Its listening socket.
     pub listener: TcpListener,
+}
+
+impl Lane {
+    /// Of the edge thread of this number.
+    #[must_use]
+    pub fn new(
+        core: usize,
+        intake: Box<dyn FnOnce() -> Intake + Send>,
+        listener: TcpListener,
+        metrics: &Metrics,
+    ) -> Self {
+        let (caches, runtime) = (metrics.caches(Looker::Edge(core)), metrics.runtime(&format!("edge-{core}")));
+        Self { intake, metrics: metrics.edge(core), caches, runtime, listener }
+    }
 }
 
 /// The running edge threads.

@@ -28,6 +28,7 @@ use crate::click::privacy::{Keeps, Level};
 use crate::click::template::Values;
 use crate::click::{Class, Click, ClickId, DayKey, Domain, QueryMode, Template, Visit, facts, query};
 use crate::handoff::Ticket;
+use crate::telemetry::caches::Cache;
 use crate::telemetry::phases::Lap;
 
 static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
@@ -218,6 +219,9 @@ pub(super) fn follow(core: &Rc<Core>, entry: &Entry, asked: &str, visit: &Visit<
             let past = Past { to: None, taken };
             let campaigns = &core.parts.campaigns;
             let go = |campaign: Option<&Campaign>| {
+                if !entry.link.campaign.is_empty() {
+                    core.caches.count(Cache::Campaigns, campaign.is_some());
+                }
                 // One of another organisation is as if there were none.
                 let campaign = campaign.filter(|campaign| campaign.org == entry.link.org);
                 hand_over(core, link, past, campaign, visit, headers)

@@ -1,5 +1,6 @@
 //! Which part of a request's way is measured as which phase, on a clock whose looks can be told apart.
 
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +14,7 @@ use super::admission::{self, Peer};
 use super::core::Core;
 use super::limits::Limits;
 use super::resolve::Resolved;
-use super::{Parts, respond};
+use super::{Lane, Parts, respond};
 use crate::BoxFuture;
 use crate::backend::sqlite_catalog::SqliteCatalog;
 use crate::catalog::agents::Agents;
@@ -108,8 +109,9 @@ impl Bench {
             clock: Arc::new(Doubling::default()),
             config: config.edge,
         };
-        let intake = (doors.pop().unwrap().0)();
-        let core = Rc::new(Core::new(0, parts, intake, metrics.edge(0), 10));
+        let nobody_comes = TcpListener::bind("127.0.0.1:0").unwrap();
+        let lane = Lane::new(0, Box::new(doors.pop().unwrap().0), nobody_comes, &metrics);
+        let core = Rc::new(Core::new(0, parts, lane, 10).0);
         Self { core, metrics, _folder: folder, _run: run }
     }
 

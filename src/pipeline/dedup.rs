@@ -5,6 +5,7 @@
 
 use crate::BoxFuture;
 use crate::click::{ClickId, Fingerprint};
+use crate::telemetry::figures::Reading;
 
 /// What the deduper says of a click.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,11 @@ pub trait Deduper: Send + Sync {
 
     /// Whether it answers.
     fn ping(&self) -> BoxFuture<'_, Result<(), String>>;
+
+    /// What it says of itself; nothing where it has nothing to say.
+    fn figures(&self) -> BoxFuture<'_, Vec<Reading>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::catalog::agents::{Agent, Agents};
 use crate::catalog::geo::{Geo, Place};
 use crate::click::class::Verdict;
 use crate::click::{Class, Classifier, Click, Reasons};
+use crate::telemetry::caches::CacheShard;
 use crate::telemetry::overload::Level;
 
 /// Enriches clicks; one for each worker, so that its memo needs no lock.
@@ -23,8 +24,8 @@ pub struct Enricher {
 impl Clone for Enricher {
     /// With the same data and memory, and an empty memo.
     fn clone(&self) -> Self {
-        let memory = self.memory.clone();
-        Self { memory, ..Self::new(Arc::clone(self.agents.agents()), Arc::clone(&self.geo)) }
+        let (memory, agents) = (self.memory.clone(), self.agents.forgetful());
+        Self { agents, geo: Arc::clone(&self.geo), memory }
     }
 }
 
@@ -56,6 +57,12 @@ impl Enricher {
     #[must_use]
     pub fn remembering(self, memory: Arc<Memory>) -> Self {
         Self { memory: Some(memory), ..self }
+    }
+
+    /// Counts there how often a user agent was read before; the shard is that of its thread.
+    #[must_use]
+    pub fn counting(self, caches: Arc<CacheShard>) -> Self {
+        Self { agents: self.agents.counting(caches), ..self }
     }
 
     /// Names the data: the same number, the same facts.

@@ -13,6 +13,7 @@ use super::months::Months;
 use super::persons::Persons;
 use crate::BoxFuture;
 use crate::click::ClickId;
+use crate::telemetry::figures::Figure;
 
 /// A batch in the form in which a store takes it, made once and kept for every retry.
 #[derive(Clone, Debug)]
@@ -269,6 +270,17 @@ pub trait Store: Send + Sync {
     /// Removes some of what has expired by this time (Unix milliseconds), in a bounded step; the rollups of what it takes
     /// go with it. A store that removes by itself has nothing to do.
     fn expire(&self, now_ms: u64) -> BoxFuture<'_, Result<Expired, StoreError>>;
+
+    /// What it can say of itself.
+    fn figures(&self) -> &'static [Figure] {
+        &[]
+    }
+
+    /// One of its [figures](Store::figures).
+    fn figure(&self, figure: Figure) -> BoxFuture<'_, Result<f64, StoreError>> {
+        let unknown = StoreError::operator(format!("the store {} does not know {}", self.name(), figure.name()));
+        Box::pin(std::future::ready(Err(unknown)))
+    }
 
     /// What it knows of persons; `None` for a store that cannot look for them.
     fn persons(&self) -> Option<&dyn Persons> {

@@ -37,6 +37,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::handoff::Follower;
 use crate::telemetry::metrics::WorkerShard;
+use crate::telemetry::runtimes::{self, RuntimeShard};
 
 /// What a worker works with.
 #[derive(Clone)]
@@ -76,12 +77,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Runs on this thread until `drain` says so or the journal is at its end for good.
+    /// Runs on this thread until `drain` says so or the journal is at its end for good. `feels`: how its event loop does.
     ///
     /// # Errors
     /// The system's, when the event loop cannot be made or the intents cannot be read.
-    pub fn run(self, drain: watch::Receiver<Drain>) -> std::io::Result<Ended> {
+    pub fn run(self, drain: watch::Receiver<Drain>, feels: &Arc<RuntimeShard>) -> std::io::Result<Ended> {
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        runtime.spawn_local(runtimes::feel(Arc::clone(feels), Arc::clone(&self.parts.clock)));
         let ended = runtime.block_on(self.drive(drain));
         // Does not wait for a name that is being looked up: a silent resolver takes its time.
         runtime.shutdown_background();

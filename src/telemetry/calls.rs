@@ -22,7 +22,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 pub use super::called::{Call, Dependency};
 use super::families::{counter, family, histogram, pair};
 use super::metrics::Metrics;
-use super::shard::{Cell, Histogram, LATENCY_US, Snapshot};
+use super::shard::{Cell, Histogram, Scale, Snapshot};
 use crate::clock::Clock;
 
 /// Slow calls that are remembered, the newest.
@@ -128,7 +128,7 @@ impl Calls {
     /// None yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        let durations = Call::ALL.iter().map(|_| Histogram::new(LATENCY_US)).collect();
+        let durations = Call::ALL.iter().map(|_| Histogram::new(Scale::Durations)).collect();
         Arc::new(Self { clock, durations, counts: Default::default(), slow: Mutex::default() })
     }
 
@@ -150,7 +150,7 @@ impl Calls {
     }
 
     fn note(&self, call: Call, took: Duration) {
-        self.durations[call as usize].observe_shared(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.durations[call as usize].observe_duration_shared(took);
         if let Some(severity) = Severity::of(took) {
             self.note_slow(SlowCall { at_ms: self.clock.wall_ms(), call, took, severity });
         }
@@ -196,7 +196,7 @@ impl Calls {
                 continue;
             }
             let (dependency, op) = call.names();
-            let mut of_call = histogram("", "", &total, 1e6).take_metric();
+            let mut of_call = histogram("", "", &total).take_metric();
             let labels = || vec![pair("dependency", dependency.name()), pair("op", op)];
             of_call.iter_mut().for_each(|metric| metric.set_label(labels()));
             durations.mut_metric().extend(of_call);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use prometheus::proto::MetricFamily;
 
 use super::exposition::Shards;
-use super::families::{counter, gauge};
+use super::families::{counter, gauge, histogram};
 use super::metrics::Metrics;
-use super::shard::Cell;
+use super::shard::{Cell, Histogram, Scale, Snapshot};
 
 /// What made a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Revalidated {
 }
 
 /// Written under the lock of edits, but for what fails.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CatalogShard {
     pub(super) releases: [Cell; ReleaseKind::NAMES.len()],
     pub(super) revalidations: [Cell; Revalidated::NAMES.len()],
@@ -60,6 +60,21 @@ pub struct CatalogShard {
     pub campaigns: Cell,
     /// Domains of which something was said.
     pub domains: Cell,
+    /// From a write having its turn to its release being served.
+    pub apply_duration: Histogram,
+}
+
+impl Default for CatalogShard {
+    fn default() -> Self {
+        Self {
+            releases: Default::default(),
+            revalidations: Default::default(),
+            version: Cell::default(),
+            campaigns: Cell::default(),
+            domains: Cell::default(),
+            apply_duration: Histogram::new(Scale::Durations),
+        }
+    }
 }
 
 impl CatalogShard {
@@ -82,7 +97,7 @@ impl Metrics {
 }
 
 impl Shards {
-    pub(super) fn catalog_families(&self) -> [MetricFamily; 4] {
+    pub(super) fn catalog_families(&self) -> [MetricFamily; 5] {
         let none = CatalogShard::default();
         let shard = self.catalog.get().map_or(&none, |shard| shard);
         let releases: Vec<_> =
@@ -91,7 +106,11 @@ impl Shards {
             Revalidated::NAMES.into_iter().zip(&shard.revalidations).map(|(name, cell)| (name, cell.get())).collect();
         let entries =
             [("link", (self.links)() as u64), ("campaign", shard.campaigns.get()), ("domain", shard.domains.get())];
+        let mut applied = Snapshot::default();
+        shard.apply_duration.merge_into(&mut applied);
+        let help = "From a write having its turn to its release being served";
         [
+            histogram("trellis_release_apply_duration_seconds", help, &applied),
             counter("trellis_releases_total", "Writes of the catalog", "kind", &releases),
             gauge("trellis_catalog_version", "The release that is served", "", &[("", shard.version.get())]),
             gauge("trellis_catalog_entries", "Entries in memory", "kind", &entries),

@@ -129,7 +129,7 @@ impl Bench {
         };
         let worker = Worker { follower, parts };
         let (drain, word) = watch::channel(Drain::No);
-        (std::thread::spawn(move || worker.run(word)), drain)
+        (std::thread::spawn(move || worker.run(word, &Arc::default())), drain)
     }
 
     /// The run that was left behind. A test beside this one that starts a process shares the lock with it for a moment.

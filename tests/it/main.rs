@@ -16,6 +16,7 @@ mod delivery;
 mod domains;
 mod edge;
 mod explain;
+mod figures;
 mod harness;
 mod ingress;
 mod journal;

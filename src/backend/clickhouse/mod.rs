@@ -9,6 +9,7 @@
 //! `query_timeout`, its share of `pool` as connections; the memory of a sealed batch is its caller's.
 
 mod errors;
+mod figures;
 mod frames;
 mod months;
 mod persons;
@@ -35,10 +36,11 @@ use crate::BoxFuture;
 use crate::click::ClickId;
 use crate::click::query::Parameters;
 use crate::config::{self, Retention};
-use crate::pipeline::months::{Merge, Months, Report};
+use crate::pipeline::months::Months;
 use crate::pipeline::persons::Persons;
 use crate::pipeline::store::{ClickCursor, Difference, Expired};
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
+use crate::telemetry::figures::Figure;
 
 /// A server closes a silent connection after 3 s (older ones) or more; we are faster, so that none is lost under a batch.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -201,22 +203,20 @@ impl Store for ClickHouseStore {
         Box::pin(std::future::ready(Ok(Expired::default())))
     }
 
+    fn figures(&self) -> &'static [Figure] {
+        &figures::FIGURES
+    }
+
+    fn figure(&self, figure: Figure) -> BoxFuture<'_, Result<f64, StoreError>> {
+        Box::pin(figures::figure(self, figure))
+    }
+
     fn persons(&self) -> Option<&dyn Persons> {
         Some(self)
     }
 
     fn months(&self) -> Option<&dyn Months> {
         Some(self)
-    }
-}
-
-impl Months for ClickHouseStore {
-    fn report(&self) -> BoxFuture<'_, Result<Report, StoreError>> {
-        Box::pin(months::report(self))
-    }
-
-    fn merge<'a>(&'a self, table: &'a str, month: &'a str) -> BoxFuture<'a, Result<Merge, StoreError>> {
-        Box::pin(months::merge(self, table, month))
     }
 }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{ClickHouseStore, errors, queries};
+use crate::BoxFuture;
 use crate::pipeline::StoreError;
-use crate::pipeline::months::{Column, Merge, Month, Report};
+use crate::pipeline::months::{Column, Merge, Month, Months, Report};
 
 /// How long an answer waits for a merge; below the control side's deadline.
 const STEP: Duration = Duration::from_secs(20);
@@ -27,6 +28,16 @@ const TABLES: [&str; 8] = [
     "rollup_1h_local",
     "rollup_1d_local",
 ];
+
+impl Months for ClickHouseStore {
+    fn report(&self) -> BoxFuture<'_, Result<Report, StoreError>> {
+        Box::pin(report(self))
+    }
+
+    fn merge<'a>(&'a self, table: &'a str, month: &'a str) -> BoxFuture<'a, Result<Merge, StoreError>> {
+        Box::pin(merge(self, table, month))
+    }
+}
 
 /// How the server says it.
 #[derive(Deserialize)]
@@ -75,7 +86,7 @@ async fn months(store: &ClickHouseStore) -> Result<Vec<Month>, StoreError> {
 }
 
 /// See [`crate::pipeline::months::Months::report`].
-pub(super) async fn report(store: &ClickHouseStore) -> Result<Report, StoreError> {
+async fn report(store: &ClickHouseStore) -> Result<Report, StoreError> {
     let sql = format!(
         "SELECT table, name AS column, data_compressed_bytes AS compressed, data_uncompressed_bytes AS uncompressed
          FROM system.columns WHERE database = currentDatabase() AND table IN ({})
@@ -87,7 +98,7 @@ pub(super) async fn report(store: &ClickHouseStore) -> Result<Report, StoreError
 }
 
 /// See [`crate::pipeline::months::Months::merge`].
-pub(super) async fn merge(store: &ClickHouseStore, table: &str, month: &str) -> Result<Merge, StoreError> {
+async fn merge(store: &ClickHouseStore, table: &str, month: &str) -> Result<Merge, StoreError> {
     let look = async || {
         let found = months(store).await?.into_iter().find(|found| found.table == table && found.month == month);
         Ok::<_, StoreError>(found)
