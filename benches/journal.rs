@@ -57,6 +57,7 @@ fn click(id: ClickId) -> Click<'static> {
     Click {
         id,
         fingerprint: Some(Fingerprint(*id.as_bytes())),
+        window: None,
         head: false,
         prefetch: false,
         bound: false,

@@ -13,6 +13,7 @@ use trellis::backend::clickhouse::{self, ClickHouseStore};
 use trellis::catalog::agents::Agents;
 use trellis::catalog::geo::{Geo, Place};
 use trellis::click::address::Network;
+use trellis::click::dedup::By;
 use trellis::click::fingerprint::To;
 use trellis::click::privacy::{Consent, Level, Signals};
 use trellis::click::template::Values;
@@ -45,6 +46,7 @@ fn click(id: ClickId) -> Click<'static> {
     Click {
         id,
         fingerprint: None,
+        window: None,
         head: false,
         prefetch: false,
         bound: false,
@@ -74,7 +76,7 @@ fn pure(c: &mut Criterion) {
     c.bench_function("click id", |b| b.iter(|| ids.next(black_box(1_700_000_000_000))));
     let key = DayKey::new(b"secret", 1_700_000_000_000);
     c.bench_function("fingerprint by address and agent", |b| {
-        b.iter(|| key.fingerprint(black_box(To::Link("spring")), b"", black_box(&visit())));
+        b.iter(|| key.fingerprint(black_box(To::Link("spring")), By::Either, b"", black_box(&visit())));
     });
     let (template, _) = Template::parse("https://shop.example/p?id={click_id}&ext={external_click_id}").expect("valid");
     let mut out = Vec::with_capacity(4096);

@@ -70,6 +70,7 @@ fn main() -> Result<()> {
                 let _ticket = intake.push(&Click {
                     id,
                     fingerprint: Some(Fingerprint(*id.as_bytes())),
+                    window: None,
                     head: false,
                     prefetch: false,
                     bound: false,

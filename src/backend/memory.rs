@@ -27,7 +27,7 @@ pub struct MemoryDeduper {
 
 impl MemoryDeduper {
     /// Remembers at most `entries_max` fingerprints (rounded up to a multiple of 16). Two clicks less than `window` apart
-    /// are one visitor's.
+    /// are one visitor's, unless a click has a window of its own.
     #[must_use]
     pub fn new(entries_max: usize, window: Duration) -> Self {
         let each = entries_max.div_ceil(SHARDS).max(1);
@@ -41,7 +41,7 @@ impl MemoryDeduper {
         // Not the byte that leads the shard's own hash.
         let shard = &self.shards[usize::from(claim.fingerprint.0[15]) % SHARDS];
         // A shard is whole after every step of a claim; a panic elsewhere under the lock cannot have torn it.
-        shard.lock().unwrap_or_else(PoisonError::into_inner).claim(claim, self.window_ms)
+        shard.lock().unwrap_or_else(PoisonError::into_inner).claim(claim, claim.window_ms(self.window_ms))
     }
 }
 
@@ -130,9 +130,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::click::dedup::Window;
 
     fn claim(visitor: u8, unix_ms: u64, tail: u8) -> Claim {
-        Claim { fingerprint: Fingerprint([visitor; 16]), id: ClickId::new(unix_ms, &[tail; 10]) }
+        Claim { fingerprint: Fingerprint([visitor; 16]), id: ClickId::new(unix_ms, &[tail; 10]), window: None }
     }
 
     /// The same in the plainest way: all claims in a list.
@@ -179,13 +180,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_click_with_a_window_of_its_own_is_judged_by_it() {
+        let deduper = MemoryDeduper::new(100, Duration::from_secs(10));
+        let own = |seconds, claim: Claim| Claim { window: Window::of_seconds(seconds), ..claim };
+        let claims = [
+            own(2, claim(1, 1_000, 1)),
+            own(60, claim(2, 1_000, 2)),
+            claim(3, 1_000, 3),
+            own(2, claim(1, 2_999, 4)),
+            own(2, claim(1, 3_000, 5)),
+            own(60, claim(2, 60_999, 6)),
+            claim(3, 10_999, 7),
+            claim(3, 11_000, 8),
+        ];
+        use Label::{Duplicate, Unique};
+        let labels = deduper.check(&claims).await;
+        assert_eq!(labels, [Unique, Unique, Unique, Duplicate, Unique, Duplicate, Duplicate, Unique]);
+    }
+
+    #[tokio::test]
     async fn the_oldest_fingerprint_goes_first() {
         let deduper = MemoryDeduper::new(1, Duration::from_secs(10));
         // One shard: the last byte is the same.
         let of = |visitor: u8| {
             let mut fingerprint = [0; 16];
             fingerprint[0] = visitor;
-            Claim { fingerprint: Fingerprint(fingerprint), id: ClickId::new(1, &[visitor; 10]) }
+            Claim { fingerprint: Fingerprint(fingerprint), id: ClickId::new(1, &[visitor; 10]), window: None }
         };
         let again = Claim { id: ClickId::new(2, &[9; 10]), ..of(1) };
         let labels = deduper.check(&[of(1), again, of(2), again]).await;

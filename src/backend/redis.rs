@@ -1,7 +1,7 @@
 //! Redis as the deduper: one owner of a fingerprint for the whole fleet.
 //!
 //! Key `trellis:fp:` and the 16 bytes of the fingerprint; value the 16 bytes of the owner's click id; it expires after
-//! `dedup.window` + `dedup.lag_max`. Redis labels and never deletes: a click whose label it cannot tell is `unknown` and
+//! the window of its click (`dedup.window`, or its campaign's) + `dedup.lag_max`. Redis labels and never deletes: a click whose label it cannot tell is `unknown` and
 //! goes on. Redis 7.0 or newer (`SET … NX GET`).
 //!
 //! `app` makes one of these **for each worker**: pooled connections are driven by the runtime that opened them. Many
@@ -49,7 +49,7 @@ pub struct RedisDeduper {
     retry: Policy,
     breaker: Arc<Breaker>,
     window_ms: u64,
-    expire_s: u64,
+    lag_max_ms: u64,
     clock: Arc<dyn Clock>,
     told: Mutex<Told>,
 }
@@ -112,8 +112,7 @@ impl RedisDeduper {
             retry,
             breaker,
             window_ms: u64::try_from(rule.window.as_millis()).unwrap_or(u64::MAX),
-            // Redis refuses 0, and numbers near the end of i64.
-            expire_s: (rule.window + rule.lag_max).as_millis().div_ceil(1000).clamp(1, 1 << 40) as u64,
+            lag_max_ms: u64::try_from(rule.lag_max.as_millis()).unwrap_or(u64::MAX),
             clock,
             told: Mutex::default(),
         })
@@ -170,7 +169,7 @@ impl RedisDeduper {
         let mut taking = Vec::new();
         let mut labels = Vec::with_capacity(claims.len());
         for (i, (claim, owner)) in claims.iter().zip(owners).enumerate() {
-            let verdict = owner_of(owner).map(|owner| judge(owner, claim.id, self.window_ms));
+            let verdict = owner_of(owner).map(|owner| judge(owner, claim.id, claim.window_ms(self.window_ms)));
             if verdict.is_some_and(|verdict| verdict.take_over) {
                 taking.push(i);
             }
@@ -181,7 +180,8 @@ impl RedisDeduper {
             // but the first find the first.
             let owners = self.run(Call::RedisClaim, &self.set(taking.iter().map(|i| &claims[*i]), false)).await?;
             for (i, owner) in taking.into_iter().zip(owners) {
-                let verdict = owner_of(owner).map(|owner| judge(owner, claims[i].id, self.window_ms));
+                let claim = &claims[i];
+                let verdict = owner_of(owner).map(|owner| judge(owner, claim.id, claim.window_ms(self.window_ms)));
                 labels[i] = verdict.map_or(Label::Unknown, |verdict| verdict.label);
             }
         }
@@ -197,9 +197,15 @@ impl RedisDeduper {
             if only_free {
                 pipeline.arg("NX");
             }
-            pipeline.arg("GET").arg("EX").arg(self.expire_s);
+            pipeline.arg("GET").arg("EX").arg(self.expire_s(claim));
         }
         pipeline
+    }
+
+    /// As long as a click of its time may still come and be judged by it.
+    fn expire_s(&self, claim: &Claim) -> u64 {
+        // Redis refuses 0, and numbers near the end of i64.
+        claim.window_ms(self.window_ms).saturating_add(self.lag_max_ms).div_ceil(1000).clamp(1, 1 << 40)
     }
 
     /// One pipeline on a connection of its own. A connection on which an answer may still be on its way is closed, also
@@ -326,6 +332,7 @@ fn owner_of(answer: RedisResult<Value>) -> Option<Option<ClickId>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::click::dedup::Window;
     use crate::telemetry::metrics::{Guarded, Metrics};
     use crate::telemetry::pools::Pooled;
     use crate::testing::ManualClock;
@@ -380,12 +387,17 @@ mod tests {
     #[test]
     fn a_claim_is_one_command() {
         let deduper = deduper("redis://127.0.0.1", &Arc::new(ManualClock::new(0))).unwrap();
-        let claim =
-            Claim { fingerprint: Fingerprint(*b"ffffffffffffffff"), id: ClickId::from_bytes(*b"iiiiiiiiiiiiiiii") };
-        let sent = deduper.set([claim].iter(), true).get_packed_pipeline();
-        let expected = "*7\r\n$3\r\nSET\r\n$27\r\ntrellis:fp:ffffffffffffffff\r\n$16\r\niiiiiiiiiiiiiiii\r\n$2\r\nNX\r\n$3\r\nGET\r\n\
-                        $2\r\nEX\r\n$5\r\n90000\r\n";
-        assert_eq!(String::from_utf8(sent).unwrap(), expected);
+        let (fingerprint, id) = (Fingerprint(*b"ffffffffffffffff"), ClickId::from_bytes(*b"iiiiiiiiiiiiiiii"));
+        let claims = [None, Window::of_seconds(60)].map(|window| Claim { fingerprint, id, window });
+        let sent = deduper.set(claims.iter(), true).get_packed_pipeline();
+        let expected = ["90000", "3660"].map(|seconds| {
+            format!(
+                "*7\r\n$3\r\nSET\r\n$27\r\ntrellis:fp:ffffffffffffffff\r\n$16\r\niiiiiiiiiiiiiiii\r\n$2\r\nNX\r\n$3\r\nGET\r\n\
+                 $2\r\nEX\r\n${}\r\n{seconds}\r\n",
+                seconds.len()
+            )
+        });
+        assert_eq!(String::from_utf8(sent).unwrap(), expected.concat(), "a window of its own is kept as long as it");
     }
 
     #[test]
@@ -400,7 +412,8 @@ mod tests {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let clock = Arc::new(ManualClock::new(0));
         let deduper = deduper(&format!("redis://127.0.0.1:{port}"), &clock).unwrap();
-        let claims = vec![Claim { fingerprint: Fingerprint([1; 16]), id: ClickId::new(5, &[1; 10]) }; 2500];
+        let claim = Claim { fingerprint: Fingerprint([1; 16]), id: ClickId::new(5, &[1; 10]), window: None };
+        let claims = vec![claim; 2500];
         assert_eq!(deduper.check(&claims).await, vec![Label::Unknown; 2500]);
         assert_eq!(deduper.metrics.requests(), 3, "every try of the policy");
         assert_eq!(deduper.check(&claims[..1]).await, [Label::Unknown]);

@@ -18,6 +18,7 @@ pub(super) fn click(query: &str) -> Click<'_> {
     Click {
         id: ClickId::new(1_700_000_000_123, &[9; 10]),
         fingerprint: Some(Fingerprint([3; 16])),
+        window: None,
         head: false,
         prefetch: false,
         bound: false,

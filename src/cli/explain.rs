@@ -213,6 +213,7 @@ fn lines(answer: &Value) -> Vec<String> {
         let applies = if campaign["applies"] == true { "applies" } else { "does not apply" };
         lines.push(format!("{:12}{id}{version}: {applies}", "campaign"));
         lines.extend(why(campaign));
+        lines.extend(dedup(&campaign["dedup"]));
     }
     lines.push(format!("{:12}{}", "visit", facts(&answer["facts"])));
     let later: Vec<_> = list(&answer["facts"], "reasons_found_later").iter().filter_map(Value::as_str).collect();
@@ -267,6 +268,15 @@ fn decision(decision: &Value) -> Vec<String> {
         line("note", cell(note));
     }
     lines
+}
+
+/// A campaign's own rule for duplicates.
+fn dedup(dedup: &Value) -> Option<String> {
+    let by: Vec<_> = list(dedup, "by").iter().filter_map(Value::as_str).collect();
+    let by = (!by.is_empty()).then(|| format!("by {}", by.join(" and ")));
+    let within = dedup["window"].as_str().map(|window| format!("within {window}"));
+    let told: Vec<_> = by.into_iter().chain(within).collect();
+    (!told.is_empty()).then(|| format!("{:12}{}", "duplicates", cell(&told.join(" "))))
 }
 
 /// What is known, and no empty texts: `country=DE`.
@@ -340,7 +350,7 @@ mod tests {
         let answer = json!({
             "decision": {"by": "rule", "rule": "phones", "variant": "app", "destination": "https://app.x/\u{1b}", "status": 302,
                 "strategy": "weighted", "route_version": 3, "note": "by the shares"},
-            "campaign": {"id": "mail", "version": 3, "applies": true, "why": []},
+            "campaign": {"id": "mail", "version": 3, "applies": true, "why": [], "dedup": {"by": ["ip", "ua"], "window": "1h"}},
             "facts": {"country": "DE", "hour": 9, "is_bot": false, "source": "", "tags": ["vip"], "query": {}},
             "rules": [
                 {"name": "utm", "verdict": "undecided", "why": [
@@ -362,6 +372,7 @@ answered    302, route version 3
 note        by the shares
 warning     no file
 campaign    mail, version 3: applies
+duplicates  by ip and ua within 1h
 visit       country=DE hour=9 is_bot=false
 
 ? utm      undecided

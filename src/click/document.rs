@@ -59,6 +59,11 @@ impl<'d> Object<'d> {
         self.misfits.add(&self.pointer(field), detail);
     }
 
+    /// Of the object as a whole.
+    pub(crate) fn wrong_itself(&self, detail: impl Into<String>) {
+        self.misfits.add(&self.at, detail);
+    }
+
     pub(crate) fn pointer(&self, field: &str) -> String {
         format!("{}/{}", self.at, field.replace('~', "~0").replace('/', "~1"))
     }

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
 use super::Visit;
+use super::dedup::By;
 
 /// What two clicks of one visitor on one link have in common. Without the secret it says nothing about the visitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,11 +55,12 @@ impl DayKey {
         unix_ms / DAY_MS == self.day
     }
 
-    /// The fingerprint of a visit to a link, or of one without a link in a campaign: by its external click id when it has one, else by the full client address
-    /// and the user agent. HEAD and prefetch have fingerprints of their own, so that who only looks ahead does not make
-    /// a duplicate of the click that follows.
+    /// The fingerprint of a visit to a link, or of one without a link in a campaign: by its external click id, or by the
+    /// full client address and the user agent, as `by` says; `None` where it goes by an id that the visit has not. HEAD
+    /// and prefetch have fingerprints of their own, so that who only looks ahead does not make a duplicate of the click
+    /// that follows.
     #[must_use]
-    pub fn fingerprint(&self, to: To<'_>, external_click_id: &[u8], visit: &Visit<'_>) -> Fingerprint {
+    pub fn fingerprint(&self, to: To<'_>, by: By, external_click_id: &[u8], visit: &Visit<'_>) -> Option<Fingerprint> {
         let (name, kind) = match to {
             To::Link(slug) => (slug, 0),
             To::Campaign(id) => (id, 16),
@@ -69,13 +71,16 @@ impl DayKey {
             To::Of(_, slug) => self.finish_of(name, Some(slug), kind, parts),
             To::Link(_) | To::Campaign(_) => self.finish(name, kind, parts),
         };
-        if !external_click_id.is_empty() {
-            return finish(kind + 1, &[external_click_id]);
+        if by != By::Visitor && !external_click_id.is_empty() {
+            return Some(finish(kind + 1, &[external_click_id]));
         }
-        match visit.address.to_canonical() {
+        if by == By::ExternalClickId {
+            return None;
+        }
+        Some(match visit.address.to_canonical() {
             IpAddr::V4(v4) => finish(kind + 2, &[&v4.octets(), visit.ua]),
             IpAddr::V6(v6) => finish(kind + 3, &[&v6.octets(), visit.ua]),
-        }
+        })
     }
 
     /// The visitor, by address and user agent, whatever the link and the method: the same all day, another one tomorrow.
@@ -116,10 +121,14 @@ mod tests {
         Visit { host: b"", query: "", head: false, prefetch: false, marks, address, ua, referrer: b"", language: b"" }
     }
 
+    fn fingerprint(key: &DayKey, to: To<'_>, external_click_id: &[u8], visit: &Visit<'_>) -> Fingerprint {
+        key.fingerprint(to, By::Either, external_click_id, visit).unwrap()
+    }
+
     #[test]
     fn a_fingerprint_depends_on_link_visitor_day_and_secret_alone() {
         let key = DayKey::new(b"s", 1_000);
-        let of = |key: &DayKey, link, visit: &Visit<'_>| key.fingerprint(To::Link(link), b"", visit);
+        let of = |key: &DayKey, link, visit: &Visit<'_>| fingerprint(key, To::Link(link), b"", visit);
         let same = of(&key, "a", &visit("192.0.2.1", b"ua"));
         assert_eq!(same, of(&DayKey::new(b"s", DAY_MS - 1), "a", &visit("192.0.2.1", b"ua")));
         assert_eq!(same, of(&key, "a", &visit("::ffff:192.0.2.1", b"ua")));
@@ -137,8 +146,25 @@ mod tests {
         let key = DayKey::new(b"s", 1_000);
         let (one, other) = (visit("192.0.2.1", b"ua"), visit("192.0.2.2", b"ub"));
         let (a, ab) = (To::Link("a"), To::Link("ab"));
-        assert_eq!(key.fingerprint(a, b"x", &one), key.fingerprint(a, b"x", &other));
-        assert_ne!(key.fingerprint(a, b"bc", &one), key.fingerprint(ab, b"c", &one));
+        assert_eq!(fingerprint(&key, a, b"x", &one), fingerprint(&key, a, b"x", &other));
+        assert_ne!(fingerprint(&key, a, b"bc", &one), fingerprint(&key, ab, b"c", &one));
+    }
+
+    #[test]
+    fn a_campaign_may_say_by_what_a_visitor_is_known() {
+        let key = DayKey::new(b"s", 1_000);
+        let (one, other) = (visit("192.0.2.1", b"ua"), visit("192.0.2.2", b"ub"));
+        for to in [To::Link("a"), To::Of("x.example", "a"), To::Campaign("a")] {
+            let by = |by, id: &[u8], visit: &Visit<'_>| key.fingerprint(to, by, id, visit);
+            assert_eq!(by(By::ExternalClickId, b"", &one), None);
+            assert_eq!(by(By::ExternalClickId, b"x", &one), by(By::ExternalClickId, b"x", &other));
+            assert_ne!(by(By::ExternalClickId, b"x", &one), by(By::ExternalClickId, b"y", &one));
+            assert_eq!(by(By::Visitor, b"x", &one), by(By::Visitor, b"y", &one));
+            assert_ne!(by(By::Visitor, b"x", &one), by(By::Visitor, b"x", &other));
+            // Who was known so before a campaign said it is known after.
+            assert_eq!(by(By::ExternalClickId, b"x", &one), by(By::Either, b"x", &one));
+            assert_eq!(by(By::Visitor, b"x", &one), by(By::Either, b"", &one));
+        }
     }
 
     #[test]
@@ -147,13 +173,13 @@ mod tests {
         let (one, other) = (visit("192.0.2.1", b"ua"), visit("192.0.2.2", b"ub"));
         for id in ["", "a"] {
             let (campaign, link) = (To::Campaign(id), To::Link(id));
-            assert_eq!(key.fingerprint(campaign, b"x", &one), key.fingerprint(campaign, b"x", &other));
-            assert_ne!(key.fingerprint(campaign, b"", &one), key.fingerprint(campaign, b"", &other));
-            assert_ne!(key.fingerprint(campaign, b"x", &one), key.fingerprint(link, b"x", &one));
-            assert_ne!(key.fingerprint(campaign, b"", &one), key.fingerprint(link, b"", &one));
-            assert_ne!(key.fingerprint(campaign, b"x", &one), key.fingerprint(To::Campaign("b"), b"x", &one));
+            assert_eq!(fingerprint(&key, campaign, b"x", &one), fingerprint(&key, campaign, b"x", &other));
+            assert_ne!(fingerprint(&key, campaign, b"", &one), fingerprint(&key, campaign, b"", &other));
+            assert_ne!(fingerprint(&key, campaign, b"x", &one), fingerprint(&key, link, b"x", &one));
+            assert_ne!(fingerprint(&key, campaign, b"", &one), fingerprint(&key, link, b"", &one));
+            assert_ne!(fingerprint(&key, campaign, b"x", &one), fingerprint(&key, To::Campaign("b"), b"x", &one));
             // By which campaigns keep the destinations of visitors.
-            let Fingerprint(hash) = key.fingerprint(campaign, b"", &one);
+            let Fingerprint(hash) = fingerprint(&key, campaign, b"", &one);
             assert_ne!(key.visitor(&one).to_le_bytes()[..], hash[..8]);
         }
     }
@@ -164,13 +190,13 @@ mod tests {
         let one = visit("192.0.2.1", b"ua");
         let links = [To::Link("a"), To::Of("x.example", "a"), To::Of("y.example", "a"), To::Of("x.example", "/a")];
         for id in [&b""[..], b"x"] {
-            let prints = links.map(|to| key.fingerprint(to, id, &one));
+            let prints = links.map(|to| fingerprint(&key, to, id, &one));
             for (at, print) in prints.iter().enumerate() {
                 assert!(!prints[..at].contains(print), "{:?}", links[at]);
             }
         }
         // As it was before links had domains: whoever came then and comes again now is a duplicate.
-        let Fingerprint(print) = key.fingerprint(To::Link("a"), b"", &one);
+        let Fingerprint(print) = fingerprint(&key, To::Link("a"), b"", &one);
         assert_eq!(u128::from_be_bytes(print), 0xc764_9984_4321_2973_958b_97ca_88a7_0386);
     }
 }

@@ -26,7 +26,7 @@ use crate::click::fingerprint::To;
 use crate::click::life::{EXPIRED, Stage};
 use crate::click::privacy::{Keeps, Level};
 use crate::click::template::Values;
-use crate::click::{Class, Click, ClickId, DayKey, Domain, QueryMode, Template, Visit, facts, query};
+use crate::click::{Class, Click, ClickId, DayKey, Dedup, Domain, QueryMode, Template, Visit, facts, query};
 use crate::handoff::Ticket;
 use crate::telemetry::caches::Cache;
 use crate::telemetry::phases::Lap;
@@ -267,7 +267,7 @@ pub(super) fn hand_over(
         taken: past.taken,
         passed: false,
     };
-    let mut cookie = None;
+    let (mut cookie, mut dedup) = (None, Dedup::default());
     let decision = campaign.map_or(Decision::Link, |campaign| {
         found.find(campaign.needs);
         let seen = Seen { found: &found, headers, link, external_click_id: &external_click_id };
@@ -275,6 +275,9 @@ pub(super) fn hand_over(
         let by = By::of(core, campaign, visit, headers, id, keeps.address);
         let decision = campaign.decide(&seen, by.key, &mut tally);
         cookie = by.cookie(core, campaign, &decision, visit.marks);
+        if decision.target().is_some() || campaign.is_for(&seen) {
+            dedup = campaign.dedup;
+        }
         route::count(core, &decision);
         core.end(Lap::Choose);
         decision
@@ -297,8 +300,8 @@ pub(super) fn hand_over(
     };
     let address = privacy::address(&core.parts.addresses, keeps, visit, &mut found);
     let network = address.and_then(|address| address.network());
-    let fingerprint = || core.day_key.borrow().fingerprint(link.to(), &external_click_id, visit);
-    let fingerprint = keeps.address.then(fingerprint);
+    let fingerprint = || core.day_key.borrow().fingerprint(link.to(), dedup.by, &external_click_id, visit);
+    let fingerprint = if keeps.address { fingerprint() } else { None };
     // From here on there is only what the click keeps.
     let told = privacy::told(level, &mut found);
     let query = policy.query(level, visit.query);
@@ -327,6 +330,7 @@ pub(super) fn hand_over(
     let ticket = intake.push(&Click {
         id,
         fingerprint,
+        window: fingerprint.and(dedup.window),
         head: visit.head,
         prefetch: visit.prefetch,
         bound: link.of.domain.is_some(),

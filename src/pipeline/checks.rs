@@ -94,7 +94,7 @@ impl Checks {
                 }
             };
             if let Some(fingerprint) = click.fingerprint.filter(|_| click.id.unix_ms() >= oldest_ms) {
-                claims.push(Claim { fingerprint, id: click.id });
+                claims.push(Claim { fingerprint, id: click.id, window: click.window });
                 claimants.push(rows.len());
             }
             let observed = enricher.observe_under(level, &click);

@@ -4,6 +4,7 @@
 //! it never deletes: a mark without a row cannot lose a click, and an outage costs labels, not clicks.
 
 use crate::BoxFuture;
+use crate::click::dedup::Window;
 use crate::click::{ClickId, Fingerprint};
 use crate::telemetry::figures::Reading;
 
@@ -46,6 +47,16 @@ pub struct Claim {
     pub fingerprint: Fingerprint,
     /// Who asks.
     pub id: ClickId,
+    /// Its own window, in place of the deduper's.
+    pub window: Option<Window>,
+}
+
+impl Claim {
+    /// The window that counts for it, with that of its deduper; milliseconds.
+    #[must_use]
+    pub fn window_ms(&self, of_deduper_ms: u64) -> u64 {
+        self.window.map_or(of_deduper_ms, Window::ms)
+    }
 }
 
 /// The outcome of comparing a click with the owner of its fingerprint.

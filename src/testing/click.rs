@@ -9,6 +9,7 @@ pub fn click(id: ClickId) -> Click<'static> {
     Click {
         id,
         fingerprint: None,
+        window: None,
         head: false,
         prefetch: false,
         bound: false,

@@ -61,7 +61,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_script_comes_first_and_the_rest_is_alike() {
-        let claim = Claim { fingerprint: Fingerprint([1; 16]), id: ClickId::new(1, &[1; 10]) };
+        let claim = Claim { fingerprint: Fingerprint([1; 16]), id: ClickId::new(1, &[1; 10]), window: None };
         let deduper = ScriptedDeduper::new([Label::Duplicate], Label::Unknown);
         assert_eq!(deduper.check(&[claim; 3]).await, [Label::Duplicate, Label::Unknown, Label::Unknown]);
         assert_eq!(deduper.claims().len(), 3);

@@ -223,6 +223,7 @@ pub fn frame(input: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::click::dedup::Window;
     use crate::click::{ClickId, Fingerprint, Marks, Privacy, privacy};
 
     const SEED: u64 = 20_261_121;
@@ -256,6 +257,7 @@ mod tests {
             let mut click = Click {
                 id: ClickId::new(1_700_000_000_000, &[9; 10]),
                 fingerprint: random.bool().then_some(Fingerprint([3; 16])),
+                window: Window::of_seconds(random.u32(..3)),
                 head: random.bool(),
                 prefetch: random.bool(),
                 bound: random.bool(),

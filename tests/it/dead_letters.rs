@@ -31,6 +31,7 @@ fn plant(data_dir: &Path, n: u128, links: &[&str]) {
         let click = Click {
             id: ClickId::new(now_ms + i as u64, &[u8::try_from(n).expect("a small number"); 10]),
             fingerprint: None,
+            window: None,
             head: false,
             prefetch: false,
             bound: false,

@@ -13,6 +13,7 @@ use trellis::backend::clickhouse::{self as backend, ClickHouseStore};
 use trellis::backend::redis::{Parts, RedisDeduper};
 use trellis::catalog::agents::Agent;
 use trellis::catalog::geo::Place;
+use trellis::click::dedup::Window;
 use trellis::click::{Class, Click, ClickId, Fingerprint, Reasons};
 use trellis::clock::{Clock, SystemClock};
 use trellis::config::{self, Retention};
@@ -306,7 +307,11 @@ fn deduper(url: &str, window_s: u64) -> RedisDeduper {
 }
 
 fn claim(fingerprint: Fingerprint, unix_ms: u64) -> Claim {
-    Claim { fingerprint, id: ClickId::new(unix_ms, &random()) }
+    Claim { fingerprint, id: ClickId::new(unix_ms, &random()), window: None }
+}
+
+fn key(fingerprint: &Fingerprint) -> Vec<u8> {
+    [&b"trellis:fp:"[..], &fingerprint.0].concat()
 }
 
 fn fingerprint() -> Fingerprint {
@@ -340,6 +345,35 @@ async fn after_the_window_a_visitor_is_unique_in_redis_once_more() {
 }
 
 #[tokio::test]
+async fn in_one_question_to_redis_each_click_is_judged_by_the_window_of_its_campaign() {
+    let test = "in_one_question_to_redis_each_click_is_judged_by_the_window_of_its_campaign";
+    let Some(url) = service(REDIS, test) else { return };
+    let deduper = deduper(&url, 10);
+    let (short, long, of_settings) = (fingerprint(), fingerprint(), fingerprint());
+    let own = |visitor, unix_ms, seconds| Claim { window: Window::of_seconds(seconds), ..claim(visitor, unix_ms) };
+    let first = [own(short, 5_000, 2), own(long, 5_000, 3_600), claim(of_settings, 5_000)];
+    assert_eq!(deduper.check(&first).await, [Label::Unique; 3]);
+    let all_at = |unix_ms| [own(short, unix_ms, 2), own(long, unix_ms, 3_600), claim(of_settings, unix_ms)];
+    for (unix_ms, expected) in [
+        (6_999, [Label::Duplicate; 3]),
+        (7_000, [Label::Unique, Label::Duplicate, Label::Duplicate]),
+        (15_000, [Label::Unique, Label::Duplicate, Label::Unique]),
+        (3_604_999, [Label::Unique, Label::Duplicate, Label::Unique]),
+        (3_605_000, [Label::Duplicate, Label::Unique, Label::Duplicate]),
+    ] {
+        let claims = all_at(unix_ms);
+        assert_eq!(deduper.check(&claims).await, expected, "{unix_ms}");
+        assert_eq!(deduper.check(&claims).await, expected, "asked again, as after a kill");
+    }
+    assert_eq!(deduper.check(&[own(long, 4_999, 3_600)]).await, [Label::Unique], "from before the owner's window");
+    let mut raw = redis::Client::open(url.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    for (visitor, kept) in [(short, 62), (long, 3_660), (of_settings, 70)] {
+        let left: i64 = redis::cmd("TTL").arg(key(&visitor)).query_async(&mut raw).await.unwrap();
+        assert!((kept - 30..=kept).contains(&left), "window and lag: {left} of {kept}");
+    }
+}
+
+#[tokio::test]
 async fn of_claims_that_race_in_redis_one_is_unique() {
     let Some(url) = service(REDIS, "of_claims_that_race_in_redis_one_is_unique") else { return };
     let dedupers: Vec<_> = (0..4).map(|_| deduper(&url, 10)).collect();
@@ -367,7 +401,6 @@ async fn a_key_of_a_wrong_type_in_redis_costs_one_label_only() {
     let Some(url) = service(REDIS, "a_key_of_a_wrong_type_in_redis_costs_one_label_only") else { return };
     let mut raw = redis::Client::open(url.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let (list, short, free) = (fingerprint(), fingerprint(), fingerprint());
-    let key = |fingerprint: &Fingerprint| [&b"trellis:fp:"[..], &fingerprint.0].concat();
     let () = redis::cmd("LPUSH").arg(key(&list)).arg("x").query_async(&mut raw).await.unwrap();
     let () = redis::cmd("SET").arg(key(&short)).arg("x").query_async(&mut raw).await.unwrap();
     let claims = [claim(list, 5_000), claim(free, 5_000), claim(short, 5_000)];

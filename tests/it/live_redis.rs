@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use trellis::backend::redis::{Parts, RedisDeduper};
+use trellis::click::dedup::Window;
 use trellis::click::{ClickId, Fingerprint};
 use trellis::clock::Clock;
 use trellis::config::{self, Policy};
@@ -69,7 +70,8 @@ impl Bench {
 fn claim() -> Claim {
     let mut random = [0; 10];
     fastrand::fill(&mut random);
-    Claim { fingerprint: Fingerprint(fastrand::u128(..).to_le_bytes()), id: ClickId::new(5_000, &random) }
+    let fingerprint = Fingerprint(fastrand::u128(..).to_le_bytes());
+    Claim { fingerprint, id: ClickId::new(5_000, &random), window: None }
 }
 
 /// As many checks at one time, of a new visitor each.
@@ -115,6 +117,16 @@ async fn thirty_checks_of_a_slow_redis_use_more_than_twenty_connections() {
     drop((deduper, other));
     assert_eq!(bench.pool().connections(), 0);
     soon("all are closed", || bench.proxy.open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_chunk_of_clicks_with_windows_of_their_own_is_one_round_trip() {
+    let test = "a_chunk_of_clicks_with_windows_of_their_own_is_one_round_trip";
+    let Some(bench) = Bench::new(test, 0, Duration::from_secs(30)) else { return };
+    let claims: Vec<_> = (0..512).map(|n| Claim { window: Window::of_seconds(n), ..claim() }).collect();
+    let deduper = bench.deduper(1);
+    assert_eq!(deduper.check(&claims).await, [Label::Unique; 512]);
+    assert_eq!((bench.pool().requests(), bench.pool().failures()), (1, 0));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod config;
 mod dead_letters;
 mod delivery;
 mod domains;
+mod duplicates;
 mod edge;
 mod explain;
 mod figures;

@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
+use trellis::click::dedup::Window;
 use trellis::click::{Click, ClickId, Fingerprint, Privacy};
 use trellis::clock::Clock;
 use trellis::handoff::Ticket;
@@ -58,6 +59,8 @@ fn click<'a>(pushed: &Pushed, ua: &'a [u8], query: &'a str) -> Click<'a> {
     Click {
         id: pushed.id,
         fingerprint: Some(Fingerprint(*pushed.id.as_bytes())),
+        // Every other click is of a campaign with a window of its own.
+        window: Window::of_seconds(u32::from(pushed.id.as_bytes()[15] % 2) * 90),
         head: false,
         prefetch: false,
         bound: false,

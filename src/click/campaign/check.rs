@@ -11,11 +11,10 @@ use crate::click::cap::RESERVED;
 use crate::click::condition::{Condition, Needs};
 use crate::click::document::{Misfit, Misfits, Object};
 use crate::click::link::{NAME_BYTES_MAX, OwnHosts, check_url};
-use crate::click::{Cap, Org, Template};
+use crate::click::{Cap, Dedup, Org, Template};
 
 /// The greatest weight: a thousand of them are far from any overflow.
 const WEIGHT_MAX: u64 = 1_000_000;
-const NOT_BUILT: &str = "is not built yet; leave it out";
 
 pub(super) fn check(id: &str, document: Value, own: &OwnHosts) -> Result<Campaign, Vec<Misfit>> {
     let misfits = Misfits::default();
@@ -36,9 +35,7 @@ fn read(id: &str, document: &Value, own: &OwnHosts, misfits: &Misfits) -> Option
         object.wrong("id", format!("is not `{id}`, as the path says; leave it out, or write the same"));
     }
     let org = object.text("org").map(|name| Org::check(name).map_err(|detail| object.wrong("org", detail)));
-    if object.value("dedup").is_some() {
-        object.wrong("dedup", NOT_BUILT);
-    }
+    let dedup = object.object("dedup").map(Dedup::read).unwrap_or_default();
     let zone = object.text("zone").map(|name| Zone::named(name).map_err(|detail| object.wrong("zone", detail)));
     let mut reader = Reader { own, misfits, needs: Needs::default(), is_capped: false, reserved: Vec::new() };
     let when = reader.condition(&object);
@@ -85,6 +82,7 @@ fn read(id: &str, document: &Value, own: &OwnHosts, misfits: &Misfits) -> Option
         rules,
         default,
         sticky,
+        dedup,
         fallback,
         document: Value::Null,
         needs: reader.needs,

@@ -28,7 +28,7 @@ use super::cap::{OVERFLOW, Place};
 use super::condition::{Condition, Facts, Needs};
 use super::document::Misfit;
 use super::link::OwnHosts;
-use super::{Cap, ClickId, Org, Template};
+use super::{Cap, ClickId, Dedup, Org, Template};
 
 /// Rules of a campaign.
 pub const RULES_MAX: usize = 100;
@@ -64,6 +64,8 @@ pub struct Campaign {
     pub default: Option<Choice>,
     /// Whether visitors keep their destination.
     pub sticky: Sticky,
+    /// Its own rule for duplicates.
+    pub dedup: Dedup,
     /// Where a visitor goes whom nothing else takes; without it, to the link's own `url`.
     pub fallback: Option<Template>,
     /// The document, as it was checked.
@@ -141,15 +143,19 @@ impl Campaign {
         }
     }
 
+    /// Whether it is for this visit.
+    pub fn is_for(&self, facts: &impl Facts) -> bool {
+        self.when.as_ref().is_none_or(|when| when.holds(facts))
+    }
+
     /// Where this visit goes. `key` is of the visitor, or of the visit: the same key goes the same way while weights stay,
     /// and when one is changed no more of them go another way than must.
     pub fn decide(&self, facts: &impl Facts, key: u64, tally: &mut impl Tally) -> Decision<'_> {
-        let is_for = |when: &Option<Condition>| when.as_ref().is_none_or(|when| when.holds(facts));
-        if !is_for(&self.when) {
+        if !self.is_for(facts) {
             return Decision::Link;
         }
         for (number, rule) in self.rules.iter().enumerate() {
-            if is_for(&rule.when)
+            if rule.when.as_ref().is_none_or(|when| when.holds(facts))
                 && let Some(decision) = self.take(rule, number, key, tally)
             {
                 return decision;

@@ -178,7 +178,7 @@ fn everything_that_is_wrong_is_told_with_its_pointer() {
         "when": "contry == 'DE'",
         "surprise": 1,
         "sticky": "always",
-        "dedup": {},
+        "dedup": {"window": "8d"},
         "rules": [
             {"name": "a", "to": []},
             {"name": "a", "strategy": "best", "to": [{"url": "https://go.example/loop"}, {"url": "ftp://a.example/"}, 7]},
@@ -195,7 +195,7 @@ fn everything_that_is_wrong_is_told_with_its_pointer() {
     let expected = [
         "/id",
         "/org",
-        "/dedup",
+        "/dedup/window",
         "/zone",
         "/when",
         "/rules/0/to",

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! offset  size  field
-//!      0     1  version (3)
+//!      0     1  version (3; 4 with a window)
 //!      1     1  flags: 1 HEAD, 2 prefetch, 4 fingerprint, 8 IPv4, 16 IPv6, 32 country, 64 bound
 //!      2     2  status of the answer
 //!      4     8  route_version
 //!     12    16  click_id
 //!     28     1  marks
 //!             16  fingerprint, if flag 4
+//!              4  window for duplicates in seconds, in version 4 alone
 //!         4 or 16  address after privacy, if flag 8 or 16; with both its hash, 16
 //!              2  country, if flag 32 (found on the edge because privacy leaves no network)
 //!              1  privacy: 0 full, 1 limited, 2 none; 4 agent (likewise, because it leaves no ua), 8 sends fetch metadata
@@ -17,6 +18,7 @@
 //!    then 12 times: length u16, bytes: org, campaign, domain, link, path, rule, variant, destination, referrer, ua,
 //!                   language, query
 //! ```
+//! A click without a window of its own is of version 3, so that the version before reads all others.
 //! Version 2 has neither domain nor path, and version 1 no marks, privacy, rule and variant either; both are still read.
 //! All numbers are little-endian. What a reader can derive again (external click id, parameters, agent) is not in it.
 
@@ -26,6 +28,7 @@ mod tests;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::class::AgentReasons;
+use super::dedup::Window;
 use super::privacy::{Agent, Level, Privacy};
 use super::{ClickId, Fingerprint, Kept, Marks, Reasons, domain};
 
@@ -36,8 +39,10 @@ pub const REFERRER_BYTES_MAX: usize = 1024;
 /// Bytes kept of the path of a visit to no link.
 pub const PATH_BYTES_MAX: usize = 256;
 /// The longest frame: the fixed part, three names of 255 bytes and twelve texts of 65,535.
-pub const FRAME_BYTES_MAX: usize = 68 + 3 * (1 + u8::MAX as usize) + 12 * (2 + u16::MAX as usize);
+pub const FRAME_BYTES_MAX: usize = 72 + 3 * (1 + u8::MAX as usize) + 12 * (2 + u16::MAX as usize);
 
+/// With a window.
+const VERSION_4: u8 = 4;
 const VERSION: u8 = 3;
 /// Without domain and path.
 const VERSION_2: u8 = 2;
@@ -64,6 +69,8 @@ pub struct Click<'a> {
     pub id: ClickId,
     /// What the deduper compares; absent where privacy forbids it.
     pub fingerprint: Option<Fingerprint>,
+    /// What its campaign says instead of `dedup.window`.
+    pub window: Option<Window>,
     /// The method was HEAD.
     pub head: bool,
     /// Fetched ahead of a click.
@@ -123,7 +130,7 @@ impl<'a> Click<'a> {
             }
             | flag(self.country.is_some(), COUNTRY)
             | flag(self.bound, BOUND);
-        out.put_u8(VERSION);
+        out.put_u8(if self.window.is_some() { VERSION_4 } else { VERSION });
         out.put_u8(flags);
         out.put_u16_le(self.status);
         out.put_u64_le(self.route_version);
@@ -131,6 +138,9 @@ impl<'a> Click<'a> {
         out.put_u8(self.marks.bits());
         if let Some(fingerprint) = &self.fingerprint {
             out.put_slice(&fingerprint.0);
+        }
+        if let Some(window) = self.window {
+            out.put_u32_le(window.seconds());
         }
         match self.address {
             Some(Kept::Network(IpAddr::V4(v4))) => out.put_slice(&v4.octets()),
@@ -169,7 +179,7 @@ impl<'a> Click<'a> {
     pub fn decode(frame: &'a [u8]) -> Result<Self, BadFrame> {
         let mut rest = frame;
         let [version, flags] = take(&mut rest)?;
-        if !matches!(version, VERSION | VERSION_2 | VERSION_1) {
+        if !matches!(version, VERSION_4 | VERSION | VERSION_2 | VERSION_1) {
             return Err(BadFrame::Version(version));
         }
         let status = u16::from_le_bytes(take(&mut rest)?);
@@ -178,6 +188,7 @@ impl<'a> Click<'a> {
         let [marks] = if version == VERSION_1 { [0] } else { take(&mut rest)? };
         let has = |bit: u8| flags & bit != 0;
         let fingerprint = if has(FINGERPRINT) { Some(Fingerprint(take(&mut rest)?)) } else { None };
+        let window = if version == VERSION_4 { Some(take_window(&mut rest)?) } else { None };
         let address = match flags & HASH {
             IPV4 => Some(Ipv4Addr::from(take::<4>(&mut rest)?).into()),
             IPV6 => Some(Ipv6Addr::from(take::<16>(&mut rest)?).into()),
@@ -189,9 +200,10 @@ impl<'a> Click<'a> {
         let click = Self {
             id,
             fingerprint,
+            window,
             head: has(HEAD),
             prefetch: has(PREFETCH),
-            bound: version == VERSION && has(BOUND),
+            bound: version >= VERSION && has(BOUND),
             marks: Marks::from_bits(marks),
             status,
             route_version,
@@ -249,6 +261,9 @@ pub enum BadFrame {
     /// A level that this program does not know.
     #[error("frame has the privacy {0}, which is unknown")]
     Privacy(u8),
+    /// A window for duplicates, in seconds, that no campaign can say.
+    #[error("frame has a window of {0} s, which is none")]
+    Window(u32),
     /// It ends before or behind its last field.
     #[error("frame has the wrong length")]
     Length,
@@ -290,6 +305,11 @@ fn take_privacy<'a>(rest: &mut &'a [u8]) -> Result<Privacy<'a>, BadFrame> {
         _ => return Err(BadFrame::Privacy(bits)),
     };
     Ok(Privacy { level: *level, agent })
+}
+
+fn take_window(rest: &mut &[u8]) -> Result<Window, BadFrame> {
+    let seconds = u32::from_le_bytes(take(rest)?);
+    Window::of_seconds(seconds).ok_or(BadFrame::Window(seconds))
 }
 
 fn short_name<'a>(rest: &mut &'a [u8]) -> Result<&'a str, BadFrame> {

@@ -10,6 +10,7 @@ fn click<'a>(ua: &'a [u8], query: &'a str, address: Option<Kept>) -> Click<'a> {
     Click {
         id: ClickId::new(1_700_000_000_000, &[9; 10]),
         fingerprint: Some(Fingerprint([3; 16])),
+        window: None,
         head: true,
         prefetch: false,
         bound: true,
@@ -44,8 +45,8 @@ fn a_frame_that_is_cut_anywhere_is_refused() {
     assert_eq!((unix_ms(&frame), unix_ms(&frame[..27])), (Some(1_700_000_000_000), None));
     frame.push(0);
     assert_eq!(Click::decode(&frame), Err(BadFrame::Length));
-    frame[0] = 4;
-    assert_eq!(Click::decode(&frame), Err(BadFrame::Version(4)));
+    frame[0] = 5;
+    assert_eq!(Click::decode(&frame), Err(BadFrame::Version(5)));
 }
 
 #[test]
@@ -77,6 +78,7 @@ fn the_longest_frame_fits() {
     let (text, name) = (long.as_bytes(), &long[..usize::from(u8::MAX)]);
     let agent = Agent { device: name, os: name, browser: name, reasons: AgentReasons::default() };
     let click = Click {
+        window: Window::of_seconds(1),
         country: Some(*b"DE"),
         privacy: Privacy { level: Level::Limited, agent: Some(agent) },
         org: &long,
@@ -120,16 +122,46 @@ fn frames_of_earlier_versions_are_clicks_of_any_domain() {
     }
 }
 
+/// The frames of a click without and with a window of its own.
+const OF_VERSION_3: &[u8] =
+    b"\x03\x45\x2e\x01\x04\0\0\0\0\0\0\0\x01\x8b\xcf\xe5\x68\0\x79\x09\x89\x09\x09\x09\x09\x09\x09\x09\x41\
+    \x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\0\x07\0default\0\0\x0a\0go.example\x06\0spring\
+    \x02\0/x\x06\0phones\x01\0b\x12\0https://a.example/\x01\0\xff\x02\0ua\x02\0de\x03\0a=1";
+const OF_VERSION_4: &[u8] =
+    b"\x04\x45\x2e\x01\x04\0\0\0\0\0\0\0\x01\x8b\xcf\xe5\x68\0\x79\x09\x89\x09\x09\x09\x09\x09\x09\x09\x41\
+    \x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x10\x0e\0\0\0\x07\0default\0\0\x0a\0go.example\
+    \x06\0spring\x02\0/x\x06\0phones\x01\0b\x12\0https://a.example/\x01\0\xff\x02\0ua\x02\0de\x03\0a=1";
+
+#[test]
+fn only_a_click_with_a_window_of_its_own_is_of_the_newest_version() {
+    let plain = click(b"ua", "a=1", None);
+    let own = Click { window: Window::of_seconds(3_600), ..plain };
+    for (click, expected) in [(plain, OF_VERSION_3), (own, OF_VERSION_4)] {
+        let mut frame = Vec::new();
+        click.encode(&mut frame);
+        assert_eq!(frame, expected);
+        assert_eq!(Click::decode(expected), Ok(click));
+        assert!((0..expected.len()).all(|end| Click::decode(&expected[..end]).is_err()));
+    }
+    let at = PRIVACY_AT;
+    for bad in [0, 86_401, u32::MAX] {
+        let mut frame = OF_VERSION_4.to_vec();
+        frame[at..at + 4].copy_from_slice(&bad.to_le_bytes());
+        assert_eq!(Click::decode(&frame), Err(BadFrame::Window(bad)));
+    }
+}
+
 proptest::proptest! {
     #[test]
-    fn what_was_encoded_decodes_to_itself(ua in proptest::collection::vec(0_u8.., 0..600), query in ".{0,80}", v4: bool, v6: bool, hash: Option<[u8; 16]>, marks: u8) {
+    fn what_was_encoded_decodes_to_itself(ua in proptest::collection::vec(0_u8.., 0..600), query in ".{0,80}", v4: bool, v6: bool, hash: Option<[u8; 16]>, marks: u8, window in 0_u32..3) {
         let address = match (v4, v6) {
             (true, _) => Some(Ipv4Addr::new(192, 0, 2, 0).into()),
             (_, true) => Some(Ipv6Addr::LOCALHOST.into()),
             _ => hash.map(Kept::Hash),
         };
         let marks = Marks::from_bits(marks);
-        let click = Click { marks, country: address.and_then(|a| a.network()).is_none().then_some(*b"DE"), ..click(&ua, &query, address) };
+        let window = Window::of_seconds(window);
+        let click = Click { window, marks, country: address.and_then(|a| a.network()).is_none().then_some(*b"DE"), ..click(&ua, &query, address) };
         let mut frame = Vec::new();
         click.encode(&mut frame);
         proptest::prop_assert_eq!(Click::decode(&frame).unwrap(), Click { ua: &ua[..ua.len().min(UA_BYTES_MAX)], ..click });

@@ -28,6 +28,7 @@ use crate::click::campaign::{Campaign, Choice, Chosen, Decision, Sticky, Strateg
 use crate::click::cap::{CAPPED, OVERFLOW};
 use crate::click::condition::explain::Part;
 use crate::click::condition::{Condition, Facts, Needs};
+use crate::click::dedup::{By, Dedup};
 use crate::click::kept::Keeping;
 use crate::click::life::{EXPIRED, Stage};
 use crate::click::template::Values;
@@ -113,7 +114,7 @@ fn answer(explainer: &Explainer, subject: &Subject, supposed: &Supposed) -> Valu
         "rules": shown.rules(&seen, applies),
         "default": shown.default(applies),
         "facts": seen.shown(),
-        "warnings": shown.warnings(&explainer.geo),
+        "warnings": shown.warnings(&explainer.geo, applies && external_click_id.is_empty()),
         "at": rfc_3339(unix_ms),
     })
 }
@@ -193,8 +194,9 @@ impl Shown<'_> {
         }
     }
 
-    /// What conditions and destination ask for and no file can say.
-    fn warnings(&self, geo: &Geo) -> Vec<&'static str> {
+    /// What conditions and destination ask for and no file can say, and whether nobody could tell a duplicate. `has_no_id`:
+    /// the campaign is for the visit, which has no external click id.
+    fn warnings(&self, geo: &Geo, has_no_id: bool) -> Vec<&'static str> {
         let asked = self.campaign.map_or(Needs::NOTHING, |campaign| campaign.needs);
         let asked = self.target().map_or(asked, |(target, _)| asked.and(target.needs()));
         let (has_city, has_asn) = geo.has();
@@ -206,7 +208,15 @@ impl Shown<'_> {
             ),
             (Needs::ASN, has_asn, "no file says whose network addresses are in (geo.asn): `asn` is always 0"),
         ];
-        missing.into_iter().filter(|(need, has, _)| asked.has(*need) && !has).map(|(.., told)| told).collect()
+        let mut told: Vec<_> =
+            missing.into_iter().filter(|(need, has, _)| asked.has(*need) && !has).map(|(.., told)| told).collect();
+        let by = self.campaign.filter(|_| self.not_asked().is_none()).map(|campaign| campaign.dedup.by);
+        if has_no_id && by == Some(By::ExternalClickId) {
+            told.push(
+                "the campaign tells duplicates by `click_id` alone, and the visit has none: its click is `unknown`",
+            );
+        }
+        told
     }
 
     /// What chose among several.
@@ -302,12 +312,17 @@ impl Shown<'_> {
         let Some(campaign) = self.campaign else {
             return id.map_or(
                 Value::Null,
-                |id| json!({ "id": id, "version": null, "applies": false, "when": null, "why": [] }),
+                |id| json!({ "id": id, "version": null, "applies": false, "when": null, "why": [], "dedup": null }),
             );
         };
         let (when, why) = why(campaign.when.as_ref(), seen);
         let version = (campaign.version > 0).then_some(campaign.version);
-        json!({ "id": id, "version": version, "applies": applies, "when": when, "why": why })
+        let dedup = campaign.dedup;
+        let dedup = (dedup != Dedup::default()).then(|| {
+            let by = (dedup.by != By::Either).then(|| dedup.by.names());
+            json!({ "by": by, "window": dedup.window.map(|window| window.to_string()) })
+        });
+        json!({ "id": id, "version": version, "applies": applies, "when": when, "why": why, "dedup": dedup })
     }
 
     fn rules(&self, seen: &Seen<'_>, applies: bool) -> Value {

@@ -92,7 +92,10 @@ async fn each_rule_has_its_verdict_and_each_comparison_what_was_found() {
             {"part": "query[\"utm\"] == \"x\"", "found": {"query[\"utm\"]": null}, "truth": "missing", "decides": true},
         ])
     );
-    assert_eq!(answer["campaign"], json!({"id": "c", "version": 1, "applies": true, "when": null, "why": []}));
+    assert_eq!(
+        answer["campaign"],
+        json!({"id": "c", "version": 1, "applies": true, "when": null, "why": [], "dedup": null})
+    );
     assert_eq!((&answer["default"], &answer["at"]), (&Value::Null, &json!("2023-11-14T22:13:20.000Z")));
 }
 
@@ -330,6 +333,24 @@ async fn everything_that_is_wrong_with_a_question_is_told_at_once() {
         bench.api("POST", "/explain", &question.to_string()).await.assert_problem(404, code);
     }
     bench.api("GET", "/explain", "").await.assert_problem(405, "method_not_allowed");
+}
+
+#[tokio::test]
+async fn a_campaigns_own_rule_for_duplicates_is_told_and_when_nobody_could_tell_one() {
+    let bench = Bench::new().await;
+    let told = async |dedup: Value, visit: Value| {
+        let document = json!({"when": "language != 'fr'", "default": to(&[("d", 1)]), "dedup": dedup});
+        let answer = bench.explain_document(document, visit).await;
+        (answer["campaign"]["dedup"].clone(), answer["warnings"].as_array().unwrap().len())
+    };
+    let by_id = json!({"by": ["external_click_id"]});
+    let shown = json!({"by": ["external_click_id"], "window": null});
+    assert_eq!(told(by_id.clone(), json!({"query": "click_id=1"})).await, (shown.clone(), 0));
+    assert_eq!(told(by_id.clone(), json!({})).await, (shown.clone(), 1), "it would be unknown");
+    assert_eq!(told(by_id, json!({"language": "fr"})).await, (shown, 0), "the campaign is not for it");
+    let by_visitor = json!({"by": ["ua", "ip"], "window": "90m"});
+    assert_eq!(told(by_visitor, json!({})).await, (json!({"by": ["ip", "ua"], "window": "90m"}), 0));
+    assert_eq!(told(json!({"window": "24h"}), json!({})).await, (json!({"by": null, "window": "1d"}), 0));
 }
 
 #[tokio::test]
