@@ -2,7 +2,8 @@
 //! that says what differs.
 //!
 //! Read by `check` from `classify.rules`, with all that is wrong with it. Knows what good rules are, never what follows
-//! from them: that is [`Classifier`]. Limits: [`BYTES_MAX`] for the file, [`WORDS_MAX`] words in a list.
+//! from them: that is [`Classifier`]. Limits: [`BYTES_MAX`] for the file, [`WORDS_MAX`] words in a list, [`SYSTEMS_MAX`]
+//! autonomous systems.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ const RULES: &str = include_str!("../../config/classify.toml");
 
 const BYTES_MAX: u64 = MIB;
 const WORDS_MAX: usize = 500;
+/// A binary search for each click.
+const SYSTEMS_MAX: usize = 10_000;
 /// Three letters stand in many an agent.
 const WORD_BYTES_MIN: usize = 4;
 const WORD_BYTES_MAX: usize = 64;
@@ -76,6 +79,7 @@ impl Keys {
             agent_bytes_min: self.get("agent_bytes_min", number(0..=60)),
             chrome_fetch_metadata_from: self.get("chrome_fetch_metadata_from", number(80..=100_000)),
             words: self.words(),
+            data_centres: self.get("data_centres.asn", systems),
             memory: self.memory(),
         };
         self.adding_up(&rules);
@@ -159,6 +163,28 @@ fn words(value: &Value) -> Result<Vec<String>, String> {
     if words.len() > WORDS_MAX { Err(format!("has more than {WORDS_MAX} words")) } else { Ok(words) }
 }
 
+/// Numbers of autonomous systems, in order.
+fn systems(value: &Value) -> Result<Vec<u32>, String> {
+    let Value::List(items) = value else {
+        return Err("must be a list of AS numbers such as [64496, 64511]".into());
+    };
+    if items.len() > SYSTEMS_MAX {
+        return Err(format!("has {} numbers; {SYSTEMS_MAX} at most", items.len()));
+    }
+    let item = |item: &Value| match item {
+        Value::Integer(number) => u32::try_from(*number).ok().filter(|number| *number > 0),
+        _ => None,
+    };
+    let read =
+        |one: &Value| item(one).ok_or_else(|| format!("{one} is not an AS number: 1 to {}, without quotes", u32::MAX));
+    let mut systems = items.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    systems.sort_unstable();
+    match systems.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(twins) => Err(format!("{} stands there twice; keep one", twins[0])),
+        None => Ok(systems),
+    }
+}
+
 fn agent_word(text: &str) -> Result<String, String> {
     let fits = (WORD_BYTES_MIN..=WORD_BYTES_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
@@ -229,6 +255,43 @@ mod tests {
         let told = told(content);
         let alike = told.len() == starts.len() && starts.iter().all(|start| told.iter().any(|t| t.starts_with(start)));
         assert!(alike, "{told:#?}");
+    }
+
+    #[test]
+    fn systems_of_data_centres_are_numbers_each_once_and_kept_in_order() {
+        let systems = |list: &str| {
+            check("my.toml".into(), &format!("\n[data_centres]\nasn = {list}\n")).map(|rules| rules.data_centres)
+        };
+        assert_eq!(systems("[64511, 4294967295, 1]").unwrap(), [1, 64_511, u32::MAX]);
+        assert_eq!(systems("[]").unwrap(), [0; 0]);
+        let full: Vec<_> = (1..=SYSTEMS_MAX).collect();
+        assert_eq!(systems(&format!("{full:?}")).unwrap().len(), SYSTEMS_MAX);
+        for (list, expected) in [
+            ("[1, 0]", "0 is not an AS number: 1 to 4294967295, without quotes"),
+            ("[-1]", "-1 is not an AS number"),
+            ("[4294967296]", "4294967296 is not an AS number"),
+            ("[\"AS64496\"]", "\"AS64496\" is not an AS number"),
+            ("[7, 5, 7]", "7 stands there twice; keep one"),
+            ("64496", "must be a list of AS numbers such as"),
+        ] {
+            let told = told(&format!("\n[data_centres]\nasn = {list}\n"));
+            let expected = format!("my.toml:3: data_centres.asn = {list}: {expected}");
+            assert!(told.len() == 1 && told[0].starts_with(&expected), "{told:?}");
+        }
+        let many: Vec<_> = (1..=SYSTEMS_MAX + 1).collect();
+        let told = told(&format!("data_centres.asn = {many:?}\n"));
+        assert!(told.len() == 1 && told[0].ends_with("has 10001 numbers; 10000 at most"), "{told:?}");
+    }
+
+    #[test]
+    fn systems_without_a_file_to_find_them_by_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rules.toml");
+        std::fs::write(&path, "data_centres.asn = [64496]\n").unwrap();
+        let told = problems(&format!("\nclassify.rules = {path:?}\n"));
+        let expected =
+            format!("2: classify.rules = {path:?}: the file has data_centres.asn, and geo.asn names no file");
+        assert!(told.len() == 1 && told[0].starts_with(&expected), "{told:?}");
     }
 
     #[test]

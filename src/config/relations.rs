@@ -25,6 +25,10 @@ impl Keys {
         self.policy_relations(&config.retry);
         self.limits_relations(config);
         self.warden_relations(config);
+        let finds_systems = config.classify.rules().data_centres.is_empty() || config.geo.asn.is_some();
+        self.relation(&["classify.rules", "geo.asn"], finds_systems, || {
+            "the file has data_centres.asn, and geo.asn names no file that says which system an address is of".into()
+        });
         let (letters, ledger) = (config.dead_letter.keep, config.ledger.keep);
         self.relation(&["dead_letter.keep", "ledger.keep"], letters >= ledger, || {
             let (letters, ledger) = (show_time(letters), show_time(ledger));

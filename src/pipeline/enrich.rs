@@ -72,11 +72,19 @@ impl Enricher {
         self.geo.version() ^ self.agents.agents().version().rotate_left(32) ^ networks.rotate_left(16)
     }
 
-    /// What follows from the clicks before this one, which is remembered from now on: once for each click. Nothing without
-    /// a memory.
+    /// What follows from the clicks before this one, which is remembered from now on, once for each click, and from its
+    /// address. Without a memory the autonomous system alone.
     #[must_use]
     pub fn observe(&self, click: &Click<'_>) -> Reasons {
-        self.memory.as_ref().map_or(Reasons::default(), |memory| memory.observe(click))
+        let found = self.memory.as_ref().map_or(Reasons::default(), |memory| memory.observe(click));
+        found.with(Reasons::DATA_CENTRE, self.is_of_data_centre(click))
+    }
+
+    /// By the number of its autonomous system, of what the click keeps of its address.
+    fn is_of_data_centre(&self, click: &Click<'_>) -> bool {
+        let systems = &self.classifier().rules().data_centres;
+        let network = click.address.and_then(|address| address.network()).filter(|_| !systems.is_empty());
+        network.is_some_and(|network| systems.binary_search(&self.geo.asn(network)).is_ok())
     }
 
     /// Who says what is a person.

@@ -97,6 +97,30 @@ fn rules_see_the_place_of_the_visitor_and_rows_and_destinations_that_of_the_addr
 }
 
 #[test]
+fn clicks_of_an_autonomous_system_of_a_data_centre_are_told_for_the_record() {
+    let (folder, _city, asn) = files();
+    let rules = folder.path().join("rules.toml");
+    std::fs::write(&rules, "[data_centres]\nasn = [64511, 3320, 1]\n").expect("written");
+    let rules = rules.to_str().expect("text");
+    let trellis = Trellis::start_with(&[PROXY, ("geo.asn", &asn), ("classify.rules", rules)]);
+    campaign(&trellis);
+    let inside = visit(&trellis, "198.51.100.9", &[]);
+    let outside = visit(&trellis, "8.8.8.8", &[]);
+    let unkept = visit(&trellis, "198.51.100.9", &[("Sec-GPC", "1")]);
+    trellis.wait_stored(3);
+    let clicks = trellis.clicks();
+    let found = |answer: &Response| {
+        let id = answer.header("x-click-id").expect("the click is kept");
+        let click = clicks.iter().find(|click| click["click_id"] == id).expect("it is stored");
+        let reasons = click["reasons"].as_array().expect("a list");
+        (reasons.contains(&json!("data_centre")), click["fraud_score"].as_u64().expect("a number"))
+    };
+    let (inside, outside, unkept) = (found(&inside), found(&outside), found(&unkept));
+    assert_eq!([inside.0, outside.0, unkept.0], [true, false, false]);
+    assert_eq!((inside.1, unkept.1), ((outside.1 + 25).min(100), outside.1), "with the weight of the reason");
+}
+
+#[test]
 fn who_keeps_no_address_keeps_no_region_city_or_network_and_no_destination_learns_them() {
     let (_folder, city, asn) = files();
     for (settings, header, country) in [

@@ -21,6 +21,8 @@ pub struct Rules {
     pub chrome_fetch_metadata_from: u32,
     /// Words of monitors, scanners and previews.
     pub words: Vec<AgentWord>,
+    /// Numbers of the autonomous systems of data centres, in order.
+    pub data_centres: Vec<u32>,
     /// What the worker remembers.
     pub memory: Memory,
 }
@@ -234,6 +236,7 @@ mod tests {
                 word("p", Reasons::AGENT_PREVIEW, true),
                 word("x", Reasons::AGENT_PREVIEW, false),
             ],
+            data_centres: Vec::new(),
             memory: Memory {
                 address_per_minute: 1,
                 link_per_minute: 1,
