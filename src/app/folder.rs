@@ -18,7 +18,7 @@ use crate::catalog::Keys;
 use crate::click::kept::{AddressKey, Keeping};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, IpPrivacy, Secret, StoreBackend};
-use crate::control;
+use crate::control::{self, ImportLimits};
 use crate::handoff::{Journals, Orphan};
 use crate::pipeline::dead_letter::Actor;
 use crate::segment::{Disk, RealDisk};
@@ -317,8 +317,14 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         status: Arc::clone(&status),
         metrics: Arc::new(move || metrics.render(clock.wall_ms())),
         body_bytes_max: config.control.body_bytes_max,
+        import: import_limits(&config.control),
     });
     Ok(OpenFolder { router, token, keys, status, _orphans: orphans, lock })
+}
+
+/// How much one import of links may bring.
+pub(super) const fn import_limits(config: &config::Control) -> ImportLimits {
+    ImportLimits { bytes_max: config.import_bytes_max, links_max: config.import_links_max }
 }
 
 impl std::fmt::Debug for OpenFolder {

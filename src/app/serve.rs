@@ -211,6 +211,7 @@ impl Node {
             status: Arc::clone(&status),
             metrics: Arc::new(move || rendered.render(scraped.wall_ms())),
             body_bytes_max: config.control.body_bytes_max,
+            import: folder::import_limits(&config.control),
         });
         let control = tokio::spawn(async move {
             let stopped = async move {

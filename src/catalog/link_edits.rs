@@ -39,7 +39,7 @@ impl Links {
     }
 
     /// Whether the writer may make a link of its organisation, under its domain.
-    fn check_org(&self, by: &Writer, link: &Link) -> Result<(), LinkError> {
+    pub(super) fn check_org(&self, by: &Writer, link: &Link) -> Result<(), LinkError> {
         let (org, domain) = (&*link.org, link.domain());
         let (field, detail) = if !by.may(&link.org) {
             ("org", NOT_YOURS.to_owned())
@@ -103,6 +103,6 @@ impl Links {
     }
 }
 
-fn random_slug() -> String {
+pub(super) fn random_slug() -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(7).collect()
 }

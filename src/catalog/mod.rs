@@ -20,6 +20,7 @@ pub mod domains;
 pub mod geo;
 pub mod keys;
 mod link_edits;
+pub mod link_import;
 pub mod links;
 mod prospect;
 pub mod releases;

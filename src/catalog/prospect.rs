@@ -77,10 +77,11 @@ impl Prospect {
     ///
     /// # Errors
     /// There is no room for another name.
-    pub(super) fn take(mut self, name: &str) -> Result<(), DomainsFull> {
+    pub(super) fn take(&mut self, name: &str) -> Result<(), DomainsFull> {
         let before = self.len();
         self.links(name, 1);
         if self.len() > before && self.len() > self.domains_max {
+            self.links(name, -1);
             return Err(DomainsFull(self.domains_max));
         }
         Ok(())

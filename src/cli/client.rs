@@ -111,6 +111,15 @@ impl Api {
         serde_json::from_slice(&answer).context("the answer is no JSON")
     }
 
+    /// Posts lines of JSON; the body of the answer.
+    ///
+    /// # Errors
+    /// As those of [`Api::call`].
+    pub(super) async fn post_lines(&self, timeout: Duration, path: &str, lines: String) -> anyhow::Result<Value> {
+        let answer = self.send(timeout, Method::POST, path, Some(("application/x-ndjson", lines))).await?;
+        serde_json::from_slice(&answer).context("the answer is no JSON")
+    }
+
     /// Posts a body; the answer's lines, each of them JSON.
     ///
     /// # Errors
@@ -122,6 +131,17 @@ impl Api {
     }
 
     async fn ask(&self, timeout: Duration, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Bytes> {
+        self.send(timeout, method, path, body.map(|body| ("application/json", body.to_string()))).await
+    }
+
+    /// `body`: of what kind, and the text.
+    async fn send(
+        &self,
+        timeout: Duration,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, String)>,
+    ) -> anyhow::Result<Bytes> {
         let token = match self {
             Self::Remote { token, .. } => token,
             Self::Local(folder) => &folder.token,
@@ -131,10 +151,10 @@ impl Api {
             .context("the control token holds a character that no header can carry")?;
         bearer.set_sensitive(true);
         let mut request = Request::builder().method(method).uri(format!("/api/v1{path}")).header(AUTHORIZATION, bearer);
-        if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
+        if let Some((kind, _)) = &body {
+            request = request.header(CONTENT_TYPE, *kind);
         }
-        let body = body.map(Value::to_string).unwrap_or_default();
+        let body = body.map(|(_, text)| text).unwrap_or_default();
         let (status, answer) = match self {
             Self::Remote { url, .. } => {
                 http::exchange(url, request.body(Full::from(body))?, timeout).await.context("the node")?

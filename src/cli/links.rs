@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::Api;
 use super::http::dialled;
+use super::link_import::{self, ImportLinks};
 use super::output::{Out, Stop, cell, complain};
 use crate::click::domain::ANY;
 use crate::click::query::encode_value;
@@ -31,6 +32,14 @@ Examples:
         after_help = "Each line: slug (behind its domain and a /, where it has one), status, campaign, url; `paused` at the end."
     )]
     Ls(ListLinks),
+    /// Import links from a file of JSON lines
+    #[command(after_help = "\
+A line has the fields of POST /api/v1/links. Each is judged alone: what is refused is told with its line, and the exit code is 1.
+
+Examples:
+  trellis link import links.ndjson
+  trellis link ls --json | trellis --data-dir other link import --change -")]
+    Import(ImportLinks),
     /// Remove links; their clicks stay
     Rm {
         /// What to remove
@@ -126,6 +135,7 @@ pub(super) async fn run(config: &Config, command: LinkCommand) -> Result<(), Sto
     match command {
         LinkCommand::Add(link) => add(config, &api, link).await,
         LinkCommand::Ls(list) => ls(&api, &list).await,
+        LinkCommand::Import(import) => link_import::run(config, &api, import).await,
         LinkCommand::Rm { slugs, domain } => rm(&api, &slugs, domain.as_deref()).await,
     }
 }

@@ -15,6 +15,7 @@ mod explain;
 mod http;
 mod keys;
 mod ledger;
+mod link_import;
 mod links;
 mod output;
 mod privacy;

@@ -10,11 +10,11 @@ use super::layers::Layers;
 use super::retention::{self, Retention};
 use super::units::{
     GIB, KIB, MIB, Secret, Value, boolean, clickhouse_url, folder, header_text, identifier, journal_sync, node_name,
-    number, redis_url, size, socket, text, time, token, word,
+    number, redis_url, size, text, time, token, word,
 };
 use super::{
-    Batch, Caps, ClickHouse, Config, Control, DeadLetter, Dedup, DedupBackend, Journal, Ledger, Log, LogFormat,
-    LogLevel, Origin, Policy, Problems, Queue, Redis, Retry, Rollup, Shutdown, Store, StoreBackend,
+    Batch, Caps, ClickHouse, Config, DeadLetter, Dedup, DedupBackend, Journal, Ledger, Log, LogFormat, LogLevel,
+    Origin, Policy, Problems, Queue, Redis, Retry, Rollup, Shutdown, Store, StoreBackend,
 };
 
 /// What is taken from the machine where the settings leave it open.
@@ -155,15 +155,6 @@ impl Keys {
             self.relation(&["node"], false, || message);
             String::new()
         })
-    }
-
-    fn control(&mut self) -> Control {
-        Control {
-            listen: self.get("control.listen", text(socket)),
-            token: self.get("control.token", text(token)),
-            // A body is held in memory.
-            body_bytes_max: self.get("control.body_bytes_max", size(KIB..=64 * MIB)),
-        }
     }
 
     fn dedup(&mut self) -> Dedup {

@@ -10,6 +10,7 @@ mod audit;
 mod catalog;
 mod check;
 mod classify;
+mod control;
 mod edge;
 mod file;
 mod geo;
@@ -27,7 +28,6 @@ mod warden;
 mod warden_grpc;
 mod watch;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,7 @@ use std::time::Duration;
 pub use audit::Audit;
 pub use catalog::Catalog;
 pub use classify::shipped_classifier;
+pub use control::Control;
 pub use edge::Edge;
 pub use geo::{ASN, CITY, COUNTRY, Geo, GeoFile, REGION};
 pub use ingress::{Ingress, IngressKeys};
@@ -111,17 +112,6 @@ pub struct Config {
     pub watch: Watch,
     /// Log lines.
     pub log: Log,
-}
-
-/// `[control]`
-#[derive(Clone, Debug)]
-pub struct Control {
-    /// Port 0: any free one.
-    pub listen: SocketAddr,
-    /// Empty: made at the first start.
-    pub token: Secret,
-    /// Bytes of a request body.
-    pub body_bytes_max: usize,
 }
 
 /// `[shutdown]`

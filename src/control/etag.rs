@@ -12,11 +12,12 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
 use sha2::{Digest, Sha256};
 
+use super::bulk;
 use super::problem::{Code, Problem};
 
 /// Whether things at this path of the table have tags.
 pub(super) fn has_tags(path: &str) -> bool {
-    ["/links", "/campaigns/", "/domains/"].iter().any(|start| path.starts_with(start))
+    path != bulk::PATH && ["/links", "/campaigns/", "/domains/"].iter().any(|start| path.starts_with(start))
 }
 
 /// The strong tag of a document.

@@ -92,7 +92,7 @@ fn unread(rejection: &BytesRejection) -> Problem {
 }
 
 /// Reads the object; on a mistake each field is tried on its own, so that all wrong ones are named at once.
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<Fields<T>, Problem> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<Fields<T>, Problem> {
     let object = match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => object,
         Ok(_) => return Err(Problem::new(Code::InvalidJson, "the body must be a JSON object")),

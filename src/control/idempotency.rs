@@ -45,20 +45,18 @@ pub(super) enum Turn {
     Answered(Response<Body>),
 }
 
-/// Begins a request that may have a key. Reads its body, then, of `body_bytes_max` at most.
+/// Begins a request that may have a key. Reads its body, then, of so many bytes at most, which this setting says.
 pub(super) async fn begin(
     log: &AuditLog,
     actor: &str,
     request: Request,
-    body_bytes_max: usize,
+    (body_bytes_max, setting): (usize, &str),
 ) -> Result<Turn, Problem> {
     let Some(key) = key_of(request.headers())? else { return Ok(Turn::Make(request, None)) };
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, body_bytes_max).await.map_err(|_| {
-        Problem::new(
-            Code::BodyTooLarge,
-            "the body did not arrive whole, or is longer than control.body_bytes_max allows",
-        )
+        let detail = format!("the body did not arrive whole, or is longer than {setting} allows");
+        Problem::new(Code::BodyTooLarge, detail)
     })?;
     let of = RequestKey { actor: actor.to_owned(), key };
     let mut digest = Sha256::new();

@@ -3,17 +3,20 @@
 //! Judges nothing itself: `click::link` checks, `catalog::links` keeps, and an edit is live when it is answered. Behind
 //! the token. Bounds: [`LIMIT_MAX`] links a page.
 
+use std::convert::Infallible;
+
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
+use axum::http::request::Parts as Head;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Parts;
 use super::access::Caller;
+use super::bulk;
 use super::extract::{Fields, NoParameters, Query, domain, limit};
 use super::problem::{Code, Problem, Wrong};
 use super::releases::released;
@@ -94,7 +97,20 @@ fn read_cursor(text: &str) -> Result<(&str, &str), Problem> {
         .ok_or_else(|| Problem::new(Code::InvalidCursor, "the cursor is none of ours; send `next_cursor` as it came"))
 }
 
-type Slug = Result<Path<String>, PathRejection>;
+/// The name in a path; `None` for one that is no UTF-8, which names no link.
+pub(super) struct Slug(Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Slug {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(head: &mut Head, state: &S) -> Result<Self, Infallible> {
+        Ok(Self(match Path::<String>::from_request_parts(head, state).await {
+            Ok(Path(slug)) => Some(slug),
+            // The path of imports is that of the link of this name too.
+            Err(_) => head.uri.path().ends_with(bulk::PATH).then(|| "bulk".into()),
+        }))
+    }
+}
 
 /// Of which domain a link is; any when it is not said.
 #[derive(Deserialize)]
@@ -109,9 +125,8 @@ impl Under {
     }
 }
 
-/// A slug that is no UTF-8 names no link.
 fn known(slug: Slug) -> Result<String, Problem> {
-    slug.map(|Path(slug)| slug).map_err(|_| LinkError::Unknown.into())
+    slug.0.ok_or_else(|| LinkError::Unknown.into())
 }
 
 pub(super) async fn read(
@@ -131,15 +146,17 @@ pub(super) async fn change(
     Query(under): Query<Under>,
     body: Fields<RawLink>,
 ) -> Result<Response, Problem> {
-    let nulls =
-        body.nulls.into_iter().filter(|field| !REMOVABLE.iter().chain(&REMOVABLE_CAPS).any(|known| known == field));
-    let wrong: Vec<_> = nulls.map(|field| Wrong::new(field, "is null; leave it out, or give the new value")).collect();
-    if !wrong.is_empty() {
-        return Err(Problem::fields(wrong));
-    }
+    check_nulls(body.nulls)?;
     let (by, domain, slug) = (caller.writer(&parts), under.domain()?, known(slug)?);
     let (entry, release) = to_the_end(async move { parts.links.change(&by, &domain, &slug, body.value).await }).await?;
     Ok((released(release), Json(LinkDocument::new(&entry.link))).into_response())
+}
+
+/// Whether what is null can be removed.
+pub(super) fn check_nulls(nulls: Vec<String>) -> Result<(), Problem> {
+    let nulls = nulls.into_iter().filter(|field| !REMOVABLE.iter().chain(&REMOVABLE_CAPS).any(|known| known == field));
+    let wrong: Vec<_> = nulls.map(|field| Wrong::new(field, "is null; leave it out, or give the new value")).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(Problem::fields(wrong)) }
 }
 
 pub(super) async fn remove(

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! /health  /health/ready  /metrics            open
-//! /api/v1/links  /api/v1/links/{slug}         token, or a key for its organisation
+//! /api/v1/links  …/{slug}  …/bulk             token, or a key for its organisation
 //! /api/v1/campaigns  /api/v1/campaigns/{id}   token, or a key
 //! /api/v1/domains  /api/v1/domains/{domain}   token, or a key; to give and to take away: token
 //! /api/v1/explain  /api/v1/caps               token, or a key
@@ -33,6 +33,7 @@ mod access;
 mod audit;
 mod audit_log;
 mod auth;
+mod bulk;
 mod campaigns;
 mod caps;
 mod clicks;
@@ -71,6 +72,7 @@ use axum::routing::{any, get};
 use tower_http::compression::CompressionLayer;
 
 pub use audit_log::AuditLog;
+pub use bulk::ImportLimits;
 pub use explain::Explainer;
 pub use problem::{Code, Problem};
 pub use serve::{CONNECTIONS_MAX, serve};
@@ -144,6 +146,8 @@ pub struct Parts {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Length of a request body.
     pub body_bytes_max: usize,
+    /// How much one import may bring.
+    pub import: ImportLimits,
 }
 
 /// Every endpoint under `/api/v1`, and what it needs of its caller. A path with two methods stands here twice.
@@ -157,6 +161,7 @@ fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new(&get, "/links", READ, links::list),
         Endpoint::new(&post, "/links", WRITE, links::create),
+        Endpoint::new(&post, bulk::PATH, WRITE, bulk::import),
         Endpoint::new(&get, "/links/{slug}", READ, links::read),
         Endpoint::new(&patch, "/links/{slug}", WRITE, links::change),
         Endpoint::new(&delete, "/links/{slug}", WRITE, links::remove),
@@ -210,7 +215,10 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
     let api = api.fold(Router::new(), |api, (endpoint, around)| {
         let (path, route) = (endpoint.path, endpoint.guarded(around));
         let elsewhere = parts.warden_at.clone().filter(|_| path.starts_with("/keys"));
-        api.route(path, elsewhere.map_or(route.clone(), |at| route.layer(from_fn_with_state(at, keys::elsewhere))))
+        let route = elsewhere.map_or(route.clone(), |at| route.layer(from_fn_with_state(at, keys::elsewhere)));
+        // `bulk` is a good slug.
+        let of_bulk = (path == "/links/{slug}").then_some(bulk::PATH);
+        [Some(path), of_bulk].into_iter().flatten().fold(api, |api, path| api.route(path, route.clone()))
     });
     let guard = Guard {
         token: Token::new(&parts.token),
@@ -265,10 +273,7 @@ async fn unknown_path() -> Problem {
     Problem::new(Code::NotFound, "there is nothing at this path")
 }
 
-/// axum adds the `Allow` header. `bulk` is a good slug, so the path of the planned `POST /links/bulk` is that of a link.
-async fn wrong_method(request: Request) -> Problem {
-    if request.method() == Method::POST && request.uri().path() == "/links/bulk" {
-        return not_built(request).await;
-    }
+/// axum adds the `Allow` header.
+async fn wrong_method() -> Problem {
     Problem::new(Code::MethodNotAllowed, "this path does not take this method; see the Allow header")
 }

@@ -72,7 +72,8 @@ pub enum Code {
     InvalidCursor,
     /// 400: a query parameter is unknown or has no usable value.
     InvalidParameter,
-    /// 413: the body is longer than `control.body_bytes_max`.
+    /// 413: the body is longer than `control.body_bytes_max`, or an import than `control.import_bytes_max` and
+    /// `control.import_links_max`.
     BodyTooLarge,
     /// 415: the body is not declared as JSON.
     UnsupportedMediaType,
@@ -241,6 +242,15 @@ impl Problem {
     /// With each place that is wrong.
     pub(super) fn with(self, errors: impl IntoIterator<Item = Wrong>) -> Self {
         Self { errors: errors.into_iter().take(ERRORS_MAX).collect(), ..self }
+    }
+
+    /// As one of many in an answer.
+    pub(super) fn of_line(&self) -> Value {
+        let mut told = json!({ "code": self.code.parts().1, "detail": self.detail });
+        if !self.errors.is_empty() {
+            told["errors"] = json!(self.errors);
+        }
+        told
     }
 
     /// The one query parameter that is wrong.

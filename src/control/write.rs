@@ -24,7 +24,7 @@ use super::access::Caller;
 use super::idempotency::{self, Turn};
 use super::problem::{Code, Problem};
 use super::request_id::RequestId;
-use super::{audit_log, etag};
+use super::{audit_log, bulk, etag};
 use crate::catalog::audit::{AuditEntry, AuditWrite, DOCUMENT_BYTES_MAX};
 use crate::click::key::without_keys;
 
@@ -33,6 +33,10 @@ const TARGET_CHARS_MAX: usize = 512;
 /// In the extensions of an answer to a write that was asked to change nothing.
 #[derive(Clone, Copy)]
 pub(super) struct OnlyRead;
+
+/// In the extensions of a long answer: what is kept of it, in the audit log and for an `Idempotency-Key` that comes again.
+#[derive(Clone)]
+pub(super) struct Brief(pub(super) Bytes);
 
 /// An endpoint, as what stands around it knows it.
 #[derive(Clone)]
@@ -90,7 +94,7 @@ impl Around {
     async fn make(&self, caller: Caller, id: RequestId, request: Request, next: Next) -> Result<Response, Problem> {
         let (log, actor) = (&self.parts.audit, caller.writer(&self.parts).actor);
         let turn = match self.method {
-            Method::POST => idempotency::begin(log, &actor, request, self.parts.body_bytes_max).await?,
+            Method::POST => idempotency::begin(log, &actor, request, self.body_bytes_max()).await?,
             _ => Turn::Make(request, None),
         };
         let (request, key) = match turn {
@@ -107,9 +111,10 @@ impl Around {
         }
         let nothing = !done && !head.status.is_server_error() || head.extensions.get::<OnlyRead>().is_some();
         if !nothing {
-            let document = Document::of(&head, &body, self.path);
+            let brief = head.extensions.get::<Brief>().map_or(&body, |Brief(brief)| brief);
+            let document = Document::of(&head, brief, self.path);
             let kept = key.clone().filter(|_| done).map(|key| {
-                let kept = idempotency::kept(head.status, &head.headers, &body, document.is_secret);
+                let kept = idempotency::kept(head.status, &head.headers, brief, document.is_secret);
                 (key, kept)
             });
             let entry = AuditEntry {
@@ -131,10 +136,19 @@ impl Around {
         Ok(Response::from_parts(head, body.into()))
     }
 
+    /// Of a body, and the setting that says so.
+    fn body_bytes_max(&self) -> (usize, &'static str) {
+        match self.path {
+            bulk::PATH => (self.parts.import.bytes_max, "control.import_bytes_max"),
+            _ => (self.parts.body_bytes_max, "control.body_bytes_max"),
+        }
+    }
+
     /// The answer of the endpoint, and the key that was there before.
     async fn run(&self, request: Request, next: Next) -> (Response, Option<Bytes>) {
         let conditional = etag::is_conditional(request.headers());
-        let catalog = etag::has_tags(self.path) || self.path.starts_with("/releases");
+        let is_import = self.path == bulk::PATH;
+        let catalog = is_import || etag::has_tags(self.path) || self.path.starts_with("/releases");
         let (mut alone, mut shared) = (None, None);
         if conditional {
             alone = Some(self.turn.write().await);
@@ -187,7 +201,9 @@ impl Around {
         let org_of = |value: &Value| value["org"].as_str().map(str::to_owned);
         let earlier = before.as_ref().and_then(|text| serde_json::from_str::<Value>(text).ok());
         let org = caller.owned_org().or_else(|| document.value.as_ref().or(earlier.as_ref()).and_then(org_of));
-        let release = head.headers.get("x-catalog-version").and_then(|value| value.to_str().ok()?.parse().ok());
+        // Of several the document names them all.
+        let of_one = head.headers.get("x-catalog-version").filter(|_| head.extensions.get::<Brief>().is_none());
+        let release = of_one.and_then(|value| value.to_str().ok()?.parse().ok());
         let after = document.value.map(|value| without_keys(&value.to_string()).into_owned());
         // The store leaves out what is too long; this keeps it from waiting in memory.
         let omitted = after.as_ref().is_some_and(|text| text.len() > DOCUMENT_BYTES_MAX);

@@ -6,6 +6,7 @@ mod api;
 mod audit;
 mod backup;
 mod bench;
+mod bulk;
 mod caps;
 mod classes;
 mod cli;

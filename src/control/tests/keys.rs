@@ -18,7 +18,8 @@ impl Bench {
 
     pub(super) async fn with(&self, key: &str, method: &str, path: &str, body: &str) -> Answer {
         let bearer = format!("Bearer {key}");
-        let headers = [(AUTHORIZATION.as_str(), bearer.as_str()), (CONTENT_TYPE.as_str(), JSON)];
+        let kind = if path == "/links/bulk" { "application/x-ndjson" } else { JSON };
+        let headers = [(AUTHORIZATION.as_str(), bearer.as_str()), (CONTENT_TYPE.as_str(), kind)];
         self.send(method, &format!("/api/v1{path}"), &headers[..if body.is_empty() { 1 } else { 2 }], body).await
     }
 }
@@ -31,6 +32,7 @@ fn request(method: &Method, path: &str, named: &str) -> (String, String) {
     let body = match (method.as_str(), path) {
         ("GET" | "DELETE", _) => String::new(),
         ("POST", "/links") => json!({ "slug": named, "url": "https://mine.example/" }).to_string(),
+        ("POST", "/links/bulk") => json!({ "slug": named, "url": "https://mine.example/" }).to_string(),
         ("PUT", "/domains/{domain}") => json!({ "root_url": "https://mine.example/" }).to_string(),
         ("PUT", _) => json!({ "fallback_url": "https://mine.example/" }).to_string(),
         ("POST", "/explain") => json!({ "link": named }).to_string(),
@@ -108,6 +110,7 @@ async fn a_key_of_another_organisation_meets_what_it_would_meet_if_nothing_were_
         match (method.as_str(), path) {
             // A name is given once on a node: no more is told than that it is taken.
             ("POST", "/links") => drop(found.assert_problem(409, "slug_taken")),
+            ("POST", "/links/bulk") => assert_eq!(found.json()["results"][0]["code"], "slug_taken", "{what}"),
             ("PUT", "/campaigns/{id}") => drop(found.assert_problem(409, "campaign_taken")),
             _ if path.contains('{') || ["/explain", "/caps"].contains(&path) || endpoint.needs == Needs::Token => {
                 let missing = ask(nobodys).await;

@@ -34,9 +34,8 @@ fn operation(method: &str, path: &str) -> Option<&'static Value> {
     };
     let method = if method == "HEAD" { "GET" } else { method };
     let names = |template: &str| template.matches('{').count();
-    let least = operations().filter(|(template, ..)| fits(template)).map(|(template, ..)| names(template)).min()?;
-    let mut all = operations().filter(|(template, of, _)| fits(template) && names(template) == least && of == method);
-    all.next().map(|(.., operation)| operation)
+    let all = operations().filter(|(template, of, _)| fits(template) && of == method);
+    all.min_by_key(|(template, ..)| names(template)).map(|(.., operation)| operation)
 }
 
 /// Whether the document knows such an answer: every answer of these tests comes by here.
