@@ -70,15 +70,6 @@ impl Drop for FolderLock {
     }
 }
 
-/// The address that a client on this machine dials.
-pub(super) fn dialled(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        std::net::IpAddr::V4(ip) if ip.is_unspecified() => (std::net::Ipv4Addr::LOCALHOST, address.port()).into(),
-        std::net::IpAddr::V6(ip) if ip.is_unspecified() => (std::net::Ipv6Addr::LOCALHOST, address.port()).into(),
-        _ => address,
-    }
-}
-
 /// Makes the folder, readable by its owner alone.
 pub(super) fn create(data_dir: &Path) -> anyhow::Result<()> {
     std::fs::DirBuilder::new()
@@ -219,7 +210,7 @@ pub fn kept_of(config: &Config, address: std::net::IpAddr) -> anyhow::Result<Opt
 }
 
 /// 32 random bytes as hex digits.
-fn random_text() -> anyhow::Result<String> {
+pub(super) fn random_text() -> anyhow::Result<String> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

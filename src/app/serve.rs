@@ -1,7 +1,6 @@
 //! A node's life, from the lock on its data folder to the exit.
 
-use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,15 +14,17 @@ use super::caps;
 use super::catalog;
 use super::expiry;
 use super::figures;
-use super::folder::{self, FolderLock, dialled};
+use super::folder::{self, FolderLock};
+use super::greeting::greet;
 use super::letters;
 use super::monitor::{self, Monitor};
 use super::parts::Backends;
+use super::prober;
 use super::warden;
 use super::workers::{Facts, WorkerMaker, WorkerThread};
 use crate::catalog::{Catalog, Keys};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::control::{self, State, Status};
 use crate::edge::limits::Limits;
 use crate::edge::{self, Edge, Lane, Phase};
@@ -149,6 +150,7 @@ impl Node {
             .enumerate()
             .map(|(core, (intake, listener))| Lane::new(core, intake, listener, &metrics))
             .collect();
+        let probe_secret = Secret::new(folder::random_text()?);
         let edge_parts = edge::Parts {
             config: config.edge.clone(),
             ingress: config.ingress.clone(),
@@ -163,6 +165,7 @@ impl Node {
             agents: Arc::clone(&facts.agents),
             geo: Arc::clone(&facts.geo),
             limits: limits(&config, fingerprint_secret.expose()),
+            probe_secret: probe_secret.expose().as_bytes().into(),
             clock: Arc::clone(&clock),
         };
         let audit_store = Arc::clone(&cap_store);
@@ -240,6 +243,16 @@ impl Node {
             migrate(Arc::clone(&store)).await;
         }
         Keeping::new(&ledger, &store, &config, &clock).start();
+        prober::start(prober::Parts {
+            config: config.probe,
+            edge: edge_address,
+            control: control_address,
+            secret: probe_secret,
+            store: Arc::clone(&store),
+            status: Arc::clone(&status),
+            metrics: metrics.probe(),
+            clock: Arc::clone(&clock),
+        })?;
         tokio::spawn(expiry::run(store, Arc::clone(&clock)));
         tokio::spawn(catalog::revalidate(catalog, config.catalog.revalidate_after, Arc::clone(&clock)));
         monitor.look().await;
@@ -387,30 +400,4 @@ async fn migrate(store: Arc<dyn crate::pipeline::Store>) {
         }
     });
     let _ = tokio::time::timeout(FIRST_MIGRATION, &mut migration).await;
-}
-
-/// Says on standard output where the node listens, and what to do first.
-fn greet(config: &Config, edge: SocketAddr, control: SocketAddr) -> anyhow::Result<()> {
-    let (edge, control) = (dialled(edge), dialled(control));
-    let public =
-        config.edge.public_hosts.first().map_or_else(|| format!("http://{edge}"), |host| format!("https://{host}"));
-    let token = config.data_dir.join("control.token");
-    let token = if config.control.token.is_empty() {
-        format!("$(cat {})", token.display())
-    } else {
-        "$TRELLIS_CONTROL__TOKEN".to_owned()
-    };
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "Trellis {} is up.\n", crate::VERSION)?;
-    writeln!(out, "edge    http://{edge}")?;
-    writeln!(out, "control http://{control}\n")?;
-    writeln!(out, "Create a link and follow it:\n")?;
-    writeln!(
-        out,
-        "  curl -s http://{control}/api/v1/links -H \"Authorization: Bearer {token}\" -H 'Content-Type: application/json' \
-         -d '{{\"slug\":\"hello\",\"url\":\"https://example.com/?id={{click_id}}\"}}'"
-    )?;
-    writeln!(out, "  curl -si {public}/hello\n")?;
-    out.flush()?;
-    Ok(())
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::folder::{self, dialled};
+use super::folder;
+use super::http::dialled;
 use super::serve::{LAST_MOMENT, Signals};
 use crate::backend::warden::client::WardenClient;
 use crate::backend::warden::server;

@@ -17,8 +17,7 @@ use hyper::{Method, Request, StatusCode};
 use serde_json::Value;
 use url::Url;
 
-use super::http;
-use crate::app::{self, OpenFolder, RunningNode};
+use crate::app::{self, OpenFolder, RunningNode, http};
 use crate::config::{Config, Secret};
 
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -8,9 +8,9 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::client::Api;
-use super::http::dialled;
 use super::link_import::{self, ImportLinks};
 use super::output::{Out, Stop, cell, complain};
+use crate::app::http::dialled;
 use crate::click::domain::ANY;
 use crate::click::query::encode_value;
 use crate::config::Config;

@@ -12,7 +12,6 @@ mod clicks;
 mod client;
 mod dead_letters;
 mod explain;
-mod http;
 mod keys;
 mod ledger;
 mod link_import;
@@ -35,7 +34,7 @@ use url::Url;
 
 use self::arguments::{Arguments, Command, Healthcheck};
 use self::output::{Out, Stop};
-use crate::app;
+use crate::app::{self, http};
 use crate::config::{Config, Sources};
 
 /// For a health check: below the 3 s that container runtimes are told to wait.

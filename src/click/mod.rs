@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod campaign;
+pub mod canary;
 pub mod cap;
 pub mod class;
 pub mod condition;

@@ -139,6 +139,7 @@ impl Keys {
             privacy: self.privacy(),
             limits: self.limits(),
             watch: self.watch(),
+            probe: self.probe(),
             log: self.log(),
         };
         self.relations(&config);
@@ -277,7 +278,7 @@ pub(super) mod tests {
         Machine { cores: 4, name: "host-1".into() }
     }
 
-    fn check_text(text: &str) -> Result<Config, Problems> {
+    pub(in crate::config) fn check_text(text: &str) -> Result<Config, Problems> {
         check(Layers::new(&Sources::default(), text)?, &machine())
     }
 

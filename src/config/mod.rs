@@ -19,6 +19,7 @@ mod layers;
 mod limits;
 mod networks;
 mod privacy;
+mod probe;
 mod problem;
 mod relations;
 mod retention;
@@ -41,6 +42,7 @@ pub use geo::{ASN, CITY, COUNTRY, Geo, GeoFile, REGION};
 pub use ingress::{Ingress, IngressKeys};
 pub use layers::{SECRETS, Sources};
 pub use limits::{Limits, Overload, Rate};
+pub use probe::Probe;
 pub use problem::{Origin, Problem, Problems};
 pub use retention::Retention;
 pub use retry::{Policy, Retry};
@@ -110,6 +112,8 @@ pub struct Config {
     pub limits: Limits,
     /// How often others are asked for their figures.
     pub watch: Watch,
+    /// What the node asks itself.
+    pub probe: Probe,
     /// Log lines.
     pub log: Log,
 }

@@ -9,13 +9,13 @@ use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 
 use super::access::Access;
-use super::client;
 use super::core::Core;
 use super::ingress::Refusal;
 use super::limits::Limited;
 use super::limits::addresses::{Counted, TooMany};
 use super::resolve::{self, Resolved};
 use super::respond::{self, Answer};
+use super::{canary, client};
 use crate::click::Grant;
 use crate::click::key::Rate;
 use crate::telemetry::metrics::Outcome;
@@ -78,7 +78,9 @@ pub(super) fn resolve<B>(
         (peer.address, peer.exempt)
     };
     let visitor = (!exempt).then_some(address);
-    let admitted = if told.is_none() { limits.admit(visitor, now) } else { Ok(()) };
+    // The node's own prober takes nobody's place.
+    let is_judged = told.is_none() && !canary::is_own_probe(core, request);
+    let admitted = if is_judged { limits.admit(visitor, now) } else { Ok(()) };
     core.end(Lap::Limit);
     if let Err(limited) = admitted {
         return Resolved::Limited(limited);

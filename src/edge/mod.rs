@@ -13,6 +13,7 @@
 mod accept;
 mod access;
 mod admission;
+mod canary;
 mod client;
 mod connection;
 mod core;
@@ -86,6 +87,8 @@ pub struct Parts {
     pub geo: Arc<Geo>,
     /// Who may ask how often.
     pub limits: Arc<limits::Limits>,
+    /// By which the node's own prober is known.
+    pub probe_secret: Arc<[u8]>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }

@@ -16,9 +16,10 @@ use super::privacy;
 use super::route::{self, Found, Seen};
 use super::sticky::By;
 use super::tally::{self, Entered, Taken, VisitTally};
-use super::{admission, client, domain, marks};
+use super::{admission, canary, client, domain, marks};
 use crate::catalog::Entry;
 use crate::click::campaign::{Campaign, Decision};
+use crate::click::canary::SLUG;
 use crate::click::cap::{CAPPED, Moment, UTC};
 use crate::click::condition::Needs;
 use crate::click::domain::NO_LINK;
@@ -93,16 +94,16 @@ pub(super) struct Entrance<'e> {
     pub(super) slug: &'e str,
     pub(super) of: Of<'e>,
     pub(super) tags: &'e [String],
-    org: &'e str,
-    campaign: &'e str,
-    status: u16,
-    query: QueryMode,
+    pub(super) org: &'e str,
+    pub(super) campaign: &'e str,
+    pub(super) status: u16,
+    pub(super) query: QueryMode,
     /// Stored with the clicks that go to its own destination.
-    version: u64,
+    pub(super) version: u64,
     /// Where visits go for which no campaign has a destination.
-    own: Option<&'e Template>,
+    pub(super) own: Option<&'e Template>,
     /// That one, when it is the same for every visit.
-    location: Option<&'e HeaderValue>,
+    pub(super) location: Option<&'e HeaderValue>,
 }
 
 impl<'e> Entrance<'e> {
@@ -188,8 +189,10 @@ pub(super) fn resolve<B>(
         referrer: text(&REFERER),
         language: text(&ACCEPT_LANGUAGE),
     };
-    if slug == "in" {
-        return ingress::follow(core, &visit, headers, told);
+    match slug {
+        "in" => return ingress::follow(core, &visit, headers, told),
+        SLUG => return canary::follow(core, path, &visit, headers),
+        _ => {}
     }
     domain::follow(core, path, slug, &visit, headers)
 }
@@ -286,7 +289,8 @@ pub(super) fn hand_over(
         Some((variant, to)) => (variant, Some(to)),
         None => (link.of.variant().unwrap_or(decision.variant()), None),
     };
-    if decision.target().or(expired).or(link.own).is_none() && !link.goes_nowhere() {
+    let leads_nowhere = decision.target().or(expired).or(link.own).is_none() && link.location.is_none();
+    if leads_nowhere && !link.goes_nowhere() {
         return Resolved::Refused(Refusal::NoDestination);
     }
     if variant != EXPIRED && link.of.orphan.is_none() {

@@ -116,11 +116,11 @@ impl Seen<'_> {
     }
 }
 
-/// Whether a visit is a click of a person, as far as one request tells. Reads the user agent.
-pub(super) fn is_human(core: &Core, visit: &Visit<'_>) -> bool {
+/// Whose click a visit is, as far as one request tells. Reads the user agent.
+pub(super) fn class(core: &Core, visit: &Visit<'_>) -> Class {
     let agent = core.agents.borrow_mut().read(frame::kept_ua(visit.ua));
     let classifier = core.parts.agents.classifier();
-    classifier.classify(visit.head, visit.prefetch, visit.marks, agent.reasons).class == Class::Human
+    classifier.classify(visit.head, visit.prefetch, visit.marks, agent.reasons).class
 }
 
 /// Counts what decided.

@@ -4,10 +4,10 @@
 //! when it is not kept. Bounds: [`TAKEN_MAX`] places of a visit.
 
 use super::core::Core;
-use super::route::{ThreadTurns, is_human};
+use super::route::{self, ThreadTurns};
 use crate::click::campaign::{Campaign, Decision, Tally, Turn};
 use crate::click::cap::{Moment, UTC};
-use crate::click::{Cap, Link, Template, Visit};
+use crate::click::{Cap, Class, Link, Template, Visit};
 use crate::telemetry::metrics::Destined;
 
 /// Two of the link, one of the rule, one of the destination.
@@ -107,7 +107,7 @@ pub(super) fn enter<'l>(core: &Core, link: &'l Link, visit: &Visit<'_>) -> Enter
         return closed(cap);
     }
     let mut taken = Taken::default();
-    if is_human(core, visit) {
+    if route::class(core, visit) == Class::Human {
         for cap in caps.iter() {
             let Some(period) = cap.gate.take(core.number, moment.period(cap.per)) else {
                 taken.give_back(core);

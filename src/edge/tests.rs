@@ -106,6 +106,7 @@ impl Bench {
             agents: Arc::new(Agents::new().unwrap()),
             geo: Arc::new(Geo::new().unwrap()),
             limits: Arc::new(Limits::new(&config.limits, b"a secret", 10)),
+            probe_secret: Arc::from(&b"another secret"[..]),
             clock: Arc::new(Doubling::default()),
             config: config.edge,
         };

@@ -16,6 +16,7 @@ use super::metrics::{
 };
 use super::overload::Lever;
 use super::pools::{PoolShard, Pooled};
+use super::probe::ProbeShard;
 use super::recall::RecallShard;
 use super::shard::{Histogram, Snapshot};
 use super::watched::Watched;
@@ -44,6 +45,7 @@ pub(super) struct Shards {
     pub(super) recall: Arc<RecallShard>,
     pub(super) api: Arc<ApiShard>,
     pub(super) watched: Watched,
+    pub(super) probe: Arc<ProbeShard>,
     /// Time of the scrape, Unix milliseconds.
     pub(super) now_ms: AtomicU64,
 }
@@ -102,6 +104,7 @@ impl Shards {
         families.push(self.auth_family());
         families.extend(self.phase_families());
         families.extend(self.api_families());
+        families.extend(self.probe_families());
         let dependencies = self
             .dependencies
             .iter()

@@ -188,6 +188,7 @@ impl Metrics {
             recall: Arc::default(),
             api: Arc::default(),
             watched: Default::default(),
+            probe: Arc::default(),
             now_ms: AtomicU64::new(0),
         });
         let registry = Registry::new();

@@ -23,6 +23,7 @@ mod outcomes;
 pub mod overload;
 pub mod phases;
 pub mod pools;
+pub mod probe;
 pub mod recall;
 pub mod runtimes;
 mod scale;

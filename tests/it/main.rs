@@ -52,6 +52,7 @@ mod phases;
 mod pipeline;
 mod places;
 mod privacy;
+mod probe;
 mod proxy;
 mod readme;
 mod releases;

@@ -48,6 +48,7 @@ const MONITORS: &[&str] = &[
     "Honeybadger Uptime Check",
     "SiteUptime.com",
     "Mozilla/5.0 (compatible; MontasticMonitor; +https://montastic.com/)",
+    "TrellisProbe/0.1.0 (frankfurt)",
 ];
 
 const SCANNERS: &[&str] = &[

@@ -156,8 +156,10 @@ impl Classifier {
             .with(Reasons::HTTP_1_0, marks.has(Marks::HTTP_1_0))
             .with(Reasons::FETCH_METADATA_ODD, odd)
             .and(found.within(Reasons::OF_WORKER));
-        let enforced = agent.enforced.and(request.within(self.rules.enforced));
-        let reasons = agent.found.and(request);
+        // Whatever the rules say of its agent: the node never takes itself for a person.
+        let probe = Reasons::default().with(Reasons::AGENT_MONITOR, marks.has(Marks::PROBE));
+        let enforced = agent.enforced.and(request.within(self.rules.enforced)).and(probe);
+        let reasons = agent.found.and(request).and(probe);
         Verdict { class: self.class(enforced), reasons, fraud_score: self.score(reasons) }
     }
 
@@ -167,6 +169,8 @@ impl Classifier {
         let of_agent = agent.found.within(agent.enforced);
         let others = verdict.reasons.within(self.rules.enforced);
         // Of an agent's reasons each has its own tier.
+        // Of the node's own prober that does not follow from its agent.
+        let of_agent = of_agent.with(Reasons::AGENT_MONITOR, verdict.class == Class::Monitor);
         let reasons = Reasons::ALL
             .into_iter()
             .map(|(reason, _)| reason)
@@ -388,6 +392,17 @@ mod tests {
             let found = classifier.agent(ua, false, std::iter::empty()).found;
             assert_eq!(found.names().next(), expected, "{}", ua.escape_ascii());
         }
+    }
+
+    #[test]
+    fn the_own_prober_is_a_monitor_whatever_the_rules_say_of_agents_also_without_the_shadow() {
+        let classifier = Classifier::new(Rules { words: Vec::new(), enforced: Reasons::default(), ..rules() });
+        let agent = classifier.agent(CHROME, false, std::iter::empty());
+        let verdict = classifier.classify(false, false, Marks::PROBE.with(Marks::NO_ACCEPT, true), agent);
+        assert_eq!((verdict.class, names(verdict)), (Class::Monitor, vec!["agent_monitor", "accept_missing"]));
+        let bare = classifier.without_shadow(verdict, agent);
+        assert_eq!((bare.class, names(bare)), (Class::Monitor, vec!["agent_monitor"]));
+        assert_eq!(classifier.classify(false, false, Marks::NO_ACCEPT, agent).class, Class::Human);
     }
 
     #[test]

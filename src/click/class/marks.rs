@@ -19,6 +19,8 @@ impl Marks {
     pub const NO_NAVIGATION: Self = Self(1 << 5);
     /// A trusted proxy says that the visitor came by TLS; without, browsers send no fetch metadata.
     pub const TLS: Self = Self(1 << 6);
+    /// The node's own prober, known by its secret, on the [canary](super::super::canary).
+    pub const PROBE: Self = Self(1 << 7);
 
     /// With `mark`, if it holds.
     #[must_use]

@@ -7,7 +7,7 @@
 //!      2     2  status of the answer
 //!      4     8  route_version
 //!     12    16  click_id
-//!     28     1  marks
+//!     28     1  marks (128: the node's own prober; unknown to programs of before, which see a click of its agent)
 //!             16  fingerprint, if flag 4
 //!              4  window for duplicates in seconds, in version 4 alone
 //!         4 or 16  address after privacy, if flag 8 or 16; with both its hash, 16

@@ -24,7 +24,7 @@ use self::pairs::Pairs;
 use self::sketch::Sketch;
 use crate::click::class::Memory as Limits;
 use crate::click::domain::NO_LINK;
-use crate::click::{Click, Kept, Networks, Reasons};
+use crate::click::{Click, Kept, Marks, Networks, Reasons};
 
 /// Half a minute.
 const HALF_MS: u64 = 30_000;
@@ -64,6 +64,10 @@ impl Memory {
 
     /// Remembers a click, and tells which of [`Reasons::OF_WORKER`] hold for it. To be called once for each click.
     pub fn observe(&self, click: &Click<'_>) -> Reasons {
+        if click.marks.has(Marks::PROBE) {
+            // The node's own prober speaks neither for nor against who shares its network.
+            return Reasons::default();
+        }
         let Limits { address_per_minute, link_per_minute, heads_min, .. } = self.limits;
         let (unix_ms, address) = (click.id.unix_ms(), click.address);
         let network = address.and_then(|address| address.network());

@@ -154,3 +154,13 @@ fn a_million_addresses_take_no_more_memory_and_find_nobody_fast_by_default() {
     }
     assert_eq!((memory.bytes(), fast), (bytes, 0));
 }
+
+#[test]
+fn the_own_prober_is_neither_found_fast_nor_counted_with_others_of_its_network() {
+    let memory = memory();
+    for ms in 0..10 {
+        let probe = Click { marks: Marks::PROBE, ..click(NOW_MS + ms, "203.0.113.0", "a", false) };
+        assert_eq!(memory.observe(&probe), Reasons::default());
+    }
+    assert_eq!(names(&memory, NOW_MS + 10, "203.0.113.0", "a", false), [""; 0]);
+}

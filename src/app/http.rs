@@ -1,7 +1,7 @@
 //! A small HTTP/1.1 client: one request, one connection, no TLS, no redirects, no proxies.
 //!
-//! For the control API of a node on this machine or in its private network. Never retries. Called by `client` and by
-//! `healthcheck`. Bounds: the caller's time-out over everything, [`BODY_BYTES_MAX`] of an answer.
+//! For nodes on this machine or in its private network. Never retries. Called by the prober and by the command line. Bounds:
+//! the caller's time-out over everything, [`BODY_BYTES_MAX`] of an answer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -9,17 +9,44 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{CONNECTION, HOST, HeaderValue};
+use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use url::{Host, Url};
 
+use crate::clock::{Clock, SystemClock};
+
 /// Of an answer: a page of 1000 clicks with the longest query strings has some 16 MiB.
-pub(super) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// All of it.
+    pub body: Bytes,
+    /// When what of it was there.
+    pub times: Times,
+}
+
+/// Times since a request was begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// The name was looked up, and the connection made.
+    pub connected: Duration,
+    /// The head of the answer was there.
+    pub answered: Duration,
+    /// All of it was.
+    pub whole: Duration,
+}
 
 /// Connects to where the URL points. An unspecified address (a listener on all interfaces) is dialled as loopback.
 async fn connect(url: &Url) -> anyhow::Result<TcpStream> {
+    anyhow::ensure!(url.scheme() == "http", "`{url}`: {}:// is not spoken here; use http://", url.scheme());
     let port = url.port_or_known_default().unwrap_or(80);
     let stream = match url.host() {
         Some(Host::Domain(name)) => TcpStream::connect((name, port)).await,
@@ -31,7 +58,8 @@ async fn connect(url: &Url) -> anyhow::Result<TcpStream> {
 }
 
 /// The address that a client on this machine dials to reach a listener.
-pub(super) fn dialled(address: SocketAddr) -> SocketAddr {
+#[must_use]
+pub fn dialled(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -47,27 +75,50 @@ fn authority(url: &Url) -> String {
 }
 
 /// Whether somebody listens there.
-pub(super) async fn reach(url: &Url, within: Duration) -> anyhow::Result<()> {
+///
+/// # Errors
+/// What kept us from getting there.
+pub async fn reach(url: &Url, within: Duration) -> anyhow::Result<()> {
     let connected = tokio::time::timeout(within, connect(url)).await;
     connected.map_err(|_| no_answer(url, within))?.map(drop)
 }
 
 /// Sends one request to the URL's host and reads the whole answer. The request's own target counts, not the URL's path.
-pub(super) async fn exchange(
+///
+/// # Errors
+/// Why there was no whole answer.
+pub async fn exchange(
     url: &Url,
     request: Request<Full<Bytes>>,
     within: Duration,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
-    let answer = tokio::time::timeout(within, exchange_untimed(url, request)).await;
+    let answer = fetch(url, request, within, &SystemClock::new()).await?;
+    Ok((answer.status, answer.body))
+}
+
+/// As [`exchange`], with headers and times.
+///
+/// # Errors
+/// Why there was no whole answer.
+pub async fn fetch(
+    url: &Url,
+    request: Request<Full<Bytes>>,
+    within: Duration,
+    clock: &dyn Clock,
+) -> anyhow::Result<Answer> {
+    let answer = tokio::time::timeout(within, fetch_untimed(url, request, clock)).await;
     answer.map_err(|_| no_answer(url, within))?
 }
 
 fn no_answer(url: &Url, within: Duration) -> anyhow::Error {
-    anyhow::anyhow!("{} does not answer within {} s", authority(url), within.as_secs())
+    anyhow::anyhow!("{} does not answer within {} s", authority(url), within.as_secs_f64())
 }
 
-async fn exchange_untimed(url: &Url, mut request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
+async fn fetch_untimed(url: &Url, mut request: Request<Full<Bytes>>, clock: &dyn Clock) -> anyhow::Result<Answer> {
+    let began = clock.now();
+    let since = || clock.now().saturating_sub(began);
     let stream = connect(url).await?;
+    let connected = since();
     let said = || format!("{} broke off the conversation", authority(url));
     request.headers_mut().insert(HOST, HeaderValue::try_from(authority(url))?);
     request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -75,10 +126,12 @@ async fn exchange_untimed(url: &Url, mut request: Request<Full<Bytes>>) -> anyho
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.with_context(said)?;
     let answer = async {
         let answer = sender.send_request(request).await.with_context(said)?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await;
+        let answered = since();
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("the answer of {} was cut: {error}", authority(url)))?;
-        Ok((status, body.to_bytes()))
+        let times = Times { connected, answered, whole: since() };
+        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes(), times })
     };
     let mut answer = std::pin::pin!(answer);
     // The connection moves the bytes; an error of it shows in the answer, too.
@@ -137,6 +190,13 @@ mod tests {
             );
             assert_eq!(answer.unwrap(), (StatusCode::OK, Bytes::from_static(b"hi")));
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_spoken_is_refused_before_anybody_is_called() {
+        let url = Url::parse("https://127.0.0.1:1/").unwrap();
+        let error = reach(&url, Duration::from_secs(10)).await.unwrap_err();
+        assert_eq!(error.to_string(), "`https://127.0.0.1:1/`: https:// is not spoken here; use http://");
     }
 
     #[tokio::test]
