@@ -11,6 +11,7 @@ use super::explain::Explain;
 use super::keys::KeyCommand;
 use super::links::LinkCommand;
 use super::privacy::PrivacyCommand;
+use super::probe::Probe;
 use super::releases::ReleasesCommand;
 use super::store::StoreCommand;
 
@@ -151,6 +152,8 @@ Example:
     },
     /// Ask a node whether it is ready: exit code 0 or 1
     Healthcheck(Healthcheck),
+    /// Follow a link, as somebody elsewhere would, and tell the times: exit code 0 or 1
+    Probe(Probe),
 }
 
 /// `trellis clicks`

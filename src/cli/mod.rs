@@ -18,6 +18,7 @@ mod link_import;
 mod links;
 mod output;
 mod privacy;
+mod probe;
 mod releases;
 mod store;
 mod verify;
@@ -80,6 +81,7 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Store(command) => on_runtime(store::run(&config, command)),
         Command::Verify(command) => on_runtime(verify::run(&config, command)),
         Command::Privacy(command) => on_runtime(privacy::run(&config, command)),
+        Command::Probe(command) => on_runtime(probe::run(command)),
         Command::Backup { to } => backup::back_up(&config, &to),
         Command::Restore { from } => backup::restore(&config, &from),
         Command::Healthcheck(Healthcheck { url }) => on_runtime(healthcheck(&config, url)),

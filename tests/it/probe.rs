@@ -1,7 +1,8 @@
-//! The node asks itself: its checks, its canary and what becomes of the canary's clicks.
+//! The node asks itself: its checks, its canary and what becomes of the canary's clicks; and `trellis probe` from elsewhere.
 
 use serde_json::{Value, json};
 
+use crate::cli::{bad, good, run};
 use crate::harness::{Trellis, eventually};
 
 const CHROME: &str =
@@ -138,4 +139,50 @@ fn a_node_that_is_not_to_ask_itself_does_not() {
     }
     trellis.wait_stored(50);
     assert!(CHECKS.iter().all(|check| success(&trellis, check).is_nan()));
+}
+
+#[test]
+fn a_probe_from_elsewhere_tells_statuses_and_times_and_its_clicks_are_monitors() {
+    let trellis = Trellis::start();
+    trellis.link("spring", "https://a.example/");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (edge, control) = (format!("http://{}", trellis.edge()), format!("http://{}", trellis.control()));
+    let told = good(&run(
+        folder.path(),
+        &["probe", "--url", &edge, "--control", &control, "--location", "fra", "--count", "2", "--interval", "0"],
+    ));
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!((lines.len(), lines[8]), (9, "8 of 8 checks were as they should be"), "{told}");
+    for (line, check) in lines[..8].iter().zip(["redirect", "health  ", "ready   ", "metrics "].iter().cycle()) {
+        assert!(line.contains(&format!("Z  fra  {check}  ok      ")) && line.contains("  first byte "), "{line}");
+    }
+    let link = format!("{edge}/spring?x=1");
+    let told = good(&run(folder.path(), &["probe", "--url", &link, "--location", "home", "--format", "json"]));
+    let told: Value = serde_json::from_str(&told).expect("one object");
+    assert_eq!((&told["check"], &told["success"], &told["status"]), (&"redirect".into(), &true.into(), &302.into()));
+    assert!(told["connect_ms"].as_f64() <= told["whole_ms"].as_f64() && told["first_byte_ms"].is_f64(), "{told}");
+    trellis.wait_stored(3);
+    let click = trellis.clicks().into_iter().find(|click| click["link"] == "spring").expect("its click");
+    assert_eq!((&click["class"], &click["click_id"]), (&"monitor".into(), &told["click_id"]));
+    assert!(click["ua"].as_str().is_some_and(|ua| ua.ends_with(" (home)")), "{click}");
+    assert_eq!(trellis.count("")["by_class"], json!({"monitor": 3}));
+    assert!(!folder.path().join("node.lock").exists(), "it needs no data folder");
+}
+
+#[test]
+fn a_probe_that_finds_something_wrong_says_so_and_ends_with_1() {
+    let trellis = Trellis::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (url, told) in [
+        (format!("http://{}/nothing", trellis.edge()), "failed  404"),
+        ("http://127.0.0.1:1".to_owned(), "127.0.0.1:1 cannot be reached"),
+        ("https://127.0.0.1:1".to_owned(), "https:// is not spoken here; use http://"),
+    ] {
+        let output = run(folder.path(), &["probe", "--url", &url, "--location", "fra"]);
+        let line = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.code() == Some(1) && line.contains("failed") && line.contains(told), "{line}");
+    }
+    let told = bad(&run(folder.path(), &["probe", "--url", "http://a.example", "--location", "a b"]), 64);
+    assert!(told.contains("--location") && told.contains("must be 1 to 64 of the characters"), "{told}");
+    bad(&run(folder.path(), &["probe", "--location", "fra"]), 64);
 }
