@@ -140,6 +140,7 @@ impl Keys {
             limits: self.limits(),
             watch: self.watch(),
             probe: self.probe(),
+            slo: self.slo(),
             log: self.log(),
         };
         self.relations(&config);

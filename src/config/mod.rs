@@ -24,6 +24,7 @@ mod problem;
 mod relations;
 mod retention;
 mod retry;
+pub mod slo;
 mod units;
 mod warden;
 mod warden_grpc;
@@ -114,6 +115,8 @@ pub struct Config {
     pub watch: Watch,
     /// What the node asks itself.
     pub probe: Probe,
+    /// What the node promises.
+    pub slo: Arc<slo::Slo>,
     /// Log lines.
     pub log: Log,
 }

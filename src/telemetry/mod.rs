@@ -1,4 +1,5 @@
-//! L1: what Trellis says of itself. [`metrics`] declares every metric; [`log`] sets up the log lines.
+//! L1: what Trellis says of itself. [`metrics`] declares every metric; [`slo`] judges them by the objectives; [`log`] sets
+//! up the log lines.
 //!
 //! It never decides anything and knows no part of the program; parts write their own shard of counters, and a scrape adds
 //! the shards up. Bound: the number of series is fixed at start.
@@ -28,5 +29,6 @@ pub mod recall;
 pub mod runtimes;
 mod scale;
 pub mod shard;
+pub mod slo;
 mod watched;
 mod worker;
