@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parts::Backends;
 use super::workers::Facts;
-use super::{books, catalog, letters};
+use super::{books, catalog, letters, slo};
 use crate::catalog::Keys;
 use crate::click::kept::{AddressKey, Keeping};
 use crate::clock::{Clock, SystemClock};
@@ -306,6 +306,7 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         ledger,
         token: token.clone(),
         status: Arc::clone(&status),
+        slo: slo::asked_of_history(&config.slo, &config.data_dir, &clock),
         metrics: Arc::new(move || metrics.render(clock.wall_ms())),
         body_bytes_max: config.control.body_bytes_max,
         import: import_limits(&config.control),

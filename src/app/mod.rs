@@ -21,6 +21,7 @@ mod parts;
 pub mod probe;
 mod prober;
 mod serve;
+mod slo;
 mod warden;
 mod workers;
 

@@ -20,6 +20,7 @@ use super::letters;
 use super::monitor::{self, Monitor};
 use super::parts::Backends;
 use super::prober;
+use super::slo::Objectives;
 use super::warden;
 use super::workers::{Facts, WorkerMaker, WorkerThread};
 use crate::catalog::{Catalog, Keys};
@@ -102,6 +103,7 @@ struct Node {
     adopting: JoinHandle<()>,
     drain: watch::Sender<Drain>,
     ledger: Arc<Ledger>,
+    objectives: Arc<Objectives>,
     control: tokio::task::JoinHandle<()>,
     stop_control: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -128,6 +130,7 @@ impl Node {
             config.queue.groups_max,
             monitor::names(&config),
         )?);
+        let objectives = Objectives::open(&config, &metrics, &clock);
         let (warden, remote) = warden::choose(&config, &keys, &clock, (&metrics, backends.calls()))?;
 
         let shelf = letters::shelf(&config, &clock, &metrics)?;
@@ -212,6 +215,7 @@ impl Node {
             backlog: Some(Arc::new(move || behind.backlog())),
             token,
             status: Arc::clone(&status),
+            slo: objectives.asked(),
             metrics: Arc::new(move || rendered.render(scraped.wall_ms())),
             body_bytes_max: config.control.body_bytes_max,
             import: folder::import_limits(&config.control),
@@ -257,7 +261,8 @@ impl Node {
         tokio::spawn(catalog::revalidate(catalog, config.catalog.revalidate_after, Arc::clone(&clock)));
         monitor.look().await;
         tokio::spawn(monitor.run());
-
+        objectives.look();
+        tokio::spawn(Arc::clone(&objectives).run());
         tokio::spawn(monitor::reflexes(Arc::clone(&metrics), config.limits.overload));
         let (drain, _) = watch::channel(Drain::No);
         let memory = Memory::new(config.classify.rules().memory, Arc::clone(&config.data_centres));
@@ -278,7 +283,7 @@ impl Node {
         lock.announce(control_address, Some(edge_address))?;
         greet(&config, edge_address, control_address)?;
         let stop_control = Some(stop_control);
-        Ok(Self { config, status, edge, run, workers, adopting, drain, ledger, control, stop_control })
+        Ok(Self { config, status, edge, run, workers, adopting, drain, ledger, objectives, control, stop_control })
     }
 
     /// Waits for a signal, then drains.
@@ -306,6 +311,7 @@ impl Node {
         let _ = tokio::time::timeout(LAST_MOMENT, ended(|| self.threads_ended())).await;
         // The last second of the edge threads.
         self.ledger.collect();
+        self.objectives.close();
         self.status.enter(State::Stopped);
         if let Some(stop) = self.stop_control.take() {
             let _ = stop.send(());

@@ -13,6 +13,7 @@ use super::links::LinkCommand;
 use super::privacy::PrivacyCommand;
 use super::probe::Probe;
 use super::releases::ReleasesCommand;
+use super::slo::SloCommand;
 use super::store::StoreCommand;
 
 const EVERYWHERE: &str = "Options of every command";
@@ -119,6 +120,9 @@ Examples:
     /// Look at what the store keeps, and merge months that are over
     #[command(subcommand, arg_required_else_help = true)]
     Store(StoreCommand),
+    /// Tell whether the node keeps its objectives
+    #[command(subcommand, arg_required_else_help = true)]
+    Slo(SloCommand),
     /// Compare the rollups with the stored clicks, and mend them
     Verify(Verify),
     /// Show and erase what is kept of one person
@@ -365,7 +369,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_not_there() {
-        for command in ["slo", "metrics", "capacity"] {
+        for command in ["metrics", "capacity"] {
             assert!(read(&["trellis", command]).is_err(), "{command}");
         }
     }

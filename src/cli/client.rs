@@ -103,7 +103,7 @@ impl Api {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
-        let answer = self.ask(timeout, method, path, body).await?;
+        let answer = self.ask(timeout, method, &format!("/api/v1{path}"), body).await?;
         if answer.is_empty() {
             return Ok(Value::Null);
         }
@@ -115,7 +115,8 @@ impl Api {
     /// # Errors
     /// As those of [`Api::call`].
     pub(super) async fn post_lines(&self, timeout: Duration, path: &str, lines: String) -> anyhow::Result<Value> {
-        let answer = self.send(timeout, Method::POST, path, Some(("application/x-ndjson", lines))).await?;
+        let answer =
+            self.send(timeout, Method::POST, &format!("/api/v1{path}"), Some(("application/x-ndjson", lines))).await?;
         serde_json::from_slice(&answer).context("the answer is no JSON")
     }
 
@@ -124,13 +125,28 @@ impl Api {
     /// # Errors
     /// As those of [`Api::call`].
     pub(super) async fn lines(&self, timeout: Duration, path: &str, body: &Value) -> anyhow::Result<Vec<Value>> {
-        let answer = self.ask(timeout, Method::POST, path, Some(body)).await?;
+        let answer = self.ask(timeout, Method::POST, &format!("/api/v1{path}"), Some(body)).await?;
         let lines: Result<_, _> = serde_json::Deserializer::from_slice(&answer).into_iter().collect();
         lines.context("the answer is no NDJSON")
     }
 
-    async fn ask(&self, timeout: Duration, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Bytes> {
-        self.send(timeout, method, path, body.map(|body| ("application/json", body.to_string()))).await
+    /// What stands at a path of the control side that is not under `/api/v1`.
+    ///
+    /// # Errors
+    /// As those of [`Api::call`].
+    pub(super) async fn page(&self, path: &str) -> anyhow::Result<Value> {
+        let answer = self.ask(TIMEOUT, Method::GET, path, None).await?;
+        serde_json::from_slice(&answer).context("the answer is no JSON")
+    }
+
+    async fn ask(
+        &self,
+        timeout: Duration,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Bytes> {
+        self.send(timeout, method, target, body.map(|body| ("application/json", body.to_string()))).await
     }
 
     /// `body`: of what kind, and the text.
@@ -138,7 +154,7 @@ impl Api {
         &self,
         timeout: Duration,
         method: Method,
-        path: &str,
+        target: &str,
         body: Option<(&'static str, String)>,
     ) -> anyhow::Result<Bytes> {
         let token = match self {
@@ -149,7 +165,7 @@ impl Api {
             .ok()
             .context("the control token holds a character that no header can carry")?;
         bearer.set_sensitive(true);
-        let mut request = Request::builder().method(method).uri(format!("/api/v1{path}")).header(AUTHORIZATION, bearer);
+        let mut request = Request::builder().method(method).uri(target).header(AUTHORIZATION, bearer);
         if let Some((kind, _)) = &body {
             request = request.header(CONTENT_TYPE, *kind);
         }

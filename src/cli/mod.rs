@@ -20,6 +20,7 @@ mod output;
 mod privacy;
 mod probe;
 mod releases;
+mod slo;
 mod store;
 mod verify;
 
@@ -79,6 +80,7 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Audit(command) => on_runtime(audit::run(&config, command)),
         Command::Releases(command) => on_runtime(releases::run(&config, command)),
         Command::Store(command) => on_runtime(store::run(&config, command)),
+        Command::Slo(command) => on_runtime(slo::run(&config, command)),
         Command::Verify(command) => on_runtime(verify::run(&config, command)),
         Command::Privacy(command) => on_runtime(privacy::run(&config, command)),
         Command::Probe(command) => on_runtime(probe::run(command)),

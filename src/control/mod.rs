@@ -5,7 +5,7 @@
 //! the same router in-process when no node is running.
 //!
 //! ```text
-//! /health  /health/ready  /metrics            open
+//! /health  /health/ready  /metrics  /slo      open
 //! /api/v1/links  …/{slug}  …/bulk             token, or a key for its organisation
 //! /api/v1/campaigns  /api/v1/campaigns/{id}   token, or a key
 //! /api/v1/domains  /api/v1/domains/{domain}   token, or a key; to give and to take away: token
@@ -52,6 +52,7 @@ mod problem;
 mod releases;
 mod request_id;
 mod serve;
+mod slo;
 mod status;
 mod store;
 #[cfg(test)]
@@ -91,9 +92,13 @@ use crate::pipeline::persons::Desk;
 use crate::telemetry::api::ApiShard;
 use crate::telemetry::auth::AuthShard;
 use crate::telemetry::metrics::DeadLetterShard;
+use crate::telemetry::slo::Report;
 
 /// From a request's head to its answer; above every time-out of the parts behind it at their defaults.
 pub const DEADLINE: Duration = Duration::from_secs(35);
+
+/// Tells how the objectives stand; over a time up to now, where one is given with its name.
+pub type Objectives = Arc<dyn Fn(Option<(&str, Duration)>) -> Report + Send + Sync>;
 
 /// What the operator side works with.
 #[derive(Clone)]
@@ -142,6 +147,8 @@ pub struct Parts {
     pub token: Secret,
     /// State of the node and of what it depends on.
     pub status: Arc<Status>,
+    /// Tells how the objectives stand.
+    pub slo: Objectives,
     /// Renders the metrics as Prometheus text.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Length of a request body.
@@ -237,7 +244,7 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .route("/health", get(status::alive))
         .route("/health/ready", get(status::ready))
         .route("/metrics", get(metrics))
-        .route("/slo", any(not_built))
+        .route("/slo", get(slo::show))
         .route("/api/v1/openapi.json", get(openapi::show))
         .nest("/api/v1", api)
         // The one path under it that `nest` leaves out.
@@ -263,10 +270,6 @@ async fn finish(With(deadline): With<Duration>, request: Request, next: Next) ->
 
 async fn metrics(With(parts): With<Parts>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (parts.metrics)()).into_response()
-}
-
-async fn not_built(request: Request) -> Problem {
-    Problem::new(Code::NotBuilt, format!("{} is planned and not built yet", request.uri().path()))
 }
 
 async fn unknown_path() -> Problem {

@@ -79,8 +79,6 @@ pub enum Code {
     UnsupportedMediaType,
     /// 422: fields of the body are wrong; `errors` names them.
     InvalidFields,
-    /// 501: planned.
-    NotBuilt,
     /// 400: the `Idempotency-Key` is not as it must be.
     InvalidIdempotencyKey,
     /// 409: the first request with this `Idempotency-Key` is under way.
@@ -144,7 +142,6 @@ impl Code {
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::InvalidFields => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields"),
-            Self::NotBuilt => (StatusCode::NOT_IMPLEMENTED, "not_built"),
             Self::InvalidIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
             Self::IdempotencyInFlight => (StatusCode::CONFLICT, "idempotency_in_flight"),
             Self::IdempotencyInterrupted => (StatusCode::CONFLICT, "idempotency_interrupted"),

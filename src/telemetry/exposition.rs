@@ -19,6 +19,7 @@ use super::pools::{PoolShard, Pooled};
 use super::probe::ProbeShard;
 use super::recall::RecallShard;
 use super::shard::{Histogram, Snapshot};
+use super::slo::SloShard;
 use super::watched::Watched;
 use crate::click::Reasons;
 use crate::click::privacy::Level;
@@ -46,6 +47,7 @@ pub(super) struct Shards {
     pub(super) api: Arc<ApiShard>,
     pub(super) watched: Watched,
     pub(super) probe: Arc<ProbeShard>,
+    pub(super) slo: Arc<SloShard>,
     /// Time of the scrape, Unix milliseconds.
     pub(super) now_ms: AtomicU64,
 }
@@ -121,6 +123,7 @@ impl Shards {
         families.extend(self.overload_families());
         families.extend(self.pool_families());
         families.extend(self.watched.families());
+        families.extend(self.slo_families());
         families.push(gauge("trellis_links", "Links served", "", &[("", (self.links)() as u64)]));
         families.push(gauge(
             "trellis_build_info",

@@ -189,6 +189,7 @@ impl Metrics {
             api: Arc::default(),
             watched: Default::default(),
             probe: Arc::default(),
+            slo: Arc::default(),
             now_ms: AtomicU64::new(0),
         });
         let registry = Registry::new();

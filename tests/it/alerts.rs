@@ -48,7 +48,7 @@ fn every_metric_of_the_readme_is_exported_and_every_exported_one_is_in_it() {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if !path.ends_with("tests.rs") {
+            } else if !path.to_string_lossy().ends_with("tests.rs") {
                 source.push_str(&std::fs::read_to_string(path).expect("text"));
             }
         }

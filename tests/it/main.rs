@@ -58,6 +58,7 @@ mod readme;
 mod releases;
 mod routing;
 mod secrets;
+mod slo;
 mod slow;
 mod sticky;
 mod store_commands;

@@ -13,7 +13,7 @@
 //! 3 checkpoints  and what was removed meanwhile is removed from the copy: it was finished. Of each core the newest
 //!                stays: with it the checkpoint is found, and the sums that only the note there has
 //! 4 dead letters, ledger.db for all the rest
-//! 5 clicks.db, catalog.db, secrets
+//! 5 clicks.db, catalog.db, secrets, the history of the objectives (replaced as a whole)
 //! ```
 //! A click that was acknowledged before 1 is in a segment of 2, or it was finished before. What is finished was stored,
 //! refused or dropped *before* its checkpoint moved and its segment went: so whatever 3 calls finished lies in 4, in 5, or
@@ -54,7 +54,7 @@ const LEDGER: &str = "ledger.db";
 /// A click carries the time at which its turn of the event loop began; so much later, it is in the journal.
 const TURN_MS_MAX: u64 = 5_000;
 /// Everything in a data folder that is kept.
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 9] = [
     "journal",
     "dead-letters",
     "ledger.db",
@@ -63,6 +63,7 @@ const PARTS: [&str; 8] = [
     "control.token",
     "dedup.secret",
     "warden.token",
+    "slo.history",
 ];
 /// What belongs to a running node, or to a database that is copied through SQLite.
 const NOT_KEPT: [&str; 8] = [
@@ -158,7 +159,7 @@ fn copy_all(mut copier: Copier, data_dir: &Path) -> anyhow::Result<Vec<Entry>> {
     if earlier {
         std::fs::remove_file(&visits).with_context(|| format!("`{}` cannot be removed", visits.display()))?;
     }
-    for part in ["control.token", "dedup.secret", "warden.token"] {
+    for part in ["control.token", "dedup.secret", "warden.token", "slo.history"] {
         copier.copy(&data_dir.join(part), part, u64::MAX)?;
     }
     copier.finish()

@@ -117,6 +117,13 @@ pub const METRICS: &[Metric] = &[
     counter("trellis_audit_entries_total", &[]),
     counter("trellis_audit_failures_total", &[]),
     duration("trellis_audit_write_duration_seconds", &[]),
+    duration("trellis_release_apply_duration_seconds", &[]),
+    // What memory knew.
+    counter("trellis_cache_total", &["cache", "result"]),
+    // What the node asks itself.
+    gauge("trellis_probe_success", &["check"]),
+    gauge("trellis_probe_duration_seconds", &["check"]),
+    gauge("trellis_probe_freshness_seconds", &[]),
     // What the node depends on.
     gauge("trellis_dependency_up", &["dependency"]),
     gauge("trellis_breaker_state", &["dependency"]),

@@ -21,7 +21,7 @@ pub use self::metrics::{DURATIONS, METRICS, Metric, MetricKind};
 pub use self::selector::{Part, Selector};
 
 use super::check::Keys;
-use super::units::{MIB, text};
+use super::units::{MIB, parse_time, text};
 use super::{Problems, file};
 
 /// As shipped, and the only source of defaults.
@@ -258,6 +258,16 @@ impl Keys {
             }
         }
     }
+}
+
+/// A time up to now over which objectives can be judged: one minute to thirty days.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn since(text: &str) -> Result<Duration, String> {
+    let time = parse_time(text)?;
+    let fits = (Window::Minute.length()..=Window::ThirtyDays.length()).contains(&time);
+    if fits { Ok(time) } else { Err("must be 1m to 30d".into()) }
 }
 
 /// The objectives that are built in.

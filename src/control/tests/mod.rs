@@ -14,6 +14,7 @@ mod keys;
 mod life;
 mod openapi;
 mod releases;
+mod slo;
 mod verify;
 
 use std::sync::atomic::Ordering;
@@ -121,6 +122,7 @@ impl Bench {
             store: fake.clone(),
             token: Secret::new(TOKEN),
             status: status.clone(),
+            slo: Arc::new(slo::report),
             metrics: Arc::new(|| "trellis_up 1\n".into()),
             body_bytes_max: 1024,
             import: ImportLimits { bytes_max: 2048, links_max: 6 },
@@ -368,7 +370,6 @@ async fn unknown_paths_methods_and_what_is_not_built_are_told_apart() {
         assert_eq!(answer.headers[ALLOW], allowed);
     }
     bench.send("POST", "/health", &[], "").await.assert_problem(405, "method_not_allowed");
-    bench.send("GET", "/slo", &[], "").await.assert_problem(501, "not_built");
 }
 
 #[tokio::test]

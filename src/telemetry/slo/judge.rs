@@ -83,8 +83,10 @@ impl Engine {
         }
         Some(match (track.present, self.last_ms) {
             (_, None) => "nothing was looked at yet".to_owned(),
-            (false, _) => "there is no such series: this part is not configured".to_owned(),
-            (true, _) => format!("nothing of it happened in {window}"),
+            (false, _) if track.before.has_looked() => {
+                "there is no such series: this part is not configured".to_owned()
+            }
+            _ => format!("nothing of it happened in {window}"),
         })
     }
 

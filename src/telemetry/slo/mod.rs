@@ -4,14 +4,17 @@
 //! no file. `app` calls it, writes its [history] away, and shows the report on the control side and in `/metrics`. It takes
 //! only the series that an objective names. Bounds: one ring for each thing that is looked at, however many objectives look
 //! at it, 318 slots each; a slot of a histogram holds the buckets that were hit (8 to 16 bytes each). A node under load takes
-//! about 2 MB; were every bucket of 200 hit in every slot of the shipped objectives, it would be 60 MB.
+//! about 2 MB; were each of 300 buckets hit in every slot of the shipped objectives, it would be 60 MB.
 
 mod arithmetic;
 pub mod history;
 mod judge;
+#[cfg(test)]
+mod registry_tests;
 mod report;
 mod ring;
 mod sample;
+mod shown;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +26,7 @@ use prometheus::proto::MetricFamily;
 pub use self::report::{
     AlertReport, AlertState, BudgetReport, ObjectiveReport, PhaseReport, Report, Verdict, WindowReport,
 };
+pub use self::shown::SloShard;
 
 use self::ring::Rings;
 use self::sample::{Before, Events, Found, Observed, Worst};
@@ -116,9 +120,19 @@ impl Engine {
         Self { slo, tracks, places, pending, first_ms: None, last_ms: None }
     }
 
-    /// Takes in what the registry gathers at this time, Unix milliseconds. Once every [`LOOK`]; the first time at the start,
-    /// before anything is counted.
+    /// Notes what counters say at this time, Unix milliseconds. To be called at the start, before anything is counted; what
+    /// gauges say then is not about anything yet.
+    pub fn begin(&mut self, families: &[MetricFamily], now_ms: u64) {
+        self.take(families, now_ms, false);
+    }
+
+    /// Takes in what the registry gathers at this time, Unix milliseconds. Once every [`LOOK`].
     pub fn look(&mut self, families: &[MetricFamily], now_ms: u64) {
+        self.take(families, now_ms, true);
+        self.watch(now_ms);
+    }
+
+    fn take(&mut self, families: &[MetricFamily], now_ms: u64, with_gauges: bool) {
         let passed_s = self.last_ms.map_or(0.0, |last_ms| now_ms.saturating_sub(last_ms) as f64 / 1e3);
         for Track { what, before, present } in &mut self.tracks {
             *present = match what {
@@ -132,14 +146,14 @@ impl Engine {
                 }
                 What::Events { bad, all, rings } => add(rings, &before.events(families, bad, all), now_ms),
                 What::Worst { gauge, goal, rings } => {
-                    add(rings, &before.worst(families, gauge, *goal, passed_s), now_ms)
+                    let found = before.worst(families, gauge, *goal, passed_s);
+                    if with_gauges { add(rings, &found, now_ms) } else { !matches!(found, Found::Absent) }
                 }
             };
             before.looked();
         }
         self.first_ms.get_or_insert(now_ms);
         self.last_ms = Some(now_ms);
-        self.watch(now_ms);
     }
 
     /// When it looked last, Unix milliseconds; or, of a history, when that one was written.

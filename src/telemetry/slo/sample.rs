@@ -123,6 +123,11 @@ impl Before {
         }
     }
 
+    /// Whether there was a look in this process.
+    pub(super) const fn has_looked(&self) -> bool {
+        self.looked
+    }
+
     /// Ends a look.
     pub(super) const fn looked(&mut self) {
         self.looked = true;

@@ -3,16 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use prometheus::proto::MetricType;
-
 use super::*;
-use crate::config::slo::{METRICS, MetricKind, Window, from_text, shipped};
+use crate::config::slo::{Window, from_text, shipped};
 use crate::telemetry::auth::AuthOutcome;
-use crate::telemetry::calls::{Call, Calls};
 use crate::telemetry::families::{counter, gauge};
 use crate::telemetry::metrics::{Metrics, Outcome};
 use crate::telemetry::pools::Pooled;
-use crate::testing::ManualClock;
 
 const OPS: [&str; 3] = ["GET /links", "POST /links", "GET /clicks/count"];
 /// A noon, at which slots of all lengths begin.
@@ -365,48 +361,4 @@ fn buckets_that_changed_take_what_was_in_the_old_ones_and_nothing_becomes_quicke
     let new = history::other_buckets(&old, &[0.01, 0.02, 0.05], &[0.005, 0.02, 0.04, 0.08]);
     let held: Vec<_> = new.within(BEGIN_MS, Window::Minute.length()).cloned().collect();
     assert_eq!(held, [Observed(vec![(1, 3), (3, 4), (4, 8)])]);
-}
-
-#[test]
-fn the_list_of_metrics_is_what_a_registry_gathers() {
-    let metrics = Metrics::new(1, 1, &["store"], || 0).unwrap();
-    metrics.api().name(OPS.map(str::to_owned));
-    let calls = Calls::new(Arc::new(ManualClock::new(0)));
-    metrics.show_calls(Arc::clone(&calls));
-    drop(calls.begin(Call::ALL[0]));
-    let gathered = metrics.gather(0);
-    let (mut told, mut listed) = (BTreeSet::new(), BTreeSet::new());
-    for family in gathered.iter().filter(|family| !family.name().starts_with("trellis_slo_")) {
-        let labels: Vec<_> = family.get_metric()[0].get_label().iter().map(|pair| pair.name().to_owned()).collect();
-        told.insert((family.name().to_owned(), format!("{:?}", family.get_field_type()), labels));
-    }
-    for metric in METRICS {
-        let kind = match metric.kind {
-            MetricKind::Counter => MetricType::COUNTER,
-            MetricKind::Gauge => MetricType::GAUGE,
-            MetricKind::Histogram(_) => MetricType::HISTOGRAM,
-        };
-        let labels = metric.labels.iter().map(|label| (*label).to_owned()).collect();
-        listed.insert((metric.name.to_owned(), format!("{kind:?}"), labels));
-    }
-    let difference: Vec<_> = told.symmetric_difference(&listed).collect();
-    assert!(difference.is_empty(), "only in one of the registry and src/config/slo/metrics.rs: {difference:#?}");
-    for metric in METRICS {
-        let MetricKind::Histogram(bounds) = metric.kind else { continue };
-        let family = gathered.iter().find(|family| family.name() == metric.name).unwrap();
-        let buckets = family.get_metric()[0].get_histogram().get_bucket().to_vec();
-        let has = |bound: f64| buckets.iter().any(|bucket| (bucket.upper_bound() - bound).abs() <= 1e-9 * bound);
-        let missing: Vec<_> = bounds.iter().filter(|bound| !has(**bound)).collect();
-        assert!(missing.is_empty(), "no buckets of {} end at {missing:?}", metric.name);
-    }
-}
-
-#[test]
-fn what_is_kept_in_memory_is_bounded() {
-    let engine = Engine::new(shipped());
-    let of = |is: fn(&What) -> bool| engine.tracks.iter().filter(|track| is(&track.what)).count() as u64;
-    let histograms = of(|what| matches!(what, What::Observed { .. }));
-    // Every slot with 200 buckets hit, 16 bytes each; the bound that the module's page states.
-    assert!(histograms * ring::SLOTS * 200 * 16 < 60 << 20, "{histograms} histograms");
-    assert!(engine.tracks.len() < 80, "objectives of one thing share what is kept of it");
 }
