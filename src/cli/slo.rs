@@ -259,7 +259,7 @@ mod tests {
             "OK queue-depth 0 <= 1,000 1m - -",
             "pending critical IngressErrorRate edge-errors 2024-10-04T00:00:10.000Z config/runbooks/objectives.md",
             "redirect-p99 network - 10 ms lies between the visitor and the listener, where this node sees nothing",
-            "warden-up there is no such series: this part is not configured",
+            "warden-up there is no such series: the part is not configured, or cannot be read",
         ] {
             assert!(lines.iter().any(|told| told == line), "{line} is not in\n{text}");
         }

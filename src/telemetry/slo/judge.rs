@@ -84,7 +84,7 @@ impl Engine {
         Some(match (track.present, self.last_ms) {
             (_, None) => "nothing was looked at yet".to_owned(),
             (false, _) if track.before.has_looked() => {
-                "there is no such series: this part is not configured".to_owned()
+                "there is no such series: the part is not configured, or cannot be read".to_owned()
             }
             _ => format!("nothing of it happened in {window}"),
         })

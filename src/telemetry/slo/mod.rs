@@ -133,7 +133,6 @@ impl Engine {
     }
 
     fn take(&mut self, families: &[MetricFamily], now_ms: u64, with_gauges: bool) {
-        let passed_s = self.last_ms.map_or(0.0, |last_ms| now_ms.saturating_sub(last_ms) as f64 / 1e3);
         for Track { what, before, present } in &mut self.tracks {
             *present = match what {
                 What::Observed { of, bounds, rings } => {
@@ -146,7 +145,7 @@ impl Engine {
                 }
                 What::Events { bad, all, rings } => add(rings, &before.events(families, bad, all), now_ms),
                 What::Worst { gauge, goal, rings } => {
-                    let found = before.worst(families, gauge, *goal, passed_s);
+                    let found = before.worst(families, gauge, *goal, now_ms);
                     if with_gauges { add(rings, &found, now_ms) } else { !matches!(found, Found::Absent) }
                 }
             };

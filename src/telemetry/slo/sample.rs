@@ -4,7 +4,7 @@
 //! and all of it is new. A series that was not there before is new as a whole, but for the first look of a process at
 //! all, which has nothing to compare with. Bounds: those of the registry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
@@ -53,10 +53,18 @@ impl Sample for Worst {
     }
 }
 
+/// A growth is judged over so much time: what is counted elsewhere is asked for every ten seconds too, and a look may find
+/// none of its answers, or two.
+const GROWTH_MS: u64 = 60_000;
+/// Over less than this it says nothing yet.
+const GROWTH_MS_MIN: u64 = 30_000;
+
 /// What counters said at the last look, by series.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Before {
     looked: bool,
+    /// What a counter said, and when, for the last [`GROWTH_MS`].
+    said: BTreeMap<String, VecDeque<(u64, f64)>>,
     numbers: BTreeMap<String, f64>,
     buckets: BTreeMap<String, Vec<u64>>,
 }
@@ -198,26 +206,39 @@ impl Before {
         }
     }
 
-    /// `passed_s`: since the last look; 0 at the first.
-    pub(super) fn worst(
-        &mut self,
-        families: &[MetricFamily],
-        gauge: &Gauge,
-        goal: Goal,
-        passed_s: f64,
-    ) -> Found<Worst> {
+    /// By how much counters grew in a second, by series; nothing of one that is not known for long enough.
+    fn growths(&mut self, families: &[MetricFamily], of: &Selector, now_ms: u64) -> BTreeMap<String, f64> {
+        let (kind, mut growths) = (kind(families, of), BTreeMap::new());
+        // One that was away for a look begins anew: nobody knows when it grew.
+        let mut known = std::mem::take(&mut self.said);
+        for metric in series(families, of) {
+            let name = key(metric, &[]);
+            let mut said = known.remove(&name).unwrap_or_default();
+            said.push_back((now_ms, number(metric, of.part, kind)));
+            while said.get(1).is_some_and(|(at, _)| at + GROWTH_MS <= now_ms) {
+                said.pop_front();
+            }
+            let passed_ms = now_ms.saturating_sub(said[0].0);
+            if passed_ms >= GROWTH_MS_MIN {
+                let steps = said.iter().zip(said.iter().skip(1));
+                let grown: f64 = steps.map(|((_, a), (_, b))| if b >= a { b - a } else { *b }).sum();
+                growths.insert(name.clone(), grown / (passed_ms as f64 / 1e3));
+            }
+            self.said.insert(name, said);
+        }
+        growths
+    }
+
+    pub(super) fn worst(&mut self, families: &[MetricFamily], gauge: &Gauge, goal: Goal, now_ms: u64) -> Found<Worst> {
         let kind = kind(families, &gauge.metric);
-        let first_look = !self.looked;
+        let growths = gauge.per_s.map(|per_s| (per_s, self.growths(families, &gauge.metric, now_ms)));
         let (mut any, mut values) = (false, Vec::new());
         for metric in series(families, &gauge.metric) {
             any = true;
             let mut value = number(metric, gauge.metric.part, kind);
-            if let Some(per_s) = gauge.per_s {
-                let growth = self.growth(format!("{} {}", gauge.metric, key(metric, &[])), value);
-                if first_look || passed_s <= 0.0 {
-                    continue;
-                }
-                value = growth / passed_s * per_s;
+            if let Some((per_s, growths)) = &growths {
+                let Some(growth) = growths.get(&key(metric, &[])) else { continue };
+                value = growth * per_s;
             }
             if let Some(less) = &gauge.less {
                 let Some(less) = partner(families, metric, &gauge.metric, less).filter(|_| value != 0.0) else {
