@@ -22,6 +22,7 @@ use crate::control::{self, ImportLimits};
 use crate::handoff::{Journals, Orphan};
 use crate::pipeline::dead_letter::Actor;
 use crate::segment::{Disk, RealDisk};
+use crate::telemetry::metrics::Metrics;
 
 /// A command holds the folder for milliseconds: a node that starts meanwhile looks again for one second.
 const LOCK_TRIES: u32 = 20;
@@ -224,6 +225,8 @@ pub struct OpenFolder {
     pub token: Secret,
     /// Its keys.
     pub(super) keys: Arc<Keys>,
+    /// What `/metrics` shows.
+    pub(super) metrics: Arc<Metrics>,
     /// What the control API says of its state.
     pub(super) status: Arc<control::Status>,
     _orphans: Vec<Orphan>,
@@ -258,9 +261,9 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     let (catalog, audit_store) = catalog::open(&backends, config, (0, &orphans), &clock).await?;
     let (pepper, keys_max) = (&config.warden.pepper, config.warden.keys_max);
     let keys = Arc::new(Keys::open(backends.catalog()?, pepper, keys_max, Arc::clone(&clock)).await?);
-    let metrics = catalog::metrics((&catalog, backends.calls()), 0, 0, &[])?;
+    let metrics = Arc::new(catalog::metrics((&catalog, backends.calls()), 0, 0, &[])?);
     let shelf = letters::shelf(config, &clock, &metrics)?;
-    let counted = (&metrics, backends.calls());
+    let counted = (&*metrics, backends.calls());
     let ledger = books::open(config, &shelf, &orphans, &clock, counted).context("the ledger cannot be used")?;
     // Most commands need no facts about clicks.
     let (classifier, files) = (Arc::clone(&config.classify), config.geo);
@@ -282,7 +285,7 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
     let addresses = addresses(&config.privacy, &fingerprints);
     let journals = Journals::at_rest(disk, &config.data_dir);
     let persons = letters::persons(&dead_letters, &store, &ledger, journals, addresses, (&clock, Actor::CommandLine));
-    let status = Arc::new(control::Status::new());
+    let (status, rendered) = (Arc::new(control::Status::new()), Arc::clone(&metrics));
     let router = control::router(control::Parts {
         domains: catalog.domains,
         links: catalog.links,
@@ -307,11 +310,11 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         token: token.clone(),
         status: Arc::clone(&status),
         slo: slo::asked_of_history(&config.slo, &config.data_dir, &clock),
-        metrics: Arc::new(move || metrics.render(clock.wall_ms())),
+        metrics: Arc::new(move || rendered.render(clock.wall_ms())),
         body_bytes_max: config.control.body_bytes_max,
         import: import_limits(&config.control),
     });
-    Ok(OpenFolder { router, token, keys, status, _orphans: orphans, lock })
+    Ok(OpenFolder { router, token, keys, metrics, status, _orphans: orphans, lock })
 }
 
 /// How much one import of links may bring.

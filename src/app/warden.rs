@@ -98,9 +98,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (address, control_address) = (listener.local_addr()?, control_listener.local_addr()?);
     let (end_warden, warden_ended) = tokio::sync::oneshot::channel::<()>();
     let scheme = if serve.tls.is_some() { "https" } else { "http" };
-    let keys = Arc::clone(&folder.keys);
+    let (keys, served) = (Arc::clone(&folder.keys), folder.metrics.served());
     let stopped = async move { drop(warden_ended.await) };
-    let mut warden = tokio::spawn(async move { server::serve(listener, keys, &serve, &token, stopped).await });
+    let mut warden = tokio::spawn(async move { server::serve(listener, keys, &serve, &token, served, stopped).await });
     let (end_control, control_ended) = tokio::sync::oneshot::channel::<()>();
     let router = folder.router.clone();
     let mut control = tokio::spawn(control::serve(control_listener, router, async move { drop(control_ended.await) }));

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::admission::Peer;
 use super::core::Core;
 use super::{Phase, connection, respond};
-use crate::telemetry::metrics::Limit;
+use crate::telemetry::metrics::{Limit, Outcome};
 use crate::telemetry::overload::Level;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
@@ -143,6 +143,7 @@ impl Want {
             {
                 core.metrics.connections_accepted.add(1);
                 core.metrics.connections_refused.add(1);
+                core.metrics.count(Outcome::TurnedAway);
                 turn_away(socket, respond::OVERLOADED);
             }
             let is_empty = accepted.is_err();
@@ -186,16 +187,19 @@ fn open(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
     if core.metrics.lever.sheds(Level::Connections) {
         core.metrics.connections_refused.add(1);
         core.metrics.shed_connections.add(1);
+        core.metrics.count(Outcome::TurnedAway);
         return turn_away(&SockRef::from(&stream), respond::SHED);
     }
     if core.connections.len() >= core.connections_max {
         core.metrics.connections_refused.add(1);
+        core.metrics.count(Outcome::TurnedAway);
         return turn_away(&SockRef::from(&stream), respond::OVERLOADED);
     }
     let peer = Peer::new(core, peer.ip().to_canonical());
     let Ok(counted) = peer.connect(core) else {
         core.metrics.connections_refused.add(1);
         core.metrics.limit(Limit::Connections);
+        core.metrics.count(Outcome::TooMany);
         return turn_away(&SockRef::from(&stream), respond::TOO_MANY_OF_ADDRESS);
     };
     // Without it a pipelined answer may wait for an acknowledgement; failure changes nothing but that.

@@ -23,6 +23,7 @@ use super::core::Core;
 use super::limits::addresses::Counted;
 use super::resolve::Resolved;
 use super::respond;
+use crate::telemetry::metrics::Outcome;
 use crate::telemetry::phases::{Lap, Laps};
 
 /// hyper's own limit of header lines.
@@ -245,8 +246,10 @@ pub(super) fn spawn(
         let io = Socket { stream: TokioIo::new(stream), core: Rc::clone(&core), watched: Rc::clone(&watched) };
         let service = service_fn(|request| answer(&core, &watched, &peer, request));
         let connection = std::pin::pin!(builder.serve_connection(io, service));
-        // A connection that breaks concerns nobody but its visitor.
-        let _ = serve(connection, &watched).await;
+        // A connection that breaks concerns nobody but its visitor; a head that cannot be read was answered by hyper.
+        if serve(connection, &watched).await.is_err_and(|error| error.is_parse()) {
+            core.metrics.count(Outcome::Malformed);
+        }
         drop(registration);
     });
 }

@@ -65,25 +65,25 @@ impl Refusal {
                  \"code\":\"forbidden\"}\n",
             ),
             Self::WardenAway => (
-                Outcome::Refused,
+                Outcome::WardenAway,
                 StatusCode::SERVICE_UNAVAILABLE,
                 "{\"type\":\"about:blank\",\"title\":\"The Warden, which checks keys, does not answer; try again\",\
                  \"status\":503,\"code\":\"warden_unavailable\"}\n",
             ),
             Self::Disabled => (
-                Outcome::UnknownLink,
+                Outcome::NoRoute,
                 StatusCode::NOT_FOUND,
                 "{\"type\":\"about:blank\",\"title\":\"The ingress endpoint /in is switched off; the setting \
                  ingress.enabled = true switches it on\",\"status\":404,\"code\":\"ingress_disabled\"}\n",
             ),
             Self::UnknownCampaign => (
-                Outcome::UnknownLink,
+                Outcome::NoRoute,
                 StatusCode::NOT_FOUND,
                 "{\"type\":\"about:blank\",\"title\":\"There is no campaign of this name\",\"status\":404,\
                  \"code\":\"unknown_campaign\"}\n",
             ),
             Self::NoDestination => (
-                Outcome::UnknownLink,
+                Outcome::NoRoute,
                 StatusCode::NOT_FOUND,
                 "{\"type\":\"about:blank\",\"title\":\"No campaign has a destination for this visit\",\"status\":404,\
                  \"code\":\"no_destination\"}\n",

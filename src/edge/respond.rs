@@ -78,7 +78,7 @@ pub(super) async fn respond(core: &Rc<Core>, resolved: Resolved, began: Duration
             let kept = ticket.await;
             core.end_of(laps, Lap::Journal);
             failpoint::hit(Point::Respond);
-            let outcome = if kept { Outcome::UnknownLink } else { Outcome::Untracked };
+            let outcome = if kept { Outcome::UnknownLink } else { Outcome::UntrackedOrphan };
             let mut answer = problem(core, outcome, StatusCode::NOT_FOUND, UNKNOWN_LINK);
             if kept {
                 put_id(answer.headers_mut(), id.hyphenated(&mut [0; 36]));

@@ -138,10 +138,12 @@ impl Checks {
         let (id, labels) = match answer {
             Ok((id, (labels, took))) => {
                 self.metrics.dedup_duration.observe_duration(took);
+                self.metrics.dedup_failures.add(u64::from(labels.contains(&Label::Unknown)));
                 (id, labels)
             }
             Err(error) => {
                 // A panic in the deduper; its clicks keep the label unknown.
+                self.metrics.dedup_failures.add(1);
                 tracing::error!(%error, "a check for duplicates broke off");
                 (error.id(), Vec::new())
             }

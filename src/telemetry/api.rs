@@ -54,6 +54,16 @@ impl ApiShard {
         op.classes[usize::from((status / 100).clamp(1, 5)) - 1].add_shared(1);
     }
 
+    /// Answers of this class so far: 2 for 2xx.
+    pub(super) fn answered(&self, class: usize) -> u64 {
+        self.ops.get().into_iter().flatten().map(|op| op.classes[class - 1].get()).sum()
+    }
+
+    /// Batches of the audit log that could not be written so far.
+    pub(super) fn audits_failed(&self) -> u64 {
+        self.audit_failures.get()
+    }
+
     /// Counts an entry of the audit log that is on the disk.
     pub fn audit(&self, took: Duration) {
         self.audited.add_shared(1);

@@ -50,6 +50,15 @@ impl AuthShard {
     pub fn observe_shared(&self, outcome: AuthOutcome, took: Duration) {
         self.0[outcome as usize].observe_duration_shared(took);
     }
+
+    /// Checks so far that the Warden did not answer.
+    pub(super) fn failed(&self) -> u64 {
+        let mut total = Snapshot::default();
+        for outcome in [AuthOutcome::Error, AuthOutcome::Timeout] {
+            self.0[outcome as usize].merge_into(&mut total);
+        }
+        total.count()
+    }
 }
 
 #[cfg(test)]

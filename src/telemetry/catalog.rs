@@ -89,6 +89,13 @@ impl CatalogShard {
     }
 }
 
+impl CatalogShard {
+    /// Comparisons so far that could not be made.
+    pub(super) fn failed(&self) -> u64 {
+        self.revalidations[Revalidated::Failed as usize].get()
+    }
+}
+
 impl Metrics {
     /// Shows what the catalog writes; the first one that is given.
     pub fn show_catalog(&self, catalog: Arc<CatalogShard>) {

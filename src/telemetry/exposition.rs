@@ -12,12 +12,13 @@ use super::books::LedgerShard;
 use super::catalog::CatalogShard;
 use super::families::{counter, family, float_gauge, gauge, histogram, pair, single};
 use super::metrics::{
-    BreakerShard, DeadLetterShard, Decided, Destined, EdgeShard, Found, Guarded, KeeperShard, Outcome, WorkerShard,
+    BreakerShard, DeadLetterShard, Decided, Destined, EdgeShard, Found, Guarded, KeeperShard, WorkerShard,
 };
 use super::overload::Lever;
 use super::pools::{PoolShard, Pooled};
 use super::probe::ProbeShard;
 use super::recall::RecallShard;
+use super::requests::ServedShard;
 use super::shard::{Histogram, Snapshot};
 use super::slo::SloShard;
 use super::watched::Watched;
@@ -48,6 +49,8 @@ pub(super) struct Shards {
     pub(super) watched: Watched,
     pub(super) probe: Arc<ProbeShard>,
     pub(super) slo: Arc<SloShard>,
+    /// Set where a Warden is served.
+    pub(super) served: OnceLock<Arc<ServedShard>>,
     /// Time of the scrape, Unix milliseconds.
     pub(super) now_ms: AtomicU64,
 }
@@ -105,6 +108,7 @@ impl Shards {
         families.extend(self.catalog_families());
         families.push(self.auth_family());
         families.extend(self.phase_families());
+        families.extend(self.request_families());
         families.extend(self.api_families());
         families.extend(self.probe_families());
         let dependencies = self
@@ -191,11 +195,6 @@ impl Shards {
             .enumerate()
             .map(|(i, name)| (*name, self.sum_edges(|e| e.destinations[i].get())))
             .collect();
-        let outcomes: Vec<_> = Outcome::NAMES
-            .into_iter()
-            .enumerate()
-            .map(|(i, name)| (name, self.sum_edges(|e| e.outcomes[i].get())))
-            .collect();
         let levels: Vec<_> = Level::ALL
             .iter()
             .map(|level| (level.name(), self.sum_edges(|e| e.privacy[*level as usize].get())))
@@ -209,7 +208,7 @@ impl Shards {
             ("timed_out", self.sum_edges(|e| e.connections_timed_out.get())),
         ];
         vec![
-            counter("trellis_redirects_total", "Answers of the edge", "outcome", &outcomes),
+            counter("trellis_redirects_total", "Answers of the edge", "outcome", &self.answers()),
             counter("trellis_decisions_total", "Visits of campaigns, by what decided", "strategy", &decisions),
             counter("trellis_destinations_total", "Visits, by what they were sent to", "result", &destinations),
             counter("trellis_privacy_total", "Visits, by what their clicks keep", "level", &levels),
@@ -237,7 +236,7 @@ impl Shards {
     }
 
     fn worker_families(&self) -> Vec<MetricFamily> {
-        let untracked = self.sum_edges(|e| e.outcomes[Outcome::Untracked as usize].get());
+        let untracked = self.answers().into_iter().find(|(name, _)| *name == "untracked").map_or(0, |(_, count)| count);
         let fates = [("stored", self.sum_workers(|w| w.stored.get())), ("untracked", untracked)];
         let via = [
             ("queue", self.sum_workers(|w| w.via_queue.get())),

@@ -21,13 +21,13 @@ use super::shard::{Cell, Histogram, Scale};
 use crate::click::privacy::Level;
 
 pub use super::keeper::KeeperShard;
-pub use super::outcomes::{Decided, Destined, Found, Guarded, Limit, Outcome};
+pub use super::outcomes::{Decided, Destined, Found, Guarded, Limit, Outcome, StatusClass};
 pub use super::worker::WorkerShard;
 
 /// Written by one edge thread.
 #[derive(Debug)]
 pub struct EdgeShard {
-    pub(super) outcomes: [Cell; Outcome::NAMES.len()],
+    pub(super) outcomes: [Cell; Outcome::KINDS.len()],
     pub(super) decisions: [Cell; Decided::NAMES.len()],
     pub(super) destinations: [Cell; Destined::NAMES.len()],
     pub(super) privacy: [Cell; Level::NAMES.len()],
@@ -190,6 +190,7 @@ impl Metrics {
             watched: Default::default(),
             probe: Arc::default(),
             slo: Arc::default(),
+            served: OnceLock::new(),
             now_ms: AtomicU64::new(0),
         });
         let registry = Registry::new();

@@ -26,6 +26,7 @@ pub mod phases;
 pub mod pools;
 pub mod probe;
 pub mod recall;
+pub mod requests;
 pub mod runtimes;
 mod scale;
 pub mod shard;

@@ -7,11 +7,11 @@ pub enum Outcome {
     Redirected,
     /// A redirect without one: the journal could not take the click.
     Untracked,
-    /// No such link, a paused one, or one that has not started; a visit of `/in` that goes nowhere: 404.
+    /// No such link, a paused one, or one that has not started: 404.
     UnknownLink,
     /// The link has expired and sends its visitors nowhere: 410.
     Expired,
-    /// A request that the edge does not answer: 401, 403, 405, 414, 503.
+    /// A request that the edge does not answer: 401, 403, 405, 414.
     Refused,
     /// `/robots.txt` and the files by which apps claim links.
     Other,
@@ -21,11 +21,58 @@ pub enum Outcome {
     Limited,
     /// The node is overloaded: 503.
     Shed,
+    /// A visit to no link, to be recorded, that the journal could not take: 404.
+    UntrackedOrphan,
+    /// A visit of `/in` that goes nowhere: 404.
+    NoRoute,
+    /// A visit of `/in` whose key nobody can check now: 503.
+    WardenAway,
+    /// A connection too many, under overload, or without a descriptor: 503, and closed.
+    TurnedAway,
+    /// A connection of an address that has too many: 429, and closed.
+    TooMany,
+    /// A head that is no HTTP, or too large: 400, 414 or 431.
+    Malformed,
 }
 
 impl Outcome {
-    pub(super) const NAMES: [&str; 9] =
-        ["redirected", "untracked", "unknown_link", "expired", "refused", "other", "orphan", "limited", "shed"];
+    /// Of each, in their order: its name among the answers, where connections are none, and the class of its status.
+    pub(super) const KINDS: [(Option<&str>, StatusClass); 15] = [
+        (Some("redirected"), StatusClass::Redirection),
+        (Some("untracked"), StatusClass::Redirection),
+        (Some("unknown_link"), StatusClass::UnknownSlug),
+        (Some("expired"), StatusClass::ClientError),
+        (Some("refused"), StatusClass::ClientError),
+        (Some("other"), StatusClass::Success),
+        (Some("orphan"), StatusClass::Redirection),
+        (Some("limited"), StatusClass::ClientError),
+        (Some("shed"), StatusClass::ServerError),
+        (Some("untracked"), StatusClass::UnknownSlug),
+        (Some("unknown_link"), StatusClass::ClientError),
+        (Some("refused"), StatusClass::ServerError),
+        (None, StatusClass::ServerError),
+        (None, StatusClass::ClientError),
+        (None, StatusClass::ClientError),
+    ];
+}
+
+/// The class of an answer's status, by which rates of errors are reckoned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusClass {
+    /// 2xx
+    Success,
+    /// 3xx
+    Redirection,
+    /// 4xx, but for the next ones.
+    ClientError,
+    /// 5xx
+    ServerError,
+    /// 404 for a slug that is not there: whoever tries slugs makes as many as they like, so they say nothing of the service.
+    UnknownSlug,
+}
+
+impl StatusClass {
+    pub(super) const NAMES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "unknown_slug"];
 }
 
 /// What decided where a visit of a campaign went.

@@ -26,6 +26,8 @@ pub struct WorkerShard {
     pub labels: [Cell; 3],
     /// One check of a chunk of clicks.
     pub dedup_duration: Histogram,
+    /// Checks that broke off, or that could not label a click that asked.
+    pub dedup_failures: Cell,
     /// Of each click, counted when its batch is frozen.
     pub fraud_score: Histogram,
     /// Clicks by the reasons they have, in the order of [`Reasons::ALL`]; counted likewise.
@@ -74,6 +76,7 @@ impl WorkerShard {
             groups_received: Cell::default(),
             labels: Default::default(),
             dedup_duration: Histogram::new(Scale::Durations),
+            dedup_failures: Cell::default(),
             fraud_score: Histogram::new(Scale::Scores),
             class_reasons: Default::default(),
             batch_rows: Histogram::new(Scale::Rows),

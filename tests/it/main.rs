@@ -56,6 +56,7 @@ mod probe;
 mod proxy;
 mod readme;
 mod releases;
+mod requests;
 mod routing;
 mod secrets;
 mod slo;

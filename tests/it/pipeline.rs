@@ -10,7 +10,7 @@ use trellis::handoff::{Follower, Run};
 use trellis::pipeline::Label;
 use trellis::pipeline::worker::{Drain, Ended};
 use trellis::segment::Disk;
-use trellis::testing::{Fault, FaultDisk, Outcome, ScriptedStore};
+use trellis::testing::{Fault, FaultDisk, Outcome, ScriptedDeduper, ScriptedStore};
 
 use crate::bench::{Bench, click, id, push, sorted};
 use crate::harness::eventually;
@@ -174,6 +174,21 @@ fn a_click_that_waited_too_long_is_labelled_unknown_and_not_checked() {
     let expected = [Label::Unknown, Label::Unknown, Label::Unknown, Label::Unique, Label::Unique];
     assert_eq!(labels, expected);
     assert_eq!(bench.deduper.claims().len(), 2);
+    assert_eq!(bench.metrics.worker(0).dedup_failures.get(), 0, "it was not asked");
+}
+
+#[test]
+fn a_check_that_could_not_label_a_click_is_counted_as_an_error() {
+    let bench = Bench::new(ScriptedStore::new([], Outcome::Stored), &[]);
+    let (_run, intake, follower) = bench.begin();
+    let mut intake = intake();
+    push(&mut intake, bench.now_ms(), 0..5);
+    intake.close();
+    let deduper = ScriptedDeduper::new([Label::Unique, Label::Unknown, Label::Unknown], Label::Unique);
+    let (worker, _drain) = bench.start_with(follower, 0, Arc::new(deduper));
+    assert!(worker.join().expect("no panic").expect("no error").finished);
+    assert_eq!(bench.metrics.worker(0).dedup_failures.get(), 1);
+    assert_eq!(bench.metrics.worker(0).labels.each_ref().map(trellis::telemetry::shard::Cell::get), [3, 0, 2]);
 }
 
 #[test]

@@ -78,6 +78,9 @@ fn a_key_made_at_the_warden_is_good_on_the_node_and_no_longer_when_it_is_revoked
     let listed =
         |key: &str| node.api_raw("GET", "/api/v1/links", &[("Authorization", &format!("Bearer {key}"))], b"").status;
     assert_eq!((listed(&admin), listed(&secret), listed(&unknown)), (200, 401, 401));
+    let calls =
+        |class| warden.metric(&format!("trellis_requests_total{{listener=\"warden\",status_class=\"{class}\"}}"));
+    assert!(calls("2xx") >= 3.0 && calls("5xx") == 0.0, "{} {}", calls("2xx"), calls("5xx"));
     assert!(node.stop().success() && warden.stop().success());
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tonic::transport::{Certificate, Server, ServerTlsConfig};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::wire::warden_server::{Warden, WardenServer};
 use super::wire::watch_keys_response::Event;
@@ -27,6 +27,8 @@ use crate::catalog::Keys;
 use crate::catalog::keys::Since;
 use crate::click::key::Digest;
 use crate::config::{Secret, WardenServe};
+use crate::telemetry::metrics::StatusClass;
+use crate::telemetry::requests::ServedShard;
 
 /// Connections at one time: one for each node.
 const CONNECTIONS_MAX: usize = 512;
@@ -49,11 +51,12 @@ pub async fn serve(
     keys: Arc<Keys>,
     settings: &WardenServe,
     token: &Secret,
+    served: Arc<ServedShard>,
     stopped: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let (end, ended) = tokio::sync::watch::channel(());
     let token = (!token.is_empty()).then(|| digest(&format!("{BEARER}{}", token.expose())));
-    let service = WardenServer::new(Served { keys, token, ended })
+    let service = WardenServer::new(Served { keys, token, served, ended })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let mut server = Server::builder()
@@ -107,6 +110,7 @@ struct Served {
     keys: Arc<Keys>,
     /// Of the whole header, so that not even its length shows in the time of an answer.
     token: Option<[u8; 32]>,
+    served: Arc<ServedShard>,
     /// Closed when the server stops.
     ended: tokio::sync::watch::Receiver<()>,
 }
@@ -120,6 +124,23 @@ impl Served {
         }
         Err(Status::unauthenticated("send the token of this Warden: authorization: Bearer <token>"))
     }
+
+    /// Counts an answer.
+    fn count<T>(&self, answer: Result<T, Status>) -> Result<T, Status> {
+        self.served.count(match answer.as_ref().map_err(Status::code) {
+            Ok(_) => StatusClass::Success,
+            Err(Code::Unauthenticated | Code::InvalidArgument) => StatusClass::ClientError,
+            Err(_) => StatusClass::ServerError,
+        });
+        answer
+    }
+
+    fn validate(&self, request: Request<ValidateKeyRequest>) -> Result<Response<ValidateKeyResponse>, Status> {
+        let ValidateKeyRequest { key_id, digest } = self.admit(request)?;
+        let digest: [u8; 32] =
+            digest.try_into().map_err(|_| Status::invalid_argument("digest must be a SHA-256: 32 bytes"))?;
+        Ok(Response::new(translate::response(self.keys.check_digest(&key_id, Digest(digest)))))
+    }
 }
 
 fn digest(text: &str) -> [u8; 32] {
@@ -132,16 +153,13 @@ impl Warden for Served {
         &self,
         request: Request<ValidateKeyRequest>,
     ) -> Result<Response<ValidateKeyResponse>, Status> {
-        let ValidateKeyRequest { key_id, digest } = self.admit(request)?;
-        let digest: [u8; 32] =
-            digest.try_into().map_err(|_| Status::invalid_argument("digest must be a SHA-256: 32 bytes"))?;
-        Ok(Response::new(translate::response(self.keys.check_digest(&key_id, Digest(digest)))))
+        self.count(self.validate(request))
     }
 
     type WatchKeysStream = ReceiverStream<Result<WatchKeysResponse, Status>>;
 
     async fn watch_keys(&self, request: Request<WatchKeysRequest>) -> Result<Response<Self::WatchKeysStream>, Status> {
-        let at = self.admit(request)?;
+        let at = self.count(self.admit(request))?;
         let (tell, told) = mpsc::channel(AHEAD);
         let (keys, mut ended) = (Arc::clone(&self.keys), self.ended.clone());
         tokio::spawn(async move {

@@ -73,7 +73,10 @@ impl Running {
         let (address, (stop, stopped)) = (listener.local_addr().unwrap(), oneshot::channel());
         let (keys, settings, token) = (Arc::clone(keys), config.warden.serve.clone(), Secret::new(token));
         let stopped = async move { drop(stopped.await) };
-        let ended = tokio::spawn(async move { server::serve(listener, keys, &settings, &token, stopped).await });
+        let ended =
+            tokio::spawn(
+                async move { server::serve(listener, keys, &settings, &token, Arc::default(), stopped).await },
+            );
         Self { address, stop, ended }
     }
 
