@@ -28,7 +28,7 @@ pub(super) const PATH: &str = "/links/bulk";
 const KINDS: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
 /// Lines that are read without a pause for other requests.
 const LINES_AT_ONCE: usize = 500;
-/// What became of a line, in the order of [`Done`]; a refused one behind them.
+/// What became of a line, in the order of [`Done`](crate::catalog::link_import::Done); a refused one behind them.
 const WORDS: [&str; 4] = ["created", "changed", "unchanged", "refused"];
 const REFUSED: usize = 3;
 const OF_ANSWERS: [&str; 3] = ["version", "created_at", "updated_at"];
