@@ -17,7 +17,7 @@ use std::time::Duration;
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
 use super::redis_figures;
-use super::redis_pool::RedisPool;
+use super::redis_pool::{RedisPool, patience};
 use super::redis_window::Window;
 use crate::BoxFuture;
 use crate::click::{ClickId, Fingerprint};
@@ -34,8 +34,6 @@ use crate::telemetry::pools::PoolShard;
 /// A pipeline of this many claims is some 120 KB, and Redis works a few milliseconds on it.
 const CLAIMS_MAX: usize = 1000;
 const PREFIX: &[u8; 11] = b"trellis:fp:";
-/// Steps of a time-out.
-const PATIENCE_STEPS: u32 = 5;
 /// An outage is one log line this often.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
@@ -288,17 +286,6 @@ impl Deduper for RedisDeduper {
 impl std::fmt::Debug for RedisDeduper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedisDeduper").field("pool", &self.pool).field("breaker", &self.breaker).finish_non_exhaustive()
-    }
-}
-
-/// Waits so long of the time in which this runtime looks at its sockets. A worker forces a frozen batch on this thread, and
-/// a busy disk may take longer for that than Redis may: an answer that meanwhile came is not late. A thread that was held up
-/// has lost one step of this.
-async fn patience(timeout: Duration) {
-    for _ in 0..PATIENCE_STEPS {
-        tokio::time::sleep(timeout / PATIENCE_STEPS).await;
-        // Behind what came on the sockets.
-        tokio::task::yield_now().await;
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A connection whose answer did not come, or came broken, is closed and never lent again: what is still on its way on
 //! it must hold up nobody else. One that is older than `redis.lifetime_max` is closed too, when it is asked for or, idle,
-//! within [`SWEEP_MAX`]. It never tries again and knows no time-out: both are its caller's, who may drop any of its
-//! futures at any point. Bound: its size.
+//! within [`SWEEP_MAX`]. It never tries again and knows no time-out: both are its caller's, with [`patience`], who may
+//! drop any of its futures at any point. Bound: its size.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +18,8 @@ use crate::telemetry::pools::{Counted, PoolShard};
 
 /// Idle connections are looked at this often at least; `redis.lifetime_max` and this are less than an hour.
 const SWEEP_MAX: Duration = Duration::from_secs(30);
+/// Steps of a time-out.
+const PATIENCE_STEPS: u32 = 5;
 
 /// The pool.
 pub(super) struct RedisPool {
@@ -150,5 +152,16 @@ async fn sweep(pool: managed::WeakPool<Maker>, lifetime_max: Duration, clock: Ar
 impl std::fmt::Debug for RedisPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedisPool").field("status", &self.pool.status()).finish_non_exhaustive()
+    }
+}
+
+/// Waits so long of the time in which this runtime looks at its sockets. A worker forces a frozen batch on this thread, and
+/// a busy disk may take longer for that than Redis may: an answer that meanwhile came is not late. A thread that was held up
+/// has lost one step of this.
+pub(super) async fn patience(timeout: Duration) {
+    for _ in 0..PATIENCE_STEPS {
+        tokio::time::sleep(timeout / PATIENCE_STEPS).await;
+        // Behind what came on the sockets.
+        tokio::task::yield_now().await;
     }
 }

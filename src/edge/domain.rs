@@ -16,6 +16,7 @@ use super::core::Core;
 use super::privacy;
 use super::resolve::{self, Entrance, Past, Resolved};
 use super::route::Found;
+use super::spell::spell;
 use crate::click::Visit;
 use crate::click::domain::{self, ANY, ROOT, UNKNOWN};
 use crate::click::privacy::Level;
@@ -126,6 +127,6 @@ fn send_on(core: &Core, entrance: &Entrance<'_>, visit: &Visit<'_>, headers: &He
         address: address.and_then(|address| address.network()),
         ..Values::of(kept)
     };
-    let place = resolve::spell(core, entrance, None, keeps, &mut found, &values);
+    let place = spell(core, entrance, None, keeps, &mut found, &values);
     place.map_or(Resolved::UnknownLink, |place| Resolved::Unrecorded(place.location))
 }

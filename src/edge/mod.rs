@@ -25,6 +25,7 @@ mod privacy;
 mod resolve;
 mod respond;
 mod route;
+mod spell;
 mod sticky;
 mod tally;
 #[cfg(test)]

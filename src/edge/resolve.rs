@@ -14,6 +14,7 @@ use super::ingress::{self, Refusal};
 use super::limits::Limited;
 use super::privacy;
 use super::route::{self, Found, Seen};
+use super::spell::{Place, spell};
 use super::sticky::By;
 use super::tally::{self, Entered, Taken, VisitTally};
 use super::{admission, canary, client, domain, marks};
@@ -21,11 +22,10 @@ use crate::catalog::Entry;
 use crate::click::campaign::{Campaign, Decision};
 use crate::click::canary::SLUG;
 use crate::click::cap::{CAPPED, Moment, UTC};
-use crate::click::condition::Needs;
 use crate::click::domain::NO_LINK;
 use crate::click::fingerprint::To;
 use crate::click::life::{EXPIRED, Stage};
-use crate::click::privacy::{Keeps, Level};
+use crate::click::privacy::Level;
 use crate::click::template::Values;
 use crate::click::{Class, Click, ClickId, DayKey, Dedup, Domain, QueryMode, Template, Visit, facts, query};
 use crate::handoff::Ticket;
@@ -70,13 +70,6 @@ pub(super) enum Resolved {
     Shed,
     /// A visit of `/in` with a key that nobody here knows yet: to be resolved again with what the Warden says.
     AskWarden,
-}
-
-/// Where a visitor is sent.
-pub(super) struct Place {
-    pub(super) location: HeaderValue,
-    /// Where to when the journal does not take the click; without it, `location` with the id cut out.
-    pub(super) without_id: Option<HeaderValue>,
 }
 
 /// How a visit stands to its link before its campaign is asked.
@@ -361,53 +354,6 @@ pub(super) fn hand_over(
         Some(place) => Resolved::Redirect { ticket, id, status: link.status, place, cookie, taken },
         None => Resolved::Nowhere { ticket, id },
     }
-}
-
-/// Spells the destination: `target`, or the link's own; `None` when it may not stand in a header.
-pub(super) fn spell(
-    core: &Core,
-    link: &Entrance<'_>,
-    target: Option<&Template>,
-    keeps: Keeps,
-    found: &mut Found<'_>,
-    values: &Values<'_>,
-) -> Option<Place> {
-    let forward = link.query == QueryMode::Forward && !values.visit.query.is_empty();
-    if let (Some(location), None, false) = (link.location, target, forward) {
-        return Some(Place { location: location.clone(), without_id: None });
-    }
-    let template = target.or(link.own)?;
-    // A destination learns no more of an address than its click keeps, and its row will say.
-    let near = Needs::CITY.and(Needs::ASN);
-    let geo = &core.parts.geo;
-    let kept = |need| values.address.filter(|_| template.needs().has(need));
-    let (region, city) = kept(Needs::CITY).map(|address| geo.city(address)).unwrap_or_default();
-    let asn = kept(Needs::ASN).map(|address| geo.asn(address)).unwrap_or_default();
-    found.find(template.needs().without(near));
-    let agent = found.agent.filter(|_| keeps.facts);
-    let values = Values {
-        country: found.country.filter(|_| keeps.facts),
-        region,
-        city,
-        asn,
-        device: agent.map_or("", |agent| agent.device),
-        os: agent.map_or("", |agent| agent.os),
-        browser: agent.map_or("", |agent| agent.browser),
-        local: found.local,
-        ..*values
-    };
-    let mut scratch = core.scratch.borrow_mut();
-    let mut splice = |values: &Values<'_>| {
-        scratch.clear();
-        template.splice(values, forward, &mut scratch);
-        HeaderValue::from_bytes(&scratch).ok()
-    };
-    let location = splice(&values)?;
-    let without_id = match template.id_can_be_cut() {
-        true => None,
-        false => Some(splice(&Values { click_id: None, ..values })?),
-    };
-    Some(Place { location, without_id })
 }
 
 /// Begins this turn of the event loop, unless a click of it did: with one in the intake it has begun.

@@ -315,13 +315,8 @@ mod tests {
     fn what_the_worker_found_is_scored_and_changes_the_class_only_where_it_is_enforced() {
         let mut rules = rules();
         let told = |rules: &Rules, found, head| {
-            let verdict = Classifier::new(rules.clone()).classify_with(
-                found,
-                head,
-                false,
-                Marks::default(),
-                AgentReasons::default(),
-            );
+            let (marks, agent) = (Marks::default(), AgentReasons::default());
+            let verdict = Classifier::new(rules.clone()).classify_with(found, head, false, marks, agent);
             (verdict.class, names(verdict), verdict.fraud_score)
         };
         let shadow = ["data_centre", "velocity_address", "velocity_link", "preview_pattern"];
