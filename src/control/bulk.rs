@@ -94,6 +94,9 @@ pub(super) async fn import(
     let existing = asked.existing()?;
     let lines = (1..).zip(body.split(|byte| *byte == b'\n')).filter(|(_, line)| !line.trim_ascii().is_empty());
     let lines: Vec<(usize, &[u8])> = lines.collect();
+    if lines.is_empty() {
+        return Err(Problem::new(Code::InvalidJson, "the body has no line; send a link a line"));
+    }
     let most = parts.import.links_max;
     if lines.len() > most {
         let detail =
