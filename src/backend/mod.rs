@@ -40,6 +40,7 @@ pub mod redis;
 pub mod redis_caps;
 mod redis_figures;
 mod redis_pool;
+mod redis_told;
 mod redis_window;
 mod sqlite_campaigns;
 mod sqlite_caps;

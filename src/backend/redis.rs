@@ -11,13 +11,14 @@
 //! all workers find out together by their breaker, one check at a time looks for it and all others are `unknown` at
 //! once: an outage costs labels, not throughput.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
 use super::redis_figures;
 use super::redis_pool::{RedisPool, patience};
+use super::redis_told::Teller;
 use super::redis_window::Window;
 use crate::BoxFuture;
 use crate::click::{ClickId, Fingerprint};
@@ -34,8 +35,6 @@ use crate::telemetry::pools::PoolShard;
 /// A pipeline of this many claims is some 120 KB, and Redis works a few milliseconds on it.
 const CLAIMS_MAX: usize = 1000;
 const PREFIX: &[u8; 11] = b"trellis:fp:";
-/// An outage is one log line this often.
-const LOG_EVERY: Duration = Duration::from_secs(5);
 
 /// Fingerprints and their owners in Redis, for one runtime.
 pub struct RedisDeduper {
@@ -48,19 +47,7 @@ pub struct RedisDeduper {
     breaker: Arc<Breaker>,
     window_ms: u64,
     lag_max_ms: u64,
-    clock: Arc<dyn Clock>,
-    told: Mutex<Told>,
-}
-
-/// What the log says of Redis.
-#[derive(Clone, Copy, Debug, Default)]
-struct Told {
-    /// That it is away.
-    away: bool,
-    /// Not again before the clock's `now` is here.
-    next: Duration,
-    /// Claims without a label since it last said that all is well.
-    unknown: u64,
+    told: Teller,
 }
 
 /// Why Redis gave no answer.
@@ -111,8 +98,7 @@ impl RedisDeduper {
             breaker,
             window_ms: u64::try_from(rule.window.as_millis()).unwrap_or(u64::MAX),
             lag_max_ms: u64::try_from(rule.lag_max.as_millis()).unwrap_or(u64::MAX),
-            clock,
-            told: Mutex::default(),
+            told: Teller::new(clock),
         })
     }
 
@@ -121,11 +107,11 @@ impl RedisDeduper {
         for claims in claims.chunks(CLAIMS_MAX) {
             let Some(found) = self.try_claims(claims).await else { break };
             labels.extend(found);
-            self.note_answer();
+            self.told.answered();
         }
         let untold = claims.len() - labels.len();
         if untold > 0 {
-            self.told().unknown += untold as u64;
+            self.told.left_unknown(untold);
             labels.resize(claims.len(), Label::Unknown);
         }
         labels
@@ -150,7 +136,7 @@ impl RedisDeduper {
                     }
                     failures += 1;
                     if self.retry.is_spent(failures) || self.breaker.is_open() {
-                        self.note_failure(&failure);
+                        self.told.failed(&failure);
                         return None;
                     }
                 }
@@ -226,30 +212,6 @@ impl RedisDeduper {
             self.metrics.count_failure();
         }
         unrefused(answers?)
-    }
-
-    fn note_answer(&self) {
-        let mut told = self.told();
-        if told.away {
-            tracing::info!(unknown = told.unknown, "Redis answers again; clicks are labelled");
-            told.away = false;
-            told.unknown = 0;
-        }
-    }
-
-    fn note_failure(&self, failure: &Failure) {
-        let now = self.clock.now();
-        let mut told = self.told();
-        if now >= told.next {
-            told.next = now + LOG_EVERY;
-            told.away = true;
-            tracing::warn!(error = %failure, unknown = told.unknown, "Redis gives no labels; clicks are stored as unknown");
-        }
-    }
-
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        // Numbers only: nothing in it can be half done.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -408,8 +370,7 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         assert_eq!(deduper.check(&claims[..1]).await, [Label::Unknown]);
         assert_eq!((deduper.metrics.requests(), deduper.metrics.failures()), (4, 4), "the probe, once");
-        let told = *deduper.told();
-        assert_eq!((told.away, told.next.as_secs(), told.unknown), (true, 5, 2502));
+        assert_eq!(deduper.told.state(), (true, Duration::from_secs(5), 2502));
         assert!(deduper.ping().await.is_err());
     }
 }

@@ -30,7 +30,7 @@ pub const RING_MAX: usize = 128;
 /// Lines that a dependency may write at once, of each level.
 pub const LINES_AT_ONCE: u32 = 10;
 /// Then one more in this time.
-pub const LINE_EVERY: Duration = Duration::from_secs(5);
+pub const LINE_EVERY: Duration = Duration::from_secs(30);
 
 /// How slow a call was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

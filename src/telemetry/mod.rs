@@ -2,7 +2,7 @@
 //! up the log lines.
 //!
 //! It never decides anything and knows no part of the program; parts write their own shard of counters, and a scrape adds
-//! the shards up. Bound: the number of series is fixed at start.
+//! the shards up. Bound: the values of labels are closed sets, and threads.
 
 pub mod api;
 pub mod auth;

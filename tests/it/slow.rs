@@ -101,12 +101,12 @@ fn a_slow_redis_is_told_and_every_slow_call_is_counted() {
     let node = Trellis::start_with(&[("dedup.backend", "redis"), ("redis.url", &url), ("redis.timeout", "10s")]);
     node.link("a", "https://a.example/");
     proxy.set(Rules::slow(held_up));
+    assert_told(&node, "redis", &["ping"], held_up);
     for n in 0..20 {
         node.get(&format!("/a?click_id={n}"));
         node.wait_stored(n + 1);
     }
     assert_told(&node, "redis", &["claim"], held_up);
-    assert_told(&node, "redis", &["ping"], held_up);
     proxy.set(Rules::default());
     let level =
         |level| node.metric(&format!("trellis_slow_operations_total{{dependency=\"redis\",level=\"{level}\"}}"));
