@@ -57,6 +57,7 @@ impl Objectives {
         let families = self.metrics.gather(now_ms);
         let mut engine = self.engine();
         engine.look(&families, now_ms);
+        engine.explain(self.metrics.board().unread());
         self.metrics.slo().show(Arc::new(engine.report(now_ms, None)));
     }
 

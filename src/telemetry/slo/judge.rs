@@ -83,11 +83,18 @@ impl Engine {
         }
         Some(match (track.present, self.last_ms) {
             (_, None) => "nothing was looked at yet".to_owned(),
-            (false, _) if track.before.has_looked() => {
-                "there is no such series: the part is not configured, or cannot be read".to_owned()
-            }
+            (false, _) if track.before.has_looked() => self
+                .why_unread(track)
+                .unwrap_or_else(|| "there is no such series: the part is not configured, or cannot be read".to_owned()),
             _ => format!("nothing of it happened in {window}"),
         })
+    }
+
+    fn why_unread(&self, track: &Track) -> Option<String> {
+        let What::Worst { gauge, .. } = &track.what else { return None };
+        let selectors = [Some(&gauge.metric), gauge.less.as_ref(), gauge.of.as_ref()].into_iter().flatten();
+        let why = |name: &str| Some(format!("{name} cannot be read: {}", self.unread.get(name)?));
+        selectors.map(|selector| selector.metric.as_str()).find_map(why)
     }
 
     fn phase(

@@ -18,6 +18,7 @@ mod shown;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct Engine {
     pending: Vec<Vec<Option<u64>>>,
     first_ms: Option<u64>,
     last_ms: Option<u64>,
+    /// Why figures cannot be read, by the names of their metrics.
+    unread: BTreeMap<&'static str, String>,
 }
 
 /// One thing that is looked at.
@@ -117,13 +120,18 @@ impl Engine {
             places.push((own, of_phases));
         }
         let pending = slo.objectives.iter().map(|objective| vec![None; objective.alerts.len()]).collect();
-        Self { slo, tracks, places, pending, first_ms: None, last_ms: None }
+        Self { slo, tracks, places, pending, first_ms: None, last_ms: None, unread: BTreeMap::new() }
     }
 
     /// Notes what counters say at this time, Unix milliseconds. To be called at the start, before anything is counted; what
     /// gauges say then is not about anything yet.
     pub fn begin(&mut self, families: &[MetricFamily], now_ms: u64) {
         self.take(families, now_ms, false);
+    }
+
+    /// Why figures cannot be read now, by the names of their metrics: said of objectives that have no others.
+    pub fn explain(&mut self, unread: impl IntoIterator<Item = (&'static str, String)>) {
+        self.unread = unread.into_iter().collect();
     }
 
     /// Takes in what the registry gathers at this time, Unix milliseconds. Once every [`LOOK`].

@@ -231,6 +231,12 @@ fn what_could_not_be_measured_says_why() {
     assert_eq!(reason("redirect-availability"), "nothing of it happened in 30d");
     assert_eq!(reason("warden-up"), "there is no such series: the part is not configured, or cannot be read");
     assert_eq!(reason("release-p95"), "there is no such series: the part is not configured, or cannot be read");
+    assert_eq!(reason("redis-memory"), "there is no such series: the part is not configured, or cannot be read");
+    node.engine.explain([("trellis_redis_used_memory_bytes", "no answer within 50ms".to_owned())]);
+    let why = "trellis_redis_used_memory_bytes cannot be read: no answer within 50ms";
+    assert_eq!(node.of("redis-memory").not_measured.as_deref(), Some(why));
+    node.engine.explain([]);
+    assert_ne!(node.of("redis-memory").not_measured.as_deref(), Some(why), "it is read again");
     assert_eq!(node.of("queue-depth").not_measured, None);
     let phases = node.of("freshness").phases;
     assert_eq!(phases[2].not_measured.as_deref(), Some("nothing of it happened in 5m"));
