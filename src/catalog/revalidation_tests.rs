@@ -20,7 +20,8 @@ use crate::click::{Link, OwnHosts, RawLink};
 use crate::clock::Clock as _;
 use crate::testing::ManualClock;
 
-const DOMAINS: [&str; 3] = ["a.example", "b.example", "c.example"];
+/// Hosts that no link leads to: such a one would be a loop, which cannot be read and stays as it was served.
+const DOMAINS: [&str; 3] = ["x.example", "y.example", "z.example"];
 const AFTER: Duration = Duration::from_secs(900);
 
 /// Reads of links fail while this is set.

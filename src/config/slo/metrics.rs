@@ -120,6 +120,9 @@ pub const METRICS: &[Metric] = &[
     counter("trellis_audit_failures_total", &[]),
     duration("trellis_audit_write_duration_seconds", &[]),
     duration("trellis_release_apply_duration_seconds", &[]),
+    // Answers and errors of all listeners.
+    counter("trellis_requests_total", &["listener", "status_class"]),
+    counter("trellis_errors_total", &["stage"]),
     // What memory knew.
     counter("trellis_cache_total", &["cache", "result"]),
     // What the node asks itself.
