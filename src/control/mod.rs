@@ -25,7 +25,7 @@
 //! `access` says who needs what, one table of all endpoints which; `write` what stands around them: figures, `If-Match`,
 //! `Idempotency-Key` and the [audit log](AuditLog).
 //! Errors are `application/problem+json` (RFC 9457) with a stable `code`, also for unknown paths and methods. What is
-//! planned and not built answers 501 and says so. Answers are compressed for those who accept gzip.
+//! planned and not built is not there. Answers are compressed for those who accept gzip.
 //!
 //! Bounds: `control.body_bytes_max`; [`CONNECTIONS_MAX`] connections; [`DEADLINE`] for a request; 1000 items a page.
 

@@ -50,7 +50,8 @@ const ALERTS: &[&str] = &[
 const FIGURES: &[(&str, &[&str])] = &[
     ("redirect", &["redirect-p50", "redirect-p95", "redirect-p99", "redirect-availability"]),
     ("phases of a redirect", &["redirect-p99"]),
-    ("freshness and its phases", &["freshness"]),
+    ("freshness and its phases", &["freshness", "canary-freshness"]),
+    ("synthetic checks", &["canary", "endpoints"]),
     ("routing decision", &["routing-p50", "routing-p95", "routing-p99"]),
     ("routing success", &["routing-success"]),
     ("choice among destinations", &["choice-p99"]),
@@ -185,29 +186,46 @@ fn objective<'v>(report: &'v Value, id: &str) -> &'v Value {
     all.find(|one| one["id"] == id).unwrap_or_else(|| panic!("no {id} in {report}"))
 }
 
+fn of_node(trellis: &Trellis) -> Value {
+    trellis.api_raw("GET", "/slo", &[], b"").json()
+}
+
 #[test]
-fn a_node_says_how_its_objectives_stand_and_goes_on_after_a_restart() {
-    let mut trellis = Trellis::start();
-    let of_node = |trellis: &Trellis| trellis.api_raw("GET", "/slo", &[], b"").json();
+fn every_shipped_objective_finds_the_series_that_it_names() {
+    let trellis = Trellis::start();
     let report = of_node(&trellis);
-    assert_eq!(
-        (&report["overall"], &objective(&report, "store-up")["verdict"]),
-        (&"OK".into(), &"OK".into()),
-        "{report}"
-    );
-    let absent: Vec<_> = report["objectives"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .filter(|one| one["not_measured"].as_str().is_some_and(|reason| reason.starts_with("there is no such series")))
-        .map(|one| one["id"].as_str().expect("an id"))
-        .collect();
+    let all = report["objectives"].as_array().expect("a list").iter();
+    let is_absent =
+        |one: &&Value| one["not_measured"].as_str().is_some_and(|why| why.starts_with("there is no such series"));
+    let absent: Vec<_> = all.filter(is_absent).map(|one| one["id"].as_str().expect("an id")).collect();
     // What Redis and ClickHouse say, and what this machine may not say; the system is asked a moment after the start.
     let may = ["redis-memory", "redis-cpu", "redis-evictions", "replication-lag", "warden-up"];
     let system = ["memory", "cpu", "disk-space", "disk-io"];
     assert!(may.iter().all(|id| absent.contains(id)), "{absent:?}");
     let others: Vec<_> = absent.iter().filter(|id| !may.contains(id) && !system.contains(id)).collect();
     assert!(others.is_empty(), "they name no series: {others:?}");
+}
+
+#[test]
+fn a_node_says_how_its_objectives_stand_and_goes_on_after_a_restart() {
+    // How busy and how full the machine is must not decide what this test sees.
+    let shipped = std::fs::read_to_string(root().join("config/slo.toml")).expect("the shipped one");
+    let wanted =
+        |block: &&str| ["redirect-availability", "store-up"].iter().any(|id| block.contains(&format!("id = \"{id}\"")));
+    let blocks = shipped.split("[[objective]]").filter(wanted).map(|block| format!("[[objective]]{block}"));
+    let (folder, text) = (tempfile::tempdir().expect("a temporary folder"), blocks.collect::<String>());
+    std::fs::write(folder.path().join("mine.toml"), text).expect("a file");
+    let path = folder.path().join("mine.toml").display().to_string();
+    let settings = [("slo.file", path.as_str())];
+
+    let mut trellis = Trellis::start_with(&settings);
+    let report = of_node(&trellis);
+    assert_eq!(report["objectives"].as_array().map(Vec::len), Some(2));
+    assert_eq!(
+        (&report["overall"], &objective(&report, "store-up")["verdict"]),
+        (&"OK".into(), &"OK".into()),
+        "{report}"
+    );
     trellis.link("a", "https://a.example/");
     (0..20).for_each(|_| assert_eq!(trellis.get("/a").status, 302));
     trellis.stop();
@@ -215,13 +233,16 @@ fn a_node_says_how_its_objectives_stand_and_goes_on_after_a_restart() {
     let json = good(&trellis.cli(&["slo", "report", "--format", "json", "--since", "1h"]));
     let json: Value = serde_json::from_str(&json).expect("JSON");
     let redirects = objective(&json, "redirect-availability");
-    assert_eq!((&redirects["windows"][5]["events"], &redirects["value"]), (&20.into(), &0.0.into()), "{redirects}");
+    let events = redirects["windows"][5]["events"].as_u64().expect("a number");
+    assert!(events >= 20 && redirects["value"] == 0.0, "{redirects}");
     assert_eq!((&json["since"], &redirects["window"]), (&"1h".into(), &"1h".into()));
     let text = good(&trellis.cli(&["slo", "report"]));
-    assert!(text.starts_with("OK: 0 BREACH, ") && text.contains("redirect-p99"), "{text}");
+    assert!(text.starts_with("OK: 0 BREACH, 0 WARNING, 2 OK") && text.contains("redirect-availability"), "{text}");
     // And the next node goes on with it.
-    let trellis = Trellis::start_in(trellis.folder(), &[]);
-    assert_eq!(objective(&of_node(&trellis), "redirect-availability")["windows"][5]["events"], 20);
+    let trellis = Trellis::start_in(trellis.folder(), &settings);
+    let now = of_node(&trellis);
+    let after = objective(&now, "redirect-availability")["windows"][5]["events"].as_u64().expect("a number");
+    assert!(after >= events, "{after} after {events}");
     assert!(trellis.metric("trellis_slo_compliant{slo=\"redirect-availability\",window=\"30d\"}") == 1.0);
     let page = good(&trellis.cli(&["slo", "report", "--format", "markdown"]));
     assert!(page.starts_with("# Objectives\n") && page.contains("| OK | `redirect-availability` |"), "{page}");

@@ -49,6 +49,9 @@ const fn duration(name: &'static str, labels: &'static [&'static str]) -> Metric
 
 /// All of them.
 pub const METRICS: &[Metric] = &[
+    // Every listener.
+    counter("trellis_requests_total", &["listener", "status_class"]),
+    counter("trellis_errors_total", &["stage"]),
     // The edge.
     counter("trellis_redirects_total", &["outcome"]),
     counter("trellis_decisions_total", &["strategy"]),
@@ -125,10 +128,6 @@ pub const METRICS: &[Metric] = &[
     counter("trellis_errors_total", &["stage"]),
     // What memory knew.
     counter("trellis_cache_total", &["cache", "result"]),
-    // What the node asks itself.
-    gauge("trellis_probe_success", &["check"]),
-    gauge("trellis_probe_duration_seconds", &["check"]),
-    gauge("trellis_probe_freshness_seconds", &[]),
     // What the node depends on.
     gauge("trellis_dependency_up", &["dependency"]),
     gauge("trellis_breaker_state", &["dependency"]),
@@ -171,6 +170,10 @@ pub const METRICS: &[Metric] = &[
     counter("trellis_disk_busy_seconds_total", &[]),
     gauge("trellis_runtime_tasks", &["runtime"]),
     gauge("trellis_runtime_lag_seconds", &["runtime"]),
+    // What the node asks itself.
+    gauge("trellis_probe_success", &["check"]),
+    gauge("trellis_probe_duration_seconds", &["check"]),
+    gauge("trellis_probe_freshness_seconds", &[]),
     // The process.
     gauge("trellis_build_info", &["version"]),
     counter("process_cpu_seconds_total", &[]),
