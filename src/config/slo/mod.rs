@@ -1,7 +1,7 @@
 //! The objectives: `config/slo.toml`, which is built in, or a file of the operator's in its place (`slo.file`).
 //!
 //! Says what a good file is, and tells all that is wrong with one, each mistake with its line. Never measures anything:
-//! that is `telemetry::slo`. Read by `check`. Bounds: [`BYTES_MAX`] for the file, [`OBJECTIVES_MAX`] objectives of
+//! that is `telemetry::slo`. Read by `check`. Bounds: 1 MiB for the file, [`OBJECTIVES_MAX`] objectives of
 //! [`ALERTS_MAX`] alerts and [`PHASES_MAX`] phases, [`SELECTORS_MAX`] selectors in a list.
 
 mod level;
