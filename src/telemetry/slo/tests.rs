@@ -374,6 +374,12 @@ fn the_growth_of_a_counter_is_judged_by_the_second_and_by_what_it_is_a_share_of(
     }
     let value = value(&engine, at(11)).unwrap();
     assert!((value - 0.025).abs() < 1e-9, "{value}: 1 s in 10 s on 4");
+    // What falls was begun anew, and all of it is new: 4 + 2 + 6 s in 30 s on 4.
+    let mut engine = engine_of(cpu);
+    for (look, seconds) in [(0, 100), (1, 104), (2, 2), (3, 8)] {
+        engine.look(&families(seconds), at(look));
+    }
+    assert_eq!(engine.report(at(3), None).objectives[0].value, Some(0.1));
 }
 
 #[test]
