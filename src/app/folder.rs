@@ -311,6 +311,7 @@ pub async fn open_folder(config: &Config) -> anyhow::Result<OpenFolder> {
         status: Arc::clone(&status),
         slo: slo::asked_of_history(&config.slo, &config.data_dir, &clock),
         metrics: Arc::new(move || rendered.render(clock.wall_ms())),
+        running: None,
         body_bytes_max: config.control.body_bytes_max,
         import: import_limits(&config.control),
     });

@@ -217,6 +217,7 @@ impl Node {
             status: Arc::clone(&status),
             slo: objectives.asked(),
             metrics: Arc::new(move || rendered.render(scraped.wall_ms())),
+            running: Some(control::Running { metrics: Arc::clone(&metrics), began: clock.now() }),
             body_bytes_max: config.control.body_bytes_max,
             import: folder::import_limits(&config.control),
         });

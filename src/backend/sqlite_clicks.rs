@@ -24,7 +24,7 @@ use crate::BoxFuture;
 use crate::click::ClickId;
 use crate::config::Retention;
 use crate::pipeline::persons::{Found, Persons, Selector};
-use crate::pipeline::store::{ClickCursor, DIFFERENCES_MAX, Difference, Expired};
+use crate::pipeline::store::{ClickCursor, DIFFERENCES_MAX, Difference, Expired, LinkCount};
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
 
 const MIGRATIONS: [Migration; 6] = [
@@ -156,6 +156,10 @@ impl Store for SqliteClicks {
             }
             Ok(found)
         })
+    }
+
+    fn top_links(&self, minutes: Range<u64>, limit: usize) -> BoxFuture<'_, Result<Vec<LinkCount>, StoreError>> {
+        Box::pin(self.read(move |connection| sqlite_rollups::top_links(connection, &minutes, limit)))
     }
 
     fn counts_by_minute<'a>(

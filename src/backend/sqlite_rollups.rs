@@ -10,7 +10,9 @@ use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::sqlite_insert::number;
 use super::sqlite_questions::{MINUTE_MS, first_id};
-use crate::pipeline::store::{Difference, Level};
+use crate::click::canary;
+use crate::click::domain::NO_LINK;
+use crate::pipeline::store::{Difference, Level, LinkCount};
 
 /// Clicks by the groups of `click_counts`, of the ids from ?1 up to ?2.
 const COUNTED: &str = "SELECT ts / 60000 AS minute, link, campaign, org, class, dedup, count(*) AS n, 0 AS c
@@ -83,6 +85,24 @@ pub(super) fn counts_by_minute(
     counts.collect()
 }
 
+/// See [`crate::pipeline::Store::top_links`].
+pub(super) fn top_links(
+    connection: &Connection,
+    minutes: &Range<u64>,
+    limit: usize,
+) -> rusqlite::Result<Vec<LinkCount>> {
+    let sql = "SELECT link, coalesce(sum(clicks) FILTER (WHERE class = 'human'), 0) AS people, sum(clicks) AS n
+               FROM click_counts WHERE minute >= ?1 AND minute < ?2 AND link NOT IN ('', ?3, ?4)
+               GROUP BY link ORDER BY people DESC, n DESC, link LIMIT ?5";
+    let mut statement = connection.prepare_cached(sql)?;
+    let values = params![number(minutes.start), number(minutes.end), NO_LINK, canary::SLUG, number(limit as u64)];
+    let top = statement.query_map(values, |row| {
+        let unsigned = |i| row.get::<_, i64>(i).map(|n| u64::try_from(n).unwrap_or_default());
+        Ok(LinkCount { link: row.get(0)?, people: unsigned(1)?, clicks: unsigned(2)? })
+    })?;
+    top.collect()
+}
+
 /// The ids of these minutes: from the first one up to the other.
 fn ids(minutes: &Range<u64>) -> (String, String) {
     (first_id(minutes.start.saturating_mul(MINUTE_MS)), first_id(minutes.end.saturating_mul(MINUTE_MS)))
@@ -135,6 +155,32 @@ mod tests {
         }
         store.roll_up(&[M0 + 3, u64::MAX, 0]).await.unwrap();
         assert_eq!(store.compare(M0..M0 + 10).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn the_links_that_people_followed_most_come_first_and_what_is_no_link_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, other) = filled(&folder).await;
+        other.execute("DELETE FROM click_counts", []).unwrap();
+        for (minute, link, class, clicks) in [
+            (0, "a", "human", 3),
+            (1, "a", "human", 4),
+            (0, "a", "bot", 90),
+            (0, "b", "human", 9),
+            (1, "c", "bot", 5),
+            (0, "", "human", 50),
+            (0, NO_LINK, "human", 60),
+            (0, canary::SLUG, "monitor", 70),
+            (2, "later", "human", 99),
+        ] {
+            let sql = "INSERT INTO click_counts VALUES (?1, ?2, '', 'default', ?3, 'unique', ?4)";
+            other.execute(sql, params![number(M0 + minute), link, class, clicks]).unwrap();
+        }
+        let top = store.top_links(M0..M0 + 2, 10).await.unwrap();
+        let told: Vec<_> = top.iter().map(|top| (top.link.as_str(), top.people, top.clicks)).collect();
+        assert_eq!(told, [("b", 9, 9), ("a", 7, 97), ("c", 0, 5)]);
+        assert_eq!(store.top_links(M0..M0 + 2, 1).await.unwrap(), top[..1]);
+        assert_eq!(store.top_links(M0 + 5..M0 + 9, 1).await.unwrap(), []);
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use crate::click::ClickId;
 use crate::pipeline::ledger::{Books, BooksError, Changes, Entry, StretchName};
 use crate::pipeline::months::{Merge, Months, Report};
 use crate::pipeline::persons::{Found, Persons, Selector};
-use crate::pipeline::store::{ClickCursor, Difference, Expired};
+use crate::pipeline::store::{ClickCursor, Difference, Expired, LinkCount};
 use crate::pipeline::{Batch, ClickFilter, Counts, Sealed, Store, StoreError, StoredClick};
 use crate::segment::Position;
 use crate::telemetry::calls::{Call, Calls};
@@ -75,6 +75,10 @@ impl Store for TimedStore {
         limit: usize,
     ) -> Answer<'a, Vec<StoredClick>> {
         self.timed(Call::StoreRecent, self.store.recent(filter, behind, limit))
+    }
+
+    fn top_links(&self, minutes: Range<u64>, limit: usize) -> Answer<'_, Vec<LinkCount>> {
+        self.timed(Call::StoreTopLinks, self.store.top_links(minutes, limit))
     }
 
     fn roll_up<'a>(&'a self, minutes: &'a [u64]) -> Answer<'a, ()> {

@@ -5,7 +5,7 @@
 //! the same router in-process when no node is running.
 //!
 //! ```text
-//! /health  /health/ready  /metrics  /slo      open
+//! /  /health  /health/ready  /metrics  /slo   open; the first is the status page
 //! /api/v1/links  …/{slug}  …/bulk             token, or a key for its organisation
 //! /api/v1/campaigns  /api/v1/campaigns/{id}   token, or a key
 //! /api/v1/domains  /api/v1/domains/{domain}   token, or a key; to give and to take away: token
@@ -54,6 +54,7 @@ mod request_id;
 mod serve;
 mod slo;
 mod status;
+mod status_page;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -78,9 +79,11 @@ pub use explain::Explainer;
 pub use problem::{Code, Problem};
 pub use serve::{CONNECTIONS_MAX, serve};
 pub use status::{State, Status};
+pub use status_page::Running;
 
 use self::access::{Endpoint, Needs};
 use self::auth::{Guard, Token};
+use self::status_page::StatusPage;
 use crate::catalog::{Campaigns, Caps, Domains, Keys, Links, Releases, Warden};
 use crate::click::Scope;
 use crate::clock::Clock;
@@ -151,6 +154,8 @@ pub struct Parts {
     pub slo: Objectives,
     /// Renders the metrics as Prometheus text.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// What only a running node has; `None` where none runs.
+    pub running: Option<Running>,
     /// Length of a request body.
     pub body_bytes_max: usize,
     /// How much one import may bring.
@@ -240,7 +245,9 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .layer(DefaultBodyLimit::max(parts.body_bytes_max))
         // The outermost of the API: who may not come in learns nothing about what is inside.
         .layer(auth.clone());
+    let page = Arc::new(StatusPage::default());
     Router::new()
+        .route("/", get(async move |With(parts): With<Parts>| page.show(&parts).await))
         .route("/health", get(status::alive))
         .route("/health/ready", get(status::ready))
         .route("/metrics", get(metrics))

@@ -85,6 +85,12 @@ impl Status {
         dependencies.insert(name, Dependency { backend, up, detail });
     }
 
+    /// What `of` makes of each, in the order of their names: name, backend, whether it is up, why not.
+    pub(super) fn each_dependency<T>(&self, of: impl Fn(&'static str, &'static str, bool, &str) -> T) -> Vec<T> {
+        let dependencies = self.dependencies.lock().unwrap_or_else(PoisonError::into_inner);
+        dependencies.iter().map(|(name, known)| of(name, known.backend, known.up, &known.detail)).collect()
+    }
+
     /// The body of `/health/ready`.
     fn report(&self, state: State) -> Value {
         let dependencies = self.dependencies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,7 +116,7 @@ impl Default for Status {
 }
 
 /// What goes on and what does not while it is down, for the person who reads the page at night.
-fn needed_for(dependency: &str) -> &'static str {
+pub(super) fn needed_for(dependency: &str) -> &'static str {
     match dependency {
         "catalog" => "edits of links; redirects go on from memory",
         "dedup" => "labels; clicks are stored as unknown, redirects go on",

@@ -202,6 +202,17 @@ pub struct Expired {
     pub more: bool,
 }
 
+/// How often a link was followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkCount {
+    /// Its slug; those of one slug under several domains are taken together.
+    pub link: String,
+    /// Clicks of people.
+    pub people: u64,
+    /// All of them.
+    pub clicks: u64,
+}
+
 /// Where a page of clicks goes on: behind this click, towards older ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClickCursor {
@@ -242,6 +253,10 @@ pub trait Store: Send + Sync {
         behind: Option<ClickCursor>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<StoredClick>, StoreError>>;
+
+    /// The links with the most clicks of people in these minutes (whole minutes since 1970), the most first, at most `limit`.
+    /// Asked of the rollups, which may lie behind. Visits without a link and those to none are left out, and so is the canary.
+    fn top_links(&self, minutes: Range<u64>, limit: usize) -> BoxFuture<'_, Result<Vec<LinkCount>, StoreError>>;
 
     /// Computes the rollups of these minutes (whole minutes since 1970, in any order) anew, and the hours and days that
     /// they lie in. Repeating it changes nothing; it mends whatever a line said. To be called after clicks of these

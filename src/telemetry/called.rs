@@ -36,6 +36,7 @@ pub enum Call {
     StoreLook,
     StoreCount,
     StoreRecent,
+    StoreTopLinks,
     StoreRollUp,
     StoreCompare,
     StoreMinutes,
@@ -71,7 +72,7 @@ pub enum Call {
 
 impl Call {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::RedisClaim,
         Self::RedisCaps,
         Self::RedisFigures,
@@ -80,6 +81,7 @@ impl Call {
         Self::StoreLook,
         Self::StoreCount,
         Self::StoreRecent,
+        Self::StoreTopLinks,
         Self::StoreRollUp,
         Self::StoreCompare,
         Self::StoreMinutes,
@@ -126,6 +128,7 @@ impl Call {
             Self::StoreLook => (Store, "look"),
             Self::StoreCount => (Store, "count"),
             Self::StoreRecent => (Store, "recent"),
+            Self::StoreTopLinks => (Store, "top_links"),
             Self::StoreRollUp => (Store, "roll_up"),
             Self::StoreCompare => (Store, "compare"),
             Self::StoreMinutes => (Store, "minutes"),

@@ -50,6 +50,10 @@ async fn a_batch_that_is_in_the_table_twice_is_counted_once_by_every_rollup() {
         assert_eq!(sums(&database).await, ["24\t40\t6", "12\t40\t6", "6\t40\t6"]);
         assert_eq!(database.store.compare(M0..M0 + 4).await.unwrap(), []);
     }
+    let top = database.store.top_links(M0..M0 + 3, 9).await.unwrap();
+    let top: Vec<_> = top.iter().map(|top| (top.link.as_str(), top.people, top.clicks)).collect();
+    assert_eq!(top, [("a", 0, 15), ("bb", 0, 15)]);
+    assert_eq!(database.store.top_links(M0..M0 + 3, 1).await.unwrap().len(), 1);
     let counts = database.store.counts_by_minute("node-1", M0 - 100..M0 + 3).await.unwrap();
     assert_eq!(counts, [(M0, 10), (M0 + 1, 10), (M0 + 2, 10)]);
     assert_eq!(database.store.counts_by_minute("' OR 1", M0..M0 + 3).await.unwrap(), []);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use trellis::BoxFuture;
 use trellis::click::{Click, ClickId, Reasons};
-use trellis::pipeline::store::{ClickCursor, Difference, Expired};
+use trellis::pipeline::store::{ClickCursor, Difference, Expired, LinkCount};
 use trellis::pipeline::{Batch, ClickFilter, Counts, Label, Payload, Row, Sealed, Store, StoreError, StoredClick};
 use uuid::Uuid;
 
@@ -389,6 +389,10 @@ impl Store for SimStore {
 
     fn compare(&self, _: Range<u64>) -> BoxFuture<'_, Result<Vec<Difference>, StoreError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn top_links(&self, _: Range<u64>, _: usize) -> BoxFuture<'_, Result<Vec<LinkCount>, StoreError>> {
+        unreachable!("nobody looks at it")
     }
 
     fn counts_by_minute<'a>(&'a self, _: &'a str, _: Range<u64>) -> BoxFuture<'a, Result<Vec<(u64, u64)>, StoreError>> {

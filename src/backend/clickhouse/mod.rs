@@ -38,7 +38,7 @@ use crate::click::query::Parameters;
 use crate::config::{self, Retention};
 use crate::pipeline::months::Months;
 use crate::pipeline::persons::Persons;
-use crate::pipeline::store::{ClickCursor, Difference, Expired};
+use crate::pipeline::store::{ClickCursor, Difference, Expired, LinkCount};
 use crate::pipeline::{Batch, ClickFilter, Counts, Payload, Sealed, Store, StoreError, StoredClick};
 use crate::telemetry::figures::Figure;
 
@@ -196,6 +196,10 @@ impl Store for ClickHouseStore {
         minutes: Range<u64>,
     ) -> BoxFuture<'a, Result<Vec<(u64, u64)>, StoreError>> {
         Box::pin(rollups::counts_by_minute(self, node, minutes))
+    }
+
+    fn top_links(&self, minutes: Range<u64>, limit: usize) -> BoxFuture<'_, Result<Vec<LinkCount>, StoreError>> {
+        Box::pin(rollups::top_links(self, minutes, limit))
     }
 
     /// The server removes by itself: the tables have a TTL.

@@ -20,8 +20,10 @@ use std::ops::Range;
 use serde::Deserialize;
 
 use super::{ClickHouseStore, queries};
+use crate::click::canary;
+use crate::click::domain::NO_LINK;
 use crate::pipeline::StoreError;
-use crate::pipeline::store::{DIFFERENCES_MAX, Difference, Level};
+use crate::pipeline::store::{DIFFERENCES_MAX, Difference, Level, LinkCount};
 
 const HOUR: u64 = 60;
 const DAY: u64 = 24 * HOUR;
@@ -194,6 +196,27 @@ async fn differences(
     let difference =
         |f: Found| Difference { level, minute: f.start / 60, groups: f.groups, clicks: f.clicks, counted: f.counted };
     Ok(found.into_iter().map(difference).collect())
+}
+
+/// See [`crate::pipeline::Store::top_links`].
+pub(super) async fn top_links(
+    store: &ClickHouseStore,
+    minutes: Range<u64>,
+    limit: usize,
+) -> Result<Vec<LinkCount>, StoreError> {
+    #[derive(Deserialize)]
+    struct Top {
+        link: String,
+        people: u64,
+        n: u64,
+    }
+    within_calendar(minutes.end)?;
+    let sql = "SELECT link, sumIf(clicks, class = 'human') AS people, sum(clicks) AS n FROM rollup_1m FINAL
+               WHERE minute >= toDateTime(?, 'UTC') AND minute < toDateTime(?, 'UTC') AND link NOT IN ('', ?, ?)
+               GROUP BY link HAVING n > 0 ORDER BY people DESC, n DESC, link LIMIT ?";
+    let query = store.reading().query(sql).bind(minutes.start * 60).bind(minutes.end * 60).bind(NO_LINK);
+    let top: Vec<Top> = queries::rows(store, query.bind(canary::SLUG).bind(limit)).await?;
+    Ok(top.into_iter().map(|top| LinkCount { link: top.link, people: top.people, clicks: top.n }).collect())
 }
 
 /// See [`crate::pipeline::Store::counts_by_minute`]. By the hour: `FINAL` merges a stream, and keeps no set of ids.

@@ -19,7 +19,7 @@ use crate::handoff::Journals;
 use crate::pipeline::dead_letter::{Actor, DeadLetters};
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::persons::Desk;
-use crate::pipeline::store::{ClickCursor, Difference, Expired, Level};
+use crate::pipeline::store::{ClickCursor, Difference, Expired, Level, LinkCount};
 use crate::pipeline::{Batch, ClickFilter, Counts, Sealed, Store, StoreError, StoredClick};
 use crate::testing::FaultDisk;
 
@@ -305,6 +305,16 @@ impl Store for Fake {
             }
             let older = |click: &StoredClick| behind.is_none_or(|b| click.click_id < b.id.to_string());
             Ok(clicks().into_iter().filter(older).take(limit).collect())
+        })
+    }
+
+    fn top_links(&self, _: Range<u64>, _: usize) -> BoxFuture<'_, Result<Vec<LinkCount>, StoreError>> {
+        Box::pin(async {
+            if self.away.load(Ordering::Relaxed) {
+                return Err(StoreError::Transient("connection refused".into()));
+            }
+            let hostile = "<script>alert(1)</script>".to_owned();
+            Ok(vec![LinkCount { link: hostile, people: 1_234, clicks: 5_678 }])
         })
     }
 

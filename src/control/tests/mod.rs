@@ -15,6 +15,7 @@ mod life;
 mod openapi;
 mod releases;
 mod slo;
+mod status_page;
 mod verify;
 
 use std::sync::atomic::Ordering;
@@ -124,6 +125,7 @@ impl Bench {
             status: status.clone(),
             slo: Arc::new(slo::report),
             metrics: Arc::new(|| "trellis_up 1\n".into()),
+            running: None,
             body_bytes_max: 1024,
             import: ImportLimits { bytes_max: 2048, links_max: 6 },
         };
@@ -357,7 +359,7 @@ async fn unknown_paths_methods_and_what_is_not_built_are_told_apart() {
     for path in ["/nothing", "/", "", "/links/", "/links/a/b", "/clicks/x"] {
         bench.api("GET", path, "").await.assert_problem(404, "not_found");
     }
-    for path in ["/", "/api", "/healthy", "/api/v2/links"] {
+    for path in ["/index.html", "/api", "/healthy", "/api/v2/links"] {
         bench.send("GET", path, &[], "").await.assert_problem(404, "not_found");
     }
     for (method, path, allowed) in [

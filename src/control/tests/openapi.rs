@@ -14,7 +14,7 @@ use crate::click::{RawLink, key::RawKey, key::RawRotation};
 static OPENAPI: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(DOCUMENT).unwrap());
 
 /// What is open, and stands in no table.
-const OPEN: [&str; 5] = ["/api/v1/openapi.json", "/health", "/health/ready", "/metrics", "/slo"];
+const OPEN: [&str; 6] = ["/", "/api/v1/openapi.json", "/health", "/health/ready", "/metrics", "/slo"];
 
 /// The operations of the document, by path and method.
 fn operations() -> impl Iterator<Item = (&'static str, String, &'static Value)> {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use self::answers::{matches, stored};
 use crate::BoxFuture;
 use crate::click::{Click, ClickId};
-use crate::pipeline::store::{ClickCursor, Difference, Expired, Level};
+use crate::pipeline::store::{ClickCursor, Difference, Expired, Level, LinkCount};
 use crate::pipeline::{Batch, ClickFilter, Counts, Label, Payload, Row, Sealed, Store, StoreError, StoredClick};
 
 const MINUTE_MS: u64 = 60_000;
@@ -309,6 +309,21 @@ impl Store for ScriptedStore {
         let older = |click: &StoredClick| behind.as_ref().is_none_or(|id| click.click_id < *id);
         let page = self.matching(filter).into_iter().rev().filter(older).take(limit).collect();
         Box::pin(std::future::ready(Ok(page)))
+    }
+
+    fn top_links(&self, minutes: Range<u64>, limit: usize) -> BoxFuture<'_, Result<Vec<LinkCount>, StoreError>> {
+        let span = minutes.start * MINUTE_MS..minutes.end * MINUTE_MS;
+        let filter = ClickFilter { from_ms: Some(span.start), to_ms: Some(span.end), ..ClickFilter::default() };
+        let mut counts = BTreeMap::<String, (u64, u64)>::new();
+        for click in self.matching(&filter) {
+            let (people, clicks) = counts.entry(click.link).or_default();
+            (*people, *clicks) = (*people + u64::from(click.class == "human"), *clicks + 1);
+        }
+        let mut top: Vec<_> =
+            counts.into_iter().map(|(link, (people, clicks))| LinkCount { link, people, clicks }).collect();
+        top.sort_by_key(|one| std::cmp::Reverse((one.people, one.clicks)));
+        top.truncate(limit);
+        Box::pin(std::future::ready(self.state().answers().map(|()| top)))
     }
 
     fn roll_up<'a>(&'a self, minutes: &'a [u64]) -> BoxFuture<'a, Result<(), StoreError>> {
