@@ -120,7 +120,9 @@ impl Endpoint {
 
 /// What stands around each endpoint of the table.
 pub(super) fn around(endpoints: &[Endpoint], parts: &Parts) -> Vec<Arc<Around>> {
-    parts.api.name(endpoints.iter().map(|endpoint| format!("{} {}", endpoint.method, endpoint.path)));
+    let ops = endpoints.iter().map(|endpoint| format!("{} {}", endpoint.method, endpoint.path));
+    // Behind those of the table: the status page.
+    parts.api.name(ops.chain(["GET /".to_owned()]));
     let turn = Arc::default();
     let read_of = |path| {
         let thing = write::thing(path)?;

@@ -245,7 +245,7 @@ fn router_within(parts: Parts, deadline: Duration) -> Router {
         .layer(DefaultBodyLimit::max(parts.body_bytes_max))
         // The outermost of the API: who may not come in learns nothing about what is inside.
         .layer(auth.clone());
-    let page = Arc::new(StatusPage::default());
+    let page = Arc::new(StatusPage::counted_at(endpoints().len()));
     Router::new()
         .route("/", get(async move |With(parts): With<Parts>| page.show(&parts).await))
         .route("/health", get(status::alive))

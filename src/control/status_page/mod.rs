@@ -58,9 +58,10 @@ pub struct Running {
 }
 
 /// The page as it was given out last.
-#[derive(Default)]
 pub(super) struct StatusPage {
     kept: Mutex<Kept>,
+    /// Its place among the names of endpoints.
+    place: usize,
 }
 
 #[derive(Default)]
@@ -70,7 +71,13 @@ struct Kept {
 }
 
 impl StatusPage {
+    /// Whose answers are counted at this place.
+    pub(super) fn counted_at(place: usize) -> Self {
+        Self { kept: Mutex::default(), place }
+    }
+
     pub(super) async fn show(&self, parts: &Parts) -> Response {
+        let began = parts.clock.now();
         let mut kept = self.kept.lock().await;
         let is_young = |at: Duration, age: Duration| parts.clock.now().saturating_sub(at) < age;
         let page = match &kept.page {
@@ -83,6 +90,7 @@ impl StatusPage {
             }
         };
         drop(kept);
+        parts.api.observe(self.place, 200, parts.clock.now().saturating_sub(began));
         let mut answer = ([(CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response();
         answer.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY.clone());
         answer.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
