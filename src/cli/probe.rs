@@ -36,7 +36,7 @@ Examples:
 
 Exit code: 0 when all was as it should be, 1 when not.")]
 pub(super) struct Probe {
-    /// The edge, or a link on it: http://HOST[:PORT][/SLUG]
+    /// The edge, or a link on it
     #[arg(long, value_name = "URL")]
     url: Url,
     /// The place from which it is asked: letters, digits and - _ .

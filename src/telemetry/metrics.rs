@@ -268,7 +268,7 @@ impl Metrics {
     }
 
     /// All metrics at this time, Unix milliseconds: ages are counted up to it. Histograms of durations have all their
-    /// buckets: see [`Scale`](super::shard::Scale).
+    /// buckets: see [`Scale`].
     #[must_use]
     pub fn gather(&self, now_ms: u64) -> Vec<MetricFamily> {
         self.shards.now_ms.store(now_ms, Ordering::Relaxed);

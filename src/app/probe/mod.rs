@@ -5,8 +5,8 @@
 //! redirect                  GET of a link on the edge: a redirect with an X-Click-Id; of the canary, to where it leads
 //! store                     the click of that id is in the store, as a monitor's
 //! ```
-//! The node asks itself ([`prober`](super::prober)); `trellis probe` asks from elsewhere, all but the store. Each check is one request on a
-//! connection of its own, so that it goes the whole way. Bounds: those of [`http`](super::http).
+//! The node asks itself (`app::prober`); `trellis probe` asks from elsewhere, all but the store. Each check is one request on a
+//! connection of its own, so that it goes the whole way. Bounds: those of [`http`].
 
 use std::sync::Arc;
 use std::time::Duration;
