@@ -78,6 +78,34 @@ fn connections_that_wait_to_be_accepted_are_served_before_the_end() {
 }
 
 #[test]
+fn metrics_and_objectives_are_answered_until_the_last_click_is_stored() {
+    let settings = [NO_STORE[0], NO_STORE[1], ("shutdown.drain_delay", "2s"), ("shutdown.drain_deadline", "10m")];
+    let mut trellis = Trellis::start_with(&settings);
+    expect_no_store(&trellis);
+    trellis.expect_log("stopping at once");
+    trellis.link("a", "https://a.example/");
+    let mut busy = connect(trellis.edge());
+    busy.write_all(b"GET /a HTTP/1.1\r\nHost: t\r\n").expect("half a head");
+    let scrape = || {
+        let objectives = trellis.api_raw("GET", "/slo", &[], b"");
+        assert_eq!(objectives.status, 200, "{objectives:?}");
+        assert!(objectives.json()["objectives"].as_array().is_some_and(|all| !all.is_empty()), "{objectives:?}");
+        let of = |metric| trellis.metric(metric);
+        (of("trellis_clicks_accepted_total"), of("trellis_clicks_total{fate=\"stored\"}"))
+    };
+    trellis.signal(Signal::TERM);
+    eventually("it drains", || trellis.api_raw("GET", "/health/ready", &[], b"").status == 503);
+    assert_eq!(scrape(), (0.0, 0.0), "while a request is on its way");
+    busy.write_all(b"\r\n").expect("the rest of the head");
+    assert_eq!(read_head(&mut busy).status, 302);
+    eventually("the edge is closed", || std::net::TcpStream::connect(trellis.edge()).is_err());
+    assert_eq!(scrape(), (1.0, 0.0), "while the click waits for a store that is away");
+    // Else it would wait for the store as long as the deadline says.
+    trellis.signal(Signal::TERM);
+    assert_eq!(trellis.wait().code(), Some(0));
+}
+
+#[test]
 fn a_second_signal_stops_at_once() {
     let mut trellis = Trellis::start_with(&[("shutdown.drain_delay", "10m")]);
     trellis.expect_log("stopping at once");
