@@ -38,7 +38,7 @@ impl Shards {
             each("trellis_ledger_residual_clicks", "By which minutes do not balance", &ledger.residual),
             each("trellis_ledger_store_difference_clicks", "By which the store differs", &ledger.difference),
             single("trellis_ledger_checks_total", "Checks done to the end", ledger.checks.get()),
-            each("trellis_ledger_dirty_minutes", "Minutes that wait for their rollups", &ledger.dirty),
+            each("trellis_ledger_dirty", "Minutes that wait for their rollups", &ledger.dirty),
         ]
     }
 }

@@ -39,6 +39,24 @@ fn every_alert_asks_for_metrics_that_exist_and_names_a_runbook_that_names_it() {
 }
 
 #[test]
+fn every_query_asks_for_metrics_that_exist() {
+    let readme = read("README.md");
+    let known = metrics(&readme);
+    for file in ["config/deploy/queries.toml", "config/deploy/grafana/dashboards/trellis.json"] {
+        let text = read(file);
+        let asked = metrics(&text);
+        let base = |metric: &&str| {
+            ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|suffix| metric.strip_suffix(suffix))
+                .is_some_and(|of| known.contains(of))
+        };
+        let unknown: Vec<_> = asked.iter().filter(|metric| !known.contains(*metric) && !base(metric)).collect();
+        assert!(asked.len() > 10 && unknown.is_empty(), "{file} asks for {unknown:?}, which the README does not know");
+    }
+}
+
+#[test]
 fn every_metric_of_the_readme_is_exported_and_every_exported_one_is_in_it() {
     let readme = read("README.md");
     let mut source = String::new();

@@ -232,7 +232,7 @@ impl Trellis {
         let from = format!("{}T00:00:00Z", now.split('T').next().expect("a day"));
         eventually("the rollups say what is stored", || {
             let output = self.cli(&["verify", "--from", &from, "--to", &now, "--dry-run"]);
-            self.metric("trellis_ledger_dirty_minutes") == 0.0 && output.stdout == b"rollups say what is stored\n"
+            self.metric("trellis_ledger_dirty") == 0.0 && output.stdout == b"rollups say what is stored\n"
         });
     }
 

@@ -105,7 +105,7 @@ pub const METRICS: &[Metric] = &[
     gauge("trellis_ledger_residual_clicks", &[]),
     gauge("trellis_ledger_store_difference_clicks", &[]),
     counter("trellis_ledger_checks_total", &[]),
-    gauge("trellis_ledger_dirty_minutes", &[]),
+    gauge("trellis_ledger_dirty", &[]),
     // The catalog and its keys.
     gauge("trellis_links", &[]),
     gauge("trellis_catalog_version", &[]),
