@@ -283,3 +283,27 @@ async fn the_document_is_open_and_served_as_it_is_written() {
     answer.assert_problem(405, "method_not_allowed");
     assert_eq!(answer.headers[ALLOW], "GET,HEAD");
 }
+
+/// Instead of schemathesis, which cannot be told that other methods of the path of imports are those of a link called `bulk`.
+#[tokio::test]
+async fn what_a_path_takes_is_what_the_document_says_of_it() {
+    let bench = Bench::new().await;
+    let bearer = format!("Bearer {TOKEN}");
+    let methods = |path: &str| -> BTreeSet<String> {
+        let of_path = operations().filter(|(of, ..)| *of == path).map(|(_, method, _)| method);
+        of_path
+            .flat_map(|method| if method == "GET" { vec!["HEAD".to_owned(), method] } else { vec![method] })
+            .collect()
+    };
+    for path in OPENAPI["paths"].as_object().unwrap().keys() {
+        let mut told = methods(path);
+        if path == "/api/v1/links/bulk" {
+            told.extend(methods("/api/v1/links/{slug}"));
+        }
+        let answer =
+            bench.send("OPTIONS", &path.replace(['{', '}'], ""), &[(AUTHORIZATION.as_str(), &bearer)], "").await;
+        answer.assert_problem(405, "method_not_allowed");
+        let allowed: BTreeSet<_> = answer.headers[ALLOW].to_str().unwrap().split(',').map(str::to_owned).collect();
+        assert_eq!(allowed, told, "{path}");
+    }
+}
