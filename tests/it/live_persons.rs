@@ -34,8 +34,13 @@ fn a_person_is_erased_from_clickhouse_with_the_rollups_and_the_ledger_balances()
     node.wait_stored(1_300);
     // Rows that are there twice, under one id.
     database.sql("INSERT INTO clicks SELECT * FROM clicks LIMIT 40");
-    // One of another node.
-    database.sql("INSERT INTO clicks SELECT * REPLACE (generateUUIDv7() AS click_id, now64(3) AS ts, 'edge-2' AS node) FROM clicks WHERE external_click_id = 'pl4nted' LIMIT 1");
+    // One of another node, of the same minute: an id that differs in its last digit.
+    database.sql(
+        "INSERT INTO clicks SELECT * REPLACE (
+             toUUID(replaceRegexpOne(toString(click_id), '.$', if(endsWith(toString(click_id), '0'), '1', '0'))) AS click_id,
+             'edge-2' AS node
+         ) FROM clicks WHERE external_click_id = 'pl4nted' LIMIT 1",
+    );
     let kept = node.cli(&["privacy", "hash", "203.0.113.9"]);
     let kept = String::from_utf8_lossy(&kept.stdout).trim().to_owned();
     let (who, by_address) = (json!({ "external_click_id": "pl4nted" }), json!({ "ip": kept }));
