@@ -3,7 +3,7 @@
 use std::task::{Context, Poll, Waker};
 
 use trellis::click::dedup::Window;
-use trellis::click::{Click, ClickId, Fingerprint, Privacy};
+use trellis::click::{Click, ClickId, Fingerprint};
 use trellis::clock::Clock;
 use trellis::handoff::Ticket;
 
@@ -57,31 +57,13 @@ fn draw(world: &mut World, now_ms: u64) -> Pushed {
 
 fn click<'a>(pushed: &Pushed, ua: &'a [u8], query: &'a str) -> Click<'a> {
     Click {
-        id: pushed.id,
         fingerprint: Some(Fingerprint(*pushed.id.as_bytes())),
         // Every other click is of a campaign with a window of its own.
         window: Window::of_seconds(u32::from(pushed.id.as_bytes()[15] % 2) * 90),
-        head: false,
-        prefetch: false,
-        bound: false,
-        marks: Default::default(),
-        status: 302,
-        route_version: 1,
-        address: None,
-        country: None,
-        privacy: Privacy::default(),
-        org: "default",
-        campaign: "",
-        domain: "*",
         link: pushed.link,
-        path: b"",
-        rule: "",
-        variant: "",
-        destination: b"https://a.example/",
-        referrer: b"",
         ua,
-        language: b"",
         query: &query[..pushed.query_bytes],
+        ..trellis::testing::click(pushed.id)
     }
 }
 
