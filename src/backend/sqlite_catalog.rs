@@ -31,8 +31,8 @@ pub(super) const MIGRATIONS: [Migration; 8] = [
 
 pub(super) const CACHE_KIB: u32 = 2048;
 
-/// Rows read at a time when all are.
-const ROWS_MAX: usize = 10_000;
+/// Rows read at a time when all are: those of two times stay in a core's cache.
+const ROWS_MAX: usize = 1_000;
 
 /// Links in a SQLite file.
 #[derive(Debug)]
@@ -92,19 +92,27 @@ impl LinkStore for SqliteCatalog {
     fn load<'a>(&'a self, take: &'a mut (dyn FnMut(Link) + Send)) -> BoxFuture<'a, Result<(), CatalogError>> {
         let rows = |after| self.call(Call::LinksList, move |c| sqlite_links::rows(c, after, ROWS_MAX));
         Box::pin(async move {
-            let mut read = rows(Name::default()).await?;
-            while let Some((last, _)) = read.last() {
-                let next = rows(last.clone());
+            let (mut read, mut last) = rows(Name::default()).await?;
+            loop {
+                let next = async {
+                    match last.take() {
+                        Some(last) => rows(last).await.map(Some),
+                        None => Ok(None),
+                    }
+                };
                 // While the thread reads the next ones, these are parsed here.
                 let parse = async {
-                    for (name, row) in read {
+                    for row in read {
                         match row.and_then(sqlite_links::Unchecked::check) {
                             Ok(link) => take(link),
-                            Err(problem) => sqlite_links::tell_unreadable(&name, &problem),
+                            Err(unreadable) => unreadable.tell(),
                         }
                     }
                 };
-                read = tokio::join!(biased; next, parse).0?;
+                match tokio::join!(biased; next, parse).0? {
+                    Some(next) => (read, last) = next,
+                    None => break,
+                }
             }
             Ok(())
         })

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::catalog::source::Name;
 use crate::catalog::{CatalogError, Page};
+use crate::click::domain::ANY;
 use crate::click::{Link, OwnHosts, QueryMode, RawLink};
 use crate::clock::rfc_3339;
 
@@ -50,45 +51,66 @@ pub(super) fn select(
     while links.len() < limit
         && let Some(row) = rows.next()?
     {
-        let name: Name = (row.get(Column::Domain as usize)?, row.get(Column::Slug as usize)?);
-        links.extend(read(row).and_then(Unchecked::check).map_err(|problem| tell_unreadable(&name, &problem)).ok());
+        links.extend(named(row)?.and_then(Unchecked::check).map_err(Unreadable::tell).ok());
     }
     Ok(links)
 }
 
-/// A stored link is not served, and the log says so.
-pub(super) fn tell_unreadable((domain, slug): &Name, problem: &str) {
-    tracing::error!(domain, slug, problem, "a stored link cannot be read and is not served; save it again");
+/// A stored link that this program cannot read.
+#[derive(Debug)]
+pub(super) struct Unreadable {
+    name: Name,
+    problem: String,
 }
 
-/// Rows behind `after` in the order of their domains and slugs, at most `limit`, each with its name.
-pub(super) fn rows(
-    connection: &mut Connection,
-    after: Name,
-    limit: usize,
-) -> rusqlite::Result<Vec<(Name, Result<Unchecked, String>)>> {
+impl Unreadable {
+    /// It is not served, and the log says so.
+    pub(super) fn tell(self) {
+        let Self { name: (domain, slug), problem } = self;
+        tracing::error!(domain, slug, problem, "a stored link cannot be read and is not served; save it again");
+    }
+}
+
+/// Rows that were read, and the name of the last one when there may be more behind it.
+pub(super) type Rows = (Vec<Result<Unchecked, Unreadable>>, Option<Name>);
+
+/// Rows behind `after` in the order of their domains and slugs, at most `limit`.
+pub(super) fn rows(connection: &mut Connection, after: Name, limit: usize) -> rusqlite::Result<Rows> {
     let mut statement = connection.prepare_cached(&format!("{SELECT} {ORDER}"))?;
     let mut rows = statement.query([after.0, after.1])?;
-    let mut read_rows = Vec::with_capacity(limit);
-    while read_rows.len() < limit
+    let (mut found, mut last) = (Vec::with_capacity(limit), None);
+    while found.len() < limit
         && let Some(row) = rows.next()?
     {
-        let name = (row.get(Column::Domain as usize)?, row.get(Column::Slug as usize)?);
-        read_rows.push((name, read(row)));
+        found.push(named(row)?);
+        if found.len() == limit {
+            last = Some(name(row)?);
+        }
     }
-    Ok(read_rows)
+    Ok((found, last))
+}
+
+fn name(row: &Row<'_>) -> rusqlite::Result<Name> {
+    Ok((row.get(Column::Domain as usize)?, row.get(Column::Slug as usize)?))
+}
+
+/// A row; one that cannot be read is named.
+fn named(row: &Row<'_>) -> rusqlite::Result<Result<Unchecked, Unreadable>> {
+    match read(row) {
+        Ok(unchecked) => Ok(Ok(unchecked)),
+        Err(problem) => Ok(Err(Unreadable { name: name(row)?, problem })),
+    }
 }
 
 /// Links behind `after` in the order of their domains and slugs, with those that this program cannot read; at most `limit` of
 /// both.
 pub(super) fn page(connection: &mut Connection, after: Name, limit: usize) -> rusqlite::Result<Page<Link, Name>> {
-    let rows = rows(connection, after, limit)?;
-    let last = rows.last().filter(|_| rows.len() == limit).map(|(name, _)| name.clone());
+    let (rows, last) = rows(connection, after, limit)?;
     let mut page = Page { entries: Vec::with_capacity(rows.len()), unreadable: Vec::new(), last };
-    for (name, row) in rows {
+    for row in rows {
         match row.and_then(Unchecked::check) {
             Ok(link) => page.entries.push(link),
-            Err(problem) => page.unreadable.push((name, problem)),
+            Err(Unreadable { name, problem }) => page.unreadable.push((name, problem)),
         }
     }
     Ok(page)
@@ -127,10 +149,12 @@ pub(super) struct Unchecked {
 
 impl Unchecked {
     /// The link.
-    pub(super) fn check(self) -> Result<Link, String> {
+    pub(super) fn check(self) -> Result<Link, Unreadable> {
+        let name = (self.raw.domain.clone(), self.raw.slug.clone().unwrap_or_default());
         // A host that became one of ours after the link was saved is no reason to stop serving it.
-        let link = Link::check(self.raw, &OwnHosts::default()).map_err(|errors| {
-            errors.iter().map(|e| format!("{} {}", e.field, e.detail)).collect::<Vec<_>>().join("; ")
+        let link = Link::check(self.raw, &OwnHosts::default()).map_err(|errors| Unreadable {
+            name: (name.0.unwrap_or_else(|| ANY.to_owned()), name.1),
+            problem: errors.iter().map(|e| format!("{} {}", e.field, e.detail)).collect::<Vec<_>>().join("; "),
         })?;
         Ok(Link { version: self.version, created_ms: self.created_ms, updated_ms: self.updated_ms, ..link })
     }
@@ -141,19 +165,23 @@ fn read(row: &Row<'_>) -> Result<Unchecked, String> {
         row.get(column as usize).map_err(|e| e.to_string())
     }
     let text = |column| get::<String>(row, column);
+    let lent = |column| {
+        let value = row.get_ref(column as usize).map_err(|e| e.to_string())?;
+        value.as_str().map_err(|e| e.to_string())
+    };
     let number = |column, name| u64::try_from(get::<i64>(row, column)?).map_err(|_| format!("{name} is negative"));
     // In the form in which it is checked.
     let moment = |column, name| -> Result<Option<Value>, String> {
         let number = get::<Option<i64>>(row, column)?.map(u64::try_from).transpose();
         Ok(number.map_err(|_| format!("{name} is negative"))?.map(|unix_ms| rfc_3339(unix_ms).into()))
     };
-    let query = match text(Column::Query)?.as_str() {
+    let query = match lent(Column::Query)? {
         "ignore" => QueryMode::Ignore,
         "forward" => QueryMode::Forward,
         other => return Err(format!("query: unknown mode `{other}`")),
     };
     let raw = RawLink {
-        domain: Some(text(Column::Domain)?),
+        domain: Some(lent(Column::Domain)?).filter(|domain| *domain != ANY).map(str::to_owned),
         slug: Some(text(Column::Slug)?),
         url: Some(text(Column::Url)?),
         status: Some(get(row, Column::Status)?),
@@ -161,7 +189,7 @@ fn read(row: &Row<'_>) -> Result<Unchecked, String> {
         org: Some(text(Column::Org)?),
         campaign: Some(text(Column::Campaign)?),
         paused: Some(get(row, Column::Paused)?),
-        tags: Some(serde_json::from_str(&text(Column::Tags)?).map_err(|e| format!("tags: {e}"))?),
+        tags: Some(serde_json::from_str(lent(Column::Tags)?).map_err(|e| format!("tags: {e}"))?),
         external_id: Some(text(Column::ExternalId)?),
         starts_at: moment(Column::StartsMs, "starts_ms")?,
         expires_at: moment(Column::ExpiresMs, "expires_ms")?,

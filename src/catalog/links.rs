@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use hashbrown::HashTable;
 use hyper::header::HeaderValue;
 
 use super::caps::Caps;
 use super::domains::Domains;
+use super::link_table::LinkTable;
 use super::releases::{Change, Releases};
 use super::source::{CatalogError, LinkPage, LinkStore, Name, Page};
 use crate::BoxFuture;
@@ -24,9 +24,6 @@ use crate::click::domain::ANY;
 use crate::clock::Clock;
 
 const SHARDS: usize = 256;
-
-/// By the hash of the slug, or of domain and slug, which the entry has: so a link costs the map one pointer.
-type Shard = HashTable<Arc<Entry>>;
 
 /// A link as the edge follows it.
 #[derive(Debug)]
@@ -54,7 +51,7 @@ impl Entry {
 
 /// All links of this node.
 pub struct Links {
-    shards: Box<[ArcSwap<Shard>]>,
+    shards: Box<[ArcSwap<LinkTable>]>,
     hasher: foldhash::quality::RandomState,
     count: AtomicUsize,
     pub(super) links_max: usize,
@@ -81,8 +78,7 @@ impl Links {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, CatalogError> {
         let hasher = foldhash::quality::RandomState::default();
-        let mut shards: Vec<_> = (0..SHARDS).map(|_| Shard::default()).collect();
-        let rehash = |entry: &Arc<Entry>| hash(&hasher, entry.link.domain.as_deref(), &entry.link.slug);
+        let mut shards: Vec<_> = (0..SHARDS).map(|_| LinkTable::default()).collect();
         let (mut count, mut counts) = (0, BTreeMap::<Box<str>, usize>::new());
         store
             .load(&mut |link| {
@@ -91,7 +87,7 @@ impl Links {
                     *counts.entry(domain.clone()).or_default() += 1;
                 }
                 count += 1;
-                shards[shard_of(hash)].insert_unique(hash, Arc::new(Entry::new(link)), rehash);
+                shards[shard_of(hash)].insert(hash, Arc::new(Entry::new(link)));
             })
             .await?;
         counts.iter().for_each(|(domain, links)| domains.count_links(domain, *links));
@@ -222,16 +218,14 @@ impl Links {
         let mut gone = Vec::new();
         for edits in edits.chunk_by(|a, b| a.0 == b.0) {
             let shard = &self.shards[edits[0].0];
-            let mut copy = Shard::clone(&shard.load());
+            let mut copy = LinkTable::clone(&shard.load());
             let before = copy.len();
             for (_, hash, link, new) in edits {
-                if let Ok(old) = copy.find_entry(*hash, |entry| entry.is(link.domain.as_deref(), &link.slug)) {
-                    // A removed one, or what stood in the place of a new one.
-                    gone.push(old.remove().0);
-                }
+                // A removed one, or what stood in the place of a new one.
+                gone.extend(copy.remove(*hash, |entry| entry.is(link.domain.as_deref(), &link.slug)));
                 if let Some(new) = new {
                     new.round.store(round, Ordering::Relaxed);
-                    copy.insert_unique(*hash, Arc::clone(new), |entry| of(&entry.link));
+                    copy.insert(*hash, Arc::clone(new));
                 }
             }
             // One shard: what it lost may be more than what is added.
@@ -311,7 +305,7 @@ impl Links {
     /// Places for entries that memory is taken for.
     #[cfg(test)]
     pub(super) fn slots(&self) -> usize {
-        self.shards.iter().map(|shard| shard.load().capacity()).sum()
+        self.shards.iter().map(|shard| shard.load().slots()).sum()
     }
 
     /// A page of the source.

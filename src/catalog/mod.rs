@@ -21,6 +21,7 @@ pub mod geo;
 pub mod keys;
 mod link_edits;
 pub mod link_import;
+mod link_table;
 pub mod links;
 mod prospect;
 pub mod releases;

@@ -1,5 +1,7 @@
 //! From a destination as it was written to a template, with the reason when it is none.
 
+use std::iter;
+
 use super::names::Name;
 use super::{MACROS, MACROS_MAX, MODIFIERS, Modified, PARAMETER_BYTES_MAX, Part, Template};
 use crate::click::condition::Needs;
@@ -42,21 +44,23 @@ pub(super) fn parse(text: &str) -> Result<(Template, url::Url), String> {
         .enumerate()
         .all(|(number, one)| !one.is_click_id() || number >= in_path && matches!(one, Part::Plain(_)));
     let end_of_main = url.fragment().map_or(whole.len(), |fragment| whole.len() - fragment.len() - 1);
-    let (mut macros, mut marks) = (macros.into_iter(), marks.into_iter().peekable());
-    let mut parts = |from: usize, end: usize| {
-        let (mut parts, mut from) = (Vec::new(), from);
-        let text = |from: usize, to: usize| (from < to).then(|| Part::Text(whole[from..to].into()));
-        while let Some(at) = marks.next_if(|at| *at < end) {
-            parts.extend(text(from, at));
-            parts.extend(macros.next());
-            from = at + mark.len();
+    let (of_main, of_fragment) = marks.split_at(marks.partition_point(|at| *at < end_of_main));
+    let mut macros = macros.into_iter().peekable();
+    let mut parts = |from: usize, end: usize, marks: &[usize]| {
+        let starts = iter::once(from).chain(marks.iter().map(|at| at + mark.len()));
+        let texts = starts.zip(marks.iter().copied().chain([end]));
+        // Exactly as much memory as they take: millions of links have some.
+        let count = marks.len() + texts.clone().filter(|(from, to)| from < to).count();
+        let mut parts = Vec::with_capacity(count);
+        for (number, (from, to)) in texts.enumerate() {
+            parts.extend((from < to).then(|| Part::Text(whole[from..to].into())));
+            parts.extend(macros.next_if(|_| number < marks.len()));
         }
-        parts.extend(text(from, end));
         parts.into()
     };
     let template = Template {
-        main: parts(0, end_of_main),
-        fragment: parts(end_of_main, whole.len()),
+        main: parts(0, end_of_main, of_main),
+        fragment: parts(end_of_main, whole.len(), of_fragment),
         has_query: url.query().is_some(),
         // The last of the slashes at the beginning: those that the operator wrote stay.
         root: (in_path > 0).then_some(before_path + slashes.max(1) - 1),
@@ -70,7 +74,9 @@ pub(super) fn parse(text: &str) -> Result<(Template, url::Url), String> {
 /// word of letters and digits that the text does not hold, so that URL normalisation leaves it alone.
 fn cut(text: &str) -> Result<(String, Vec<Part>, String), String> {
     let holds = |mark: &str| text.as_bytes().windows(mark.len()).any(|w| w.eq_ignore_ascii_case(mark.as_bytes()));
-    let mark = (0_u64..).map(|n| format!("trellismacro{n}x")).find(|mark| !holds(mark)).ok_or("cannot be parsed")?;
+    let mut marks = (0_u64..).map(|n| format!("trellismacro{n}x"));
+    let mark =
+        if text.contains('{') { marks.find(|mark| !holds(mark)).ok_or("cannot be parsed")? } else { String::new() };
     let (mut plain, mut macros, mut rest) = (String::with_capacity(text.len()), Vec::new(), text);
     while let Some(open) = rest.find(['{', '}']) {
         let inside = rest[open..].strip_prefix('{').and_then(|r| r.split_once('}'));
