@@ -12,7 +12,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     && install -m 0755 target/dist/trellis /usr/local/bin/trellis
 
 # The same Debian as the build's, so the same glibc. slim holds all that the binary links; nothing is installed, and
-# there is a shell for whoever has to look inside.
+# there is a shell for whoever has to look inside. It trusts no authority for https, so probes get those of the build's.
 FROM debian:bookworm-20260803-slim
 ARG VERSION=0.0.0-dev
 ARG REVISION=unknown
@@ -26,6 +26,7 @@ RUN groupadd --gid 10001 trellis \
     && useradd --uid 10001 --gid trellis --no-create-home --home-dir /data --shell /usr/sbin/nologin trellis \
     && install -d -o trellis -g trellis -m 0700 /data
 COPY --from=build /usr/local/bin/trellis /usr/local/bin/trellis
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 # The notices of what is built into the binary go with every copy of it.
 COPY LICENSE-MIT LICENSE-APACHE config/data/README.md config/data/*.LICENSE /usr/share/doc/trellis/
 ENV TRELLIS_DATA_DIR=/data

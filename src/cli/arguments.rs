@@ -314,9 +314,12 @@ pub(super) struct Verify {
 /// `trellis healthcheck`
 #[derive(Debug, clap::Args)]
 pub(super) struct Healthcheck {
-    /// What to ask (http only) [default: /health/ready of control.listen]
+    /// What to ask [default: /health/ready of control.listen]
     #[arg(long, value_parser = http_url)]
     pub(super) url: Option<url::Url>,
+    /// With https://: trust the authorities of this file (PEM), in place of those that this machine trusts
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub(super) ca: Option<PathBuf>,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -328,7 +331,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
 
 fn http_url(text: &str) -> Result<url::Url, String> {
     match url::Url::parse(text) {
-        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(url),
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         _ => Err("must be a URL such as http://127.0.0.1:8081/health/ready".into()),
     }
 }

@@ -17,7 +17,8 @@ use hyper::{Method, Request, StatusCode};
 use serde_json::Value;
 use url::Url;
 
-use crate::app::{self, OpenFolder, RunningNode, http};
+use crate::app::http::{self, Trust};
+use crate::app::{self, OpenFolder, RunningNode};
 use crate::config::{Config, Secret};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -172,7 +173,9 @@ impl Api {
         let body = body.map(|(_, text)| text).unwrap_or_default();
         let (status, answer) = match self {
             Self::Remote { url, .. } => {
-                http::exchange(url, request.body(Full::from(body))?, timeout).await.context("the node")?
+                http::exchange(url, &Trust::default(), request.body(Full::from(body))?, timeout)
+                    .await
+                    .context("the node")?
             }
             Self::Local(folder) => in_process(folder, request.body(Body::from(body))?).await?,
         };

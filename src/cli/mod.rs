@@ -24,7 +24,7 @@ mod slo;
 mod store;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ use url::Url;
 
 use self::arguments::{Arguments, Command, Healthcheck};
 use self::output::{Out, Stop};
-use crate::app::{self, http};
+use crate::app;
+use crate::app::http::{self, Trust};
 use crate::config::{Config, Sources};
 
 /// For a health check: below the 3 s that container runtimes are told to wait.
@@ -86,7 +87,7 @@ fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Probe(command) => on_runtime(probe::run(command)),
         Command::Backup { to } => backup::back_up(&config, &to),
         Command::Restore { from } => backup::restore(&config, &from),
-        Command::Healthcheck(Healthcheck { url }) => on_runtime(healthcheck(&config, url)),
+        Command::Healthcheck(command) => on_runtime(healthcheck(&config, command)),
     }
 }
 
@@ -115,7 +116,8 @@ async fn migrate(config: &Config) -> Result<(), Stop> {
     out.flush()
 }
 
-async fn healthcheck(config: &Config, url: Option<Url>) -> Result<(), Stop> {
+async fn healthcheck(config: &Config, Healthcheck { url, ca }: Healthcheck) -> Result<(), Stop> {
+    let trust = trust(ca.as_deref(), url.as_slice())?;
     let url = match url {
         Some(url) => url,
         None => default_health_url(config)?,
@@ -125,13 +127,24 @@ async fn healthcheck(config: &Config, url: Option<Url>) -> Result<(), Stop> {
         None => url.path().to_owned(),
     };
     let request = Request::get(target).body(Full::<Bytes>::default()).context("the URL cannot be asked for")?;
-    let (status, body) = http::exchange(&url, request, HEALTH_TIMEOUT).await?;
+    let (status, body) = http::exchange(&url, &trust, request, HEALTH_TIMEOUT).await?;
     if !status.is_success() {
         return Err(anyhow::anyhow!("{url}: {}", not_ready(status, &body)).into());
     }
     let mut out = Out::new();
     out.line("ready")?;
     out.flush()
+}
+
+/// Whom to believe: `--ca`, or this machine. A file that nothing would look at is refused.
+fn trust(ca: Option<&Path>, urls: &[Url]) -> Result<Trust, Stop> {
+    match ca {
+        Some(_) if urls.iter().all(|url| url.scheme() != "https") => Err(Stop::Usage(
+            "--ca is for https://, and no URL here begins with it: leave it out, or write https://".into(),
+        )),
+        Some(file) => Ok(Trust::of_file(file).context("--ca")?),
+        None => Ok(Trust::default()),
+    }
 }
 
 /// As configured; the running node is asked only where the configuration leaves the port open, because that looks at

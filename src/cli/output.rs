@@ -17,6 +17,8 @@ pub(super) enum Stop {
     Failed(anyhow::Error),
     /// It failed, and has said so.
     Told,
+    /// It was called in a way that makes no sense, which no parser of arguments sees.
+    Usage(String),
     /// The configuration is wrong: one problem a line.
     Config(crate::config::Problems),
     /// Nobody reads any more: the end that a pager or `head` brings.
@@ -38,6 +40,10 @@ impl Stop {
                 ExitCode::FAILURE
             }
             Self::Told => ExitCode::FAILURE,
+            Self::Usage(why) => {
+                complain(&why);
+                usage()
+            }
             Self::Config(problems) => {
                 // As they are, for editors that jump to `FILE:LINE:`.
                 let _ = writeln!(io::stderr(), "{problems}");

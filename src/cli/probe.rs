@@ -3,6 +3,7 @@
 //! It needs no data folder and no token. One request at a time, each on a connection of its own, no redirect is followed.
 //! Bounds: [`COUNT_MAX`] rounds, [`ANSWER_MAX`] for an answer.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,11 +28,13 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 #[command(after_help = "\
 Each round follows the link of --url, or, when that has no path, the canary, which every node has. Its click is of the
 class `monitor`, and its user agent says where it came from. Each line: time, place, check, ok or failed, status, the times
-to the connection, from there to the first byte, and to the end, click id; or what is wrong.
+to the connection, over https from there to the end of the TLS handshake, from there to the first byte, and to the end,
+click id; or what is wrong.
 
 Examples:
-  trellis probe --url http://go.example --location frankfurt --count 10 --interval 60
-  trellis probe --url http://go.example/spring --location home --format json
+  trellis probe --url https://go.example --location frankfurt --count 10 --interval 60
+  trellis probe --url https://go.example/spring --location home --format json
+  trellis probe --url https://go.internal --ca internal-ca.pem --location rack-1
   trellis probe --url http://10.0.0.5:8080 --control http://10.0.0.5:8081 --location rack-2
 
 Exit code: 0 when all was as it should be, 1 when not.")]
@@ -45,6 +48,9 @@ pub(super) struct Probe {
     /// The operator side; then /health, /health/ready and /metrics are asked for too
     #[arg(long, value_name = "URL")]
     control: Option<Url>,
+    /// With https://: trust the authorities of this file (PEM), in place of those that this machine trusts
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// So many rounds
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=COUNT_MAX))]
     count: u64,
@@ -64,12 +70,15 @@ enum Format {
 
 /// Makes all rounds.
 pub(super) async fn run(probe: Probe) -> Result<(), Stop> {
+    let urls: Vec<_> = [&probe.url].into_iter().chain(&probe.control).cloned().collect();
+    let trust = super::trust(probe.ca.as_deref(), &urls)?;
     let clock = Arc::new(SystemClock::new());
     let asker = Asker {
         clock: Arc::clone(&clock) as _,
         timeout: ANSWER_MAX,
         agent: canary::agent(&probe.location),
         secret: Secret::default(),
+        trust,
     };
     let mut out = Out::new();
     let (mut checks, mut failed) = (0_u64, 0_u64);
@@ -105,8 +114,9 @@ fn text(at_ms: u64, location: &str, check: Check, seen: &Seen) -> String {
     let begin = format!("{}  {location}  {:<8}", rfc_3339(at_ms), check.name());
     let status = seen.status.map_or_else(|| "-".to_owned(), |status| status.as_str().to_owned());
     let times = seen.times.map_or_else(String::new, |times| {
-        let [connect, first_byte, whole] = phases(&times).map(|(_, took)| milliseconds(took));
-        format!("  connect {connect:.3} ms  first byte {first_byte:.3} ms  whole {whole:.3} ms")
+        phases(&times)
+            .map(|(phase, took)| format!("  {} {:.3} ms", phase.replace('_', " "), milliseconds(took)))
+            .collect()
     });
     let end = match (&seen.problem, seen.click_id) {
         (Some(problem), _) => format!("  {}", cell(problem)),
@@ -134,10 +144,13 @@ fn object(at_ms: u64, location: &str, check: Check, url: &Url, seen: &Seen) -> V
     object
 }
 
-/// The phases of an answer as they are seen from here: to the connection; from there to the first byte; all of it.
-fn phases(times: &Times) -> [(&'static str, Duration); 3] {
-    let first_byte = times.answered.saturating_sub(times.connected);
-    [("connect", times.connected), ("first_byte", first_byte), ("whole", times.whole)]
+/// The phases of an answer as they are seen from here: to the connection; over https from there to the end of the handshake;
+/// from there to the first byte; all of it.
+fn phases(times: &Times) -> impl Iterator<Item = (&'static str, Duration)> {
+    let tls = times.secured.map(|secured| ("tls", secured.saturating_sub(times.connected)));
+    let first_byte = times.answered.saturating_sub(times.secured.unwrap_or(times.connected));
+    let others = [("first_byte", first_byte), ("whole", times.whole)];
+    [("connect", times.connected)].into_iter().chain(tls).chain(others)
 }
 
 /// To the microsecond.
@@ -154,6 +167,7 @@ mod tests {
     fn seen() -> Seen {
         let times = Times {
             connected: Duration::from_micros(400),
+            secured: None,
             answered: Duration::from_micros(1_900),
             whole: Duration::from_millis(2),
         };

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::harness::{BINARY, Trellis, eventually};
 
 /// The binary on this folder, with free ports and nothing from the developer's environment.
-fn command(folder: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.env_clear().stdin(Stdio::null()).arg("--data-dir").arg(folder);
     command.args(["--set", "edge.listen=127.0.0.1:0", "--set", "control.listen=127.0.0.1:0"]).args(arguments);
@@ -253,7 +253,7 @@ fn healthcheck_says_0_while_a_node_is_ready_and_1_otherwise() {
     assert!(bad(&trellis.cli(&["healthcheck"]), 1).contains("no node is running"));
     assert!(bad(&trellis.cli(&["healthcheck", "--url", &ready]), 1).contains("cannot be reached"));
     bad(&run(elsewhere.path(), &with_port), 1);
-    bad(&trellis.cli(&["healthcheck", "--url", "https://a.example/"]), 64);
+    bad(&trellis.cli(&["healthcheck", "--url", "ftp://a.example/"]), 64);
 }
 
 #[test]

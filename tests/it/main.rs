@@ -20,6 +20,7 @@ mod edge;
 mod explain;
 mod figures;
 mod harness;
+mod https;
 mod ingress;
 mod journal;
 mod keys;

@@ -176,7 +176,8 @@ fn a_probe_that_finds_something_wrong_says_so_and_ends_with_1() {
     for (url, told) in [
         (format!("http://{}/nothing", trellis.edge()), "failed  404"),
         ("http://127.0.0.1:1".to_owned(), "127.0.0.1:1 cannot be reached"),
-        ("https://127.0.0.1:1".to_owned(), "https:// is not spoken here; use http://"),
+        ("https://127.0.0.1:1".to_owned(), "127.0.0.1:1 cannot be reached"),
+        ("ftp://127.0.0.1:1".to_owned(), "ftp:// is not spoken here; use http:// or https://"),
     ] {
         let output = run(folder.path(), &["probe", "--url", &url, "--location", "fra"]);
         let line = String::from_utf8_lossy(&output.stdout).into_owned();

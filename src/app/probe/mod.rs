@@ -17,7 +17,7 @@ use hyper::header::{ACCEPT, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use hyper::{Request, StatusCode};
 use url::Url;
 
-use super::http::{self, Answer, Times};
+use super::http::{self, Answer, Times, Trust};
 use crate::click::{ClickId, canary};
 use crate::clock::Clock;
 use crate::config::Secret;
@@ -38,6 +38,8 @@ pub struct Asker {
     pub agent: String,
     /// Of the node's own prober; empty for others.
     pub secret: Secret,
+    /// Whom to believe over https.
+    pub trust: Trust,
 }
 
 /// What one check saw.
@@ -109,7 +111,7 @@ impl Asker {
                 secret.set_sensitive(true);
                 request.headers_mut().insert(canary::SECRET_HEADER, secret);
             }
-            http::fetch(url, request, self.timeout, &*self.clock).await
+            http::fetch(url, &self.trust, request, self.timeout, &*self.clock).await
         };
         let answer = answer.await;
         let took = self.clock.now().saturating_sub(began);

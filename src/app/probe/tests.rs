@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use url::Url;
 
-use super::{Asker, Check, Seen};
+use super::{Asker, Check, Seen, Trust};
 use crate::click::canary;
 use crate::config::Secret;
 use crate::testing::ManualClock;
@@ -46,6 +46,7 @@ fn asker(secret: &str) -> Asker {
         timeout: Duration::from_secs(30),
         agent: canary::agent("here"),
         secret: Secret::new(secret),
+        trust: Trust::default(),
     }
 }
 

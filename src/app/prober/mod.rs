@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use url::Url;
 
-use super::http::dialled;
+use super::http::{Trust, dialled};
 use super::probe::{Asker, Check, Seen};
 use crate::click::{Class, ClickId, canary};
 use crate::clock::Clock;
@@ -68,6 +68,7 @@ impl Prober {
             timeout: parts.config.timeout,
             agent: canary::agent("self"),
             secret: parts.secret.clone(),
+            trust: Trust::default(),
         };
         Ok(Self { edge: url(parts.edge)?, control: url(parts.control)?, asker, parts })
     }

@@ -1,7 +1,9 @@
-//! A small HTTP/1.1 client: one request, one connection, no TLS, no redirects, no proxies.
+//! A small HTTP/1.1 client: one request, one connection, no redirects, no proxies; TLS where the URL says so ([`Trust`]).
 //!
-//! For nodes on this machine or in its private network. Never retries. Called by the prober and by the command line. Bounds:
-//! the caller's time-out over everything, [`BODY_BYTES_MAX`] of an answer.
+//! For nodes: on this machine, in its private network, or behind what ends TLS for them. Never retries. Called by the prober and
+//! by the command line. Bounds: the caller's time-out over everything, [`BODY_BYTES_MAX`] of an answer.
+
+mod trust;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -12,8 +14,11 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::{Host, Url};
+
+pub use self::trust::Trust;
 
 use crate::clock::{Clock, SystemClock};
 
@@ -38,6 +43,8 @@ pub struct Answer {
 pub struct Times {
     /// The name was looked up, and the connection made.
     pub connected: Duration,
+    /// Who answers had shown a certificate that is trusted; `None` without TLS.
+    pub secured: Option<Duration>,
     /// The head of the answer was there.
     pub answered: Duration,
     /// All of it was.
@@ -46,7 +53,8 @@ pub struct Times {
 
 /// Connects to where the URL points. An unspecified address (a listener on all interfaces) is dialled as loopback.
 async fn connect(url: &Url) -> anyhow::Result<TcpStream> {
-    anyhow::ensure!(url.scheme() == "http", "`{url}`: {}:// is not spoken here; use http://", url.scheme());
+    let (scheme, is_spoken) = (url.scheme(), matches!(url.scheme(), "http" | "https"));
+    anyhow::ensure!(is_spoken, "`{url}`: {scheme}:// is not spoken here; use http:// or https://");
     let port = url.port_or_known_default().unwrap_or(80);
     let stream = match url.host() {
         Some(Host::Domain(name)) => TcpStream::connect((name, port)).await,
@@ -74,7 +82,7 @@ fn authority(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Whether somebody listens there.
+/// Whether somebody listens there; over https, too, nothing more than that.
 ///
 /// # Errors
 /// What kept us from getting there.
@@ -89,10 +97,11 @@ pub async fn reach(url: &Url, within: Duration) -> anyhow::Result<()> {
 /// Why there was no whole answer.
 pub async fn exchange(
     url: &Url,
+    trust: &Trust,
     request: Request<Full<Bytes>>,
     within: Duration,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
-    let answer = fetch(url, request, within, &SystemClock::new()).await?;
+    let answer = fetch(url, trust, request, within, &SystemClock::new()).await?;
     Ok((answer.status, answer.body))
 }
 
@@ -102,23 +111,38 @@ pub async fn exchange(
 /// Why there was no whole answer.
 pub async fn fetch(
     url: &Url,
+    trust: &Trust,
     request: Request<Full<Bytes>>,
     within: Duration,
     clock: &dyn Clock,
 ) -> anyhow::Result<Answer> {
-    let answer = tokio::time::timeout(within, fetch_untimed(url, request, clock)).await;
-    answer.map_err(|_| no_answer(url, within))?
+    let answer = async {
+        let began = clock.now();
+        let since = || clock.now().saturating_sub(began);
+        let stream = connect(url).await?;
+        let connected = since();
+        if url.scheme() != "https" {
+            return converse(url, stream, request, &since, (connected, None)).await;
+        }
+        let stream = trust.secure(url, stream).await?;
+        let secured = Some(since());
+        converse(url, stream, request, &since, (connected, secured)).await
+    };
+    tokio::time::timeout(within, answer).await.map_err(|_| no_answer(url, within))?
 }
 
 fn no_answer(url: &Url, within: Duration) -> anyhow::Error {
     anyhow::anyhow!("{} does not answer within {} s", authority(url), within.as_secs_f64())
 }
 
-async fn fetch_untimed(url: &Url, mut request: Request<Full<Bytes>>, clock: &dyn Clock) -> anyhow::Result<Answer> {
-    let began = clock.now();
-    let since = || clock.now().saturating_sub(began);
-    let stream = connect(url).await?;
-    let connected = since();
+/// Asks, and reads the answer. `since`: the time since the request was begun; `before`: the first two of [`Times`].
+async fn converse(
+    url: &Url,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut request: Request<Full<Bytes>>,
+    since: &impl Fn() -> Duration,
+    (connected, secured): (Duration, Option<Duration>),
+) -> anyhow::Result<Answer> {
     let said = || format!("{} broke off the conversation", authority(url));
     request.headers_mut().insert(HOST, HeaderValue::try_from(authority(url))?);
     request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -130,7 +154,7 @@ async fn fetch_untimed(url: &Url, mut request: Request<Full<Bytes>>, clock: &dyn
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("the answer of {} was cut: {error}", authority(url)))?;
-        let times = Times { connected, answered, whole: since() };
+        let times = Times { connected, secured, answered, whole: since() };
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes(), times })
     };
     let mut answer = std::pin::pin!(answer);
@@ -183,7 +207,9 @@ mod tests {
             };
             let url = Url::parse(&format!("http://{address}")).unwrap();
             let request = Request::get("/x?y").body(Full::default()).unwrap();
-            let (head, answer) = tokio::join!(server, exchange(&url, request, Duration::from_secs(10)));
+            let trust = Trust::default();
+            let answer = exchange(&url, &trust, request, Duration::from_secs(10));
+            let (head, answer) = tokio::join!(server, answer);
             assert!(
                 head.starts_with("get /x?y http/1.1\r\n") && head.contains(&format!("host: {address}\r\n")),
                 "{head}"
@@ -194,9 +220,20 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_spoken_is_refused_before_anybody_is_called() {
-        let url = Url::parse("https://127.0.0.1:1/").unwrap();
+        let url = Url::parse("ftp://127.0.0.1:1/").unwrap();
         let error = reach(&url, Duration::from_secs(10)).await.unwrap_err();
-        assert_eq!(error.to_string(), "`https://127.0.0.1:1/`: https:// is not spoken here; use http://");
+        assert_eq!(error.to_string(), "`ftp://127.0.0.1:1/`: ftp:// is not spoken here; use http:// or https://");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_accepts_and_says_nothing_holds_nobody_beyond_the_time_out() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for scheme in ["http", "https"] {
+            let url = Url::parse(&format!("{scheme}://{}/", listener.local_addr().unwrap())).unwrap();
+            let request = Request::get("/").body(Full::default()).unwrap();
+            let error = exchange(&url, &Trust::default(), request, Duration::from_secs(10)).await.unwrap_err();
+            assert!(error.to_string().ends_with(" does not answer within 10 s"), "{error}");
+        }
     }
 
     #[tokio::test]
