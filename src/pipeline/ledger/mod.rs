@@ -85,6 +85,8 @@ struct State {
 /// This process's run.
 struct Live {
     run: Arc<str>,
+    /// The minute in which it began.
+    began: u64,
     edges: Vec<(Arc<EdgeShard>, [Counted; SLOTS])>,
     visits: BTreeMap<u64, Visits>,
     unsaved: BTreeSet<u64>,
@@ -139,7 +141,9 @@ impl Ledger {
             state.stretches.insert(of, Open { is_live: true, ..Open::default() });
         }
         state.runs.insert(Arc::clone(&run));
-        state.live = Some(Live { run, edges, visits: BTreeMap::new(), unsaved: BTreeSet::new(), failing: false });
+        let began = self.now_ms() / minutes::MINUTE_MS;
+        state.live =
+            Some(Live { run, began, edges, visits: BTreeMap::new(), unsaved: BTreeSet::new(), failing: false });
         Ok(())
     }
 
@@ -296,6 +300,14 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Whether the store may have more of this minute than is known here. Of the last second of a process that was killed only its
+    /// journal knows, which is looked at again when it was read ([`Ledger::end_run`]); a backup may be older than the store.
+    fn may_be_short(&self, minute: u64) -> bool {
+        let began = self.live.as_ref().map_or(u64::MAX, |live| live.began);
+        let is_read = self.runs.iter().all(|run| self.live.as_ref().is_some_and(|live| live.run == *run));
+        self.copied.contains(&minute) || (minute <= began && !is_read)
     }
 
     /// Whether nothing of this minute is left to be claimed in this run.

@@ -367,6 +367,30 @@ async fn a_store_that_has_other_clicks_than_the_ledger_says_is_told_when_it_is_s
     assert_eq!(bench.gauges()[..2], [0, 0]);
 }
 
+#[tokio::test]
+async fn what_a_killed_process_had_stored_alarms_nobody_before_its_journal_was_read() {
+    let mut bench = Bench::new();
+    let store = ScriptedStore::new([], Outcome::Stored);
+    let mut account = bench.begin();
+    assert!(account.finish(at(300), &stored(4)));
+    // Nobody noted the last second.
+    let note = account.note();
+    insert(&store, 0..8).await;
+    bench.restart();
+    bench.ledger.state().runs.insert(stretch().run);
+    bench.ledger.begin_run(Path::new("/data/journal/0001700000001-2"), []).unwrap();
+    let mut account = Account::open_at(&bench.ledger, stretch(), at(300), &note, false);
+    bench.ledger.look_back().unwrap();
+    assert_eq!(check(&bench.ledger, &store, 0).await.unwrap(), Checked { minutes: 1, wrong: Vec::new() });
+    account.claim_range(at(400), &stored(4));
+    assert!(account.finish(at(400), &stored(4)) && account.close());
+    // One that nobody sent, which shows when the journal is finished.
+    insert(&store, 8..9).await;
+    assert_eq!(check(&bench.ledger, &store, 0).await.unwrap().wrong, []);
+    bench.ledger.end_run(Path::new(RUN)).unwrap();
+    assert_eq!(check(&bench.ledger, &store, 0).await.unwrap().wrong, [(M0, 0, 1)]);
+}
+
 #[test]
 fn old_minutes_are_forgotten_where_they_are_over() {
     let mut bench = Bench::new();

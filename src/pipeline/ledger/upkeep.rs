@@ -131,7 +131,7 @@ async fn check_minutes(
         let difference = if unexpired.contains(&minute) && was.stored == line.stored {
             // What is on its way may be there already.
             let on_its_way = was.in_flight.max(line.in_flight);
-            let most = if state.copied.contains(&minute) { u64::MAX } else { line.stored + on_its_way };
+            let most = if state.may_be_short(minute) { u64::MAX } else { line.stored + on_its_way };
             let found = in_store.get(&minute).copied().unwrap_or(0);
             found.cast_signed() - found.clamp(line.stored, most).cast_signed()
         } else {
