@@ -2,6 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 
+use rustix::process::Signal;
+
 use crate::harness::{Trellis, connect, eventually, exchange, read_head};
 
 #[test]
@@ -133,9 +135,12 @@ fn a_head_that_does_not_come_in_time_ends_the_connection() {
 fn an_idle_connection_is_closed_and_a_slow_head_is_not_idle() {
     let trellis = Trellis::start_with(&[("edge.head_timeout", "1h"), ("edge.idle_timeout", "600ms")]);
     trellis.link("a", "https://a.example/");
+    // The process stands still meanwhile: what it finds is connections that have spoken, however long this takes.
+    trellis.signal(Signal::STOP);
     let (mut idle, mut slow) = (connect(trellis.edge()), connect(trellis.edge()));
     slow.write_all(b"GET /a HTTP/1.1\r\nHost: t\r\n").expect("sent");
     idle.write_all(b"GET /a HTTP/1.1\r\nHost: t\r\n\r\n").expect("sent");
+    trellis.signal(Signal::CONT);
     assert_eq!(read_head(&mut idle).status, 302);
     assert_eq!(idle.read(&mut [0; 64]).expect("the end, not a time-out"), 0);
     slow.write_all(b"\r\n").expect("still open");

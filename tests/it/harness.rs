@@ -365,6 +365,26 @@ pub(crate) fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bo
     true
 }
 
+/// An hour and a day, in milliseconds.
+pub(crate) const HOUR_MS: u64 = 3_600_000;
+pub(crate) const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// Does this, and does it again with the next number, until it began and ended in one such span (UTC): what is counted by the hour
+/// or the day is then counted in one. Each time it must begin with something that was not counted before.
+pub(crate) fn within_one<T>(span_ms: u64, mut act: impl FnMut(u32) -> T) -> T {
+    use trellis::clock::Clock as _;
+    let clock = trellis::clock::SystemClock::new();
+    let mut number = 0;
+    loop {
+        let span = clock.wall_ms() / span_ms;
+        let done = act(number);
+        if clock.wall_ms() / span_ms == span {
+            return done;
+        }
+        number += 1;
+    }
+}
+
 /// Where a test's random choices come from: `SEED`, or a fresh one; printed, so that a failed test can be repeated.
 #[allow(clippy::disallowed_methods, reason = "tests are not configured")]
 pub(crate) fn seeded() -> fastrand::Rng {

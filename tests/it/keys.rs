@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::cli::{bad, good, run};
-use crate::harness::{Response, Trellis};
+use crate::harness::{DAY_MS, Response, Trellis, within_one};
 
 const ON: (&str, &str) = ("ingress.enabled", "true");
 
@@ -267,18 +267,23 @@ fn cookies_and_caps_of_campaigns_work_for_visits_with_a_key() {
         let again = trellis.edge_request("GET", "/in?campaign=sticky", &headers);
         assert_eq!(place(&again), place(&first));
     }
-    let capped = json!({"name": "few", "url": "https://few.example/", "cap": {"limit": 3, "per": "day"}});
-    put("capped", json!({"org": "acme", "default": [capped], "fallback_url": "https://full.example/"}));
     let agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
     let headers = [("Authorization", bearer.as_str()), ("User-Agent", agent)];
-    let gone = |_| place(&trellis.edge_request("GET", "/in?campaign=capped", &headers)).to_owned();
-    let places: Vec<_> = (0..5).map(gone).collect();
+    let caps = |key: &str, id: &str| {
+        let bearer = format!("Bearer {key}");
+        trellis.api_raw("GET", &format!("/api/v1/caps?campaign={id}"), &[("Authorization", &bearer)], b"")
+    };
+    let (id, places, used) = within_one(DAY_MS, |round| {
+        let id = format!("capped-{round}");
+        let capped = json!({"name": "few", "url": "https://few.example/", "cap": {"limit": 3, "per": "day"}});
+        put(&id, json!({"org": "acme", "default": [capped], "fallback_url": "https://full.example/"}));
+        let gone = |_| place(&trellis.edge_request("GET", &format!("/in?campaign={id}"), &headers)).to_owned();
+        let places: Vec<_> = (0..5).map(gone).collect();
+        let used = caps(&acme, &id).json()["caps"][0]["used"].clone();
+        (id, places, used)
+    });
     let (few, full) = ("https://few.example/", "https://full.example/");
     assert_eq!(places, [few, few, few, full, full]);
-    let caps = |key: &str| {
-        let bearer = format!("Bearer {key}");
-        trellis.api_raw("GET", "/api/v1/caps?campaign=capped", &[("Authorization", &bearer)], b"")
-    };
-    assert_eq!(caps(&acme).json()["caps"][0]["used"], 3);
-    assert_eq!(caps(&other).json()["code"], "unknown_campaign");
+    assert_eq!(used, 3);
+    assert_eq!(caps(&other, &id).json()["code"], "unknown_campaign");
 }

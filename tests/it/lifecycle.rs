@@ -24,14 +24,23 @@ fn expect_no_store(trellis: &Trellis) {
 
 #[test]
 fn sigterm_turns_ready_to_503_while_links_are_still_answered_and_ends_with_0() {
-    let mut trellis = Trellis::start_with(&[("shutdown.drain_delay", "2s")]);
+    // Until a second signal ends it: what is seen meanwhile must not depend on how quick this test is.
+    let mut trellis = Trellis::start_with(&[("shutdown.drain_delay", "10m")]);
+    trellis.expect_log("stopping at once");
     trellis.link("a", "https://a.example/");
     assert_eq!(trellis.api_raw("GET", "/health/ready", &[], b"").status, 200);
     trellis.signal(Signal::TERM);
     eventually("ready is 503", || trellis.api_raw("GET", "/health/ready", &[], b"").status == 503);
     assert_eq!(trellis.api_raw("GET", "/health/ready", &[], b"").json()["state"], "draining");
     assert_eq!(trellis.get("/a").status, 302, "new connections are served until the delay is over");
+    trellis.signal(Signal::TERM);
     assert_eq!(trellis.wait().code(), Some(0));
+
+    // Another one, by itself, with a click whose batch would wait for more.
+    let mut trellis = Trellis::start_with(&[("shutdown.drain_delay", "100ms"), ("batch.age_max", "10m")]);
+    trellis.link("a", "https://a.example/");
+    assert_eq!((trellis.get("/a").status, &trellis.count("")["total"]), (302, &0.into()));
+    assert_eq!(trellis.stop().code(), Some(0));
     let again = Trellis::start_in(trellis.folder(), &[]);
     assert_eq!(again.count("")["total"], 1, "the last click was stored before the end");
     assert_eq!(again.metric("trellis_clicks_adopted_total"), 0.0, "and left nothing in the journal");
@@ -79,27 +88,38 @@ fn connections_that_wait_to_be_accepted_are_served_before_the_end() {
 
 #[test]
 fn metrics_and_objectives_are_answered_until_the_last_click_is_stored() {
-    let settings = [NO_STORE[0], NO_STORE[1], ("shutdown.drain_delay", "2s"), ("shutdown.drain_deadline", "10m")];
-    let mut trellis = Trellis::start_with(&settings);
-    expect_no_store(&trellis);
-    trellis.expect_log("stopping at once");
-    trellis.link("a", "https://a.example/");
-    let mut busy = connect(trellis.edge());
-    busy.write_all(b"GET /a HTTP/1.1\r\nHost: t\r\n").expect("half a head");
-    let scrape = || {
+    let start = |delay| {
+        let settings = [NO_STORE[0], NO_STORE[1], ("shutdown.drain_delay", delay), ("shutdown.drain_deadline", "10m")];
+        let trellis = Trellis::start_with(&settings);
+        expect_no_store(&trellis);
+        trellis.expect_log("stopping at once");
+        trellis.link("a", "https://a.example/");
+        trellis
+    };
+    let scrape = |trellis: &Trellis| {
         let objectives = trellis.api_raw("GET", "/slo", &[], b"");
         assert_eq!(objectives.status, 200, "{objectives:?}");
         assert!(objectives.json()["objectives"].as_array().is_some_and(|all| !all.is_empty()), "{objectives:?}");
         let of = |metric| trellis.metric(metric);
         (of("trellis_clicks_accepted_total"), of("trellis_clicks_total{fate=\"stored\"}"))
     };
+    let mut trellis = start("10m");
+    let mut busy = connect(trellis.edge());
+    busy.write_all(b"GET /a HTTP/1.1\r\nHost: t\r\n").expect("half a head");
     trellis.signal(Signal::TERM);
     eventually("it drains", || trellis.api_raw("GET", "/health/ready", &[], b"").status == 503);
-    assert_eq!(scrape(), (0.0, 0.0), "while a request is on its way");
+    assert_eq!(scrape(&trellis), (0.0, 0.0), "while a request is on its way");
     busy.write_all(b"\r\n").expect("the rest of the head");
     assert_eq!(read_head(&mut busy).status, 302);
+    assert_eq!(scrape(&trellis), (1.0, 0.0), "while others may come");
+    trellis.signal(Signal::TERM);
+    assert_eq!(trellis.wait().code(), Some(0));
+
+    let mut trellis = start("1ms");
+    assert_eq!(trellis.get("/a").status, 302);
+    trellis.signal(Signal::TERM);
     eventually("the edge is closed", || std::net::TcpStream::connect(trellis.edge()).is_err());
-    assert_eq!(scrape(), (1.0, 0.0), "while the click waits for a store that is away");
+    assert_eq!(scrape(&trellis), (1.0, 0.0), "while the click waits for a store that is away");
     // Else it would wait for the store as long as the deadline says.
     trellis.signal(Signal::TERM);
     assert_eq!(trellis.wait().code(), Some(0));

@@ -87,7 +87,9 @@ fn a_key_made_at_the_warden_is_good_on_the_node_and_no_longer_when_it_is_revoked
 #[test]
 fn while_the_warden_is_away_a_known_key_goes_on_and_of_another_nobody_can_say() {
     let folder = folder();
-    let mut first = warden(&folder, "127.0.0.1:0");
+    // An address of its own, or else somebody might have taken the port before the second one listens on it.
+    let [_, b, c, d] = fastrand::u32(1..0x00ff_ffff).to_be_bytes();
+    let mut first = warden(&folder, &format!("127.{b}.{c}.{d}:0"));
     let node = node(&first, &[("warden.grpc.fresh", "100ms")]);
     node.link("here", "https://here.example/");
     let (known, other) = (key(&first, "ingress"), key(&first, "ingress"));
