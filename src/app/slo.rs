@@ -1,7 +1,8 @@
 //! The objectives of a running node: a look at what is measured every ten seconds, and the history of it on the disk.
 //!
 //! ```text
-//! every 10 s   what the registry gathers goes to the engine; its report to the control side and to /metrics
+//! every 10 s   what the registry gathers goes to the engine; its report to the control side and to /metrics; and when
+//!              somebody asks and the last look is 10 s of wall time old, as after a stall or a step of the clock
 //! every 1 min  what happened goes to <data_dir>/slo.history, and once more at the end of the node
 //! ```
 //! On the control side's runtime, never on a request thread; nobody waits for it. A history that cannot be read never stops
@@ -53,10 +54,13 @@ impl Objectives {
 
     /// Takes in what is measured now.
     pub(super) fn look(&self) {
-        let now_ms = self.clock.wall_ms();
-        let families = self.metrics.gather(now_ms);
-        let mut engine = self.engine();
-        engine.look(&families, now_ms);
+        self.look_with(&mut self.engine(), self.clock.wall_ms());
+    }
+
+    /// The engine is held from before anything is gathered: of two looks at one time, the older figures would come last and
+    /// seem to be counters that began anew.
+    fn look_with(&self, engine: &mut Engine, now_ms: u64) {
+        engine.look(&self.metrics.gather(now_ms), now_ms);
         engine.explain(self.metrics.board().unread());
         self.metrics.slo().show(Arc::new(engine.report(now_ms, None)));
     }
@@ -105,12 +109,18 @@ impl Objectives {
         std::fs::rename(&next, &self.path)
     }
 
-    /// For the control side.
+    /// For the control side: of the last look, which is never older than [`LOOK`]; of many who ask at one time, one looks.
     pub(super) fn asked(self: &Arc<Self>) -> control::Objectives {
         let this = Arc::clone(self);
         Arc::new(move |since| {
-            let engine = this.engine();
-            engine.report(engine.last_ms().unwrap_or_else(|| this.clock.wall_ms()), since)
+            let (mut engine, now_ms) = (this.engine(), this.clock.wall_ms());
+            let last_ms = engine.last_ms().unwrap_or(now_ms);
+            // Before the first look of its own the node has not asked what it depends on.
+            let has_looked = this.metrics.slo().report().is_some();
+            if has_looked && u128::from(now_ms.saturating_sub(last_ms)) >= LOOK.as_millis() {
+                this.look_with(&mut engine, now_ms);
+            }
+            engine.report(engine.last_ms().unwrap_or(now_ms), since)
         })
     }
 
@@ -198,8 +208,9 @@ mod tests {
         let dynamic: Arc<dyn Clock> = Arc::clone(&clock) as _;
         let config = Config::from_text(&Sources::default(), "").unwrap();
         let asked = asked_of_history(&config.slo, folder.path(), &dynamic);
+        let known = objectives.asked()(None);
         clock.advance(Duration::from_secs(86_400));
-        let (told, known) = (asked(None), objectives.asked()(None));
+        let told = asked(None);
         assert_eq!((&told.at, &told.measured_since, told.overall), (&known.at, &known.measured_since, known.overall));
         let windows = |report: &Report| report.objectives.iter().map(|one| one.windows.clone()).collect::<Vec<_>>();
         assert_eq!(windows(&told), windows(&known), "as of the last look");
@@ -230,5 +241,36 @@ mod tests {
         let report = metrics.slo().report().unwrap();
         let store = report.objectives.iter().find(|one| one.id == "store-up").unwrap();
         assert_eq!((store.value, store.verdict), (Some(1.0), Verdict::Ok), "it was asked after the start");
+    }
+
+    #[test]
+    fn who_asks_hears_of_the_last_ten_seconds_and_many_at_one_time_look_once() {
+        let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new(NOON_MS)));
+        let (metrics, objectives) = open(folder.path(), &clock);
+        let count = || metrics.edge(0).count(Outcome::Redirected);
+        clock.advance(LOOK);
+        count();
+        assert_eq!(errors(&objectives), (None, Some(0)), "the node itself looks first");
+        objectives.look();
+        assert_eq!(errors(&objectives), (Some(0.0), Some(1)));
+        count();
+        clock.advance(LOOK - Duration::from_millis(1));
+        assert_eq!(errors(&objectives), (Some(0.0), Some(1)), "as of the last look");
+        clock.advance(Duration::from_millis(1));
+        let asked = std::thread::scope(|scope| {
+            let askers: Vec<_> = (0..8).map(|_| scope.spawn(|| errors(&objectives))).collect();
+            askers.into_iter().map(|asker| asker.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(asked, [(Some(0.0), Some(2)); 8]);
+        assert_eq!(
+            *metrics.slo().report().unwrap(),
+            objectives.asked()(None),
+            "the page and the metrics show the same"
+        );
+        count();
+        assert_eq!(errors(&objectives), (Some(0.0), Some(2)), "it was looked just now");
+        // A clock that was set back is no reason to look.
+        clock.set_wall_ms(NOON_MS - 86_400_000);
+        assert_eq!(errors(&objectives), (Some(0.0), Some(2)));
     }
 }
