@@ -24,7 +24,7 @@ use super::slo::Objectives;
 use super::warden;
 use super::workers::{Facts, WorkerMaker, WorkerThread};
 use crate::catalog::{Catalog, Keys};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{self, Clock};
 use crate::config::{Config, Secret};
 use crate::control::{self, State, Status};
 use crate::edge::limits::Limits;
@@ -110,7 +110,7 @@ struct Node {
 
 impl Node {
     async fn start(config: Config, lock: &FolderLock) -> anyhow::Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let clock = clock::of_node();
         let token = folder::secret(&config.control.token, &config.data_dir.join("control.token"))?;
         let fingerprint_secret = folder::secret(&config.dedup.secret, &config.data_dir.join("dedup.secret"))?;
         // One runtime for each worker, one for the journals of earlier runs, and this one.

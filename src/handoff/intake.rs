@@ -271,7 +271,7 @@ impl Intake {
         }
         let before = self.clock.now();
         let start = self.writer.end();
-        let appended = if self.refusing || start.offset > OFFSET_MAX {
+        let appended = if self.refusing || start.offset > OFFSET_MAX || failpoint::fails(Point::Journal) {
             Appended { bytes: 0, error: Some(std::io::ErrorKind::StorageFull.into()) }
         } else {
             self.writer.append(&self.group)

@@ -44,23 +44,31 @@ impl Trellis {
 
     /// In this folder, which an earlier node may have left.
     pub(crate) fn start_in(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)]) -> Self {
-        Self::launch(&[], folder, "serve", settings, None)
+        Self::launch(&[], folder, "serve", settings, &[])
     }
 
     /// `trellis warden` in this folder; what it calls its edge is where nodes ask it.
     pub(crate) fn start_warden(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)]) -> Self {
-        Self::launch(&[], folder, "warden", settings, None)
+        Self::launch(&[], folder, "warden", settings, &[])
     }
 
     /// In this folder, to be killed at this failpoint (`intent:3`).
     #[cfg(feature = "failpoints")]
     pub(crate) fn start_armed(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)], failpoint: &str) -> Self {
-        Self::launch(&[], folder, "serve", settings, Some(failpoint))
+        Self::launch(&[], folder, "serve", settings, &[("TRELLIS_TEST_FAILPOINT", Path::new(failpoint))])
+    }
+
+    /// With the faults that are put into this folder, and wall time ahead by what its file `clock` says.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn start_with_faults(settings: &[(&str, &str)], faults: &Path) -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let variables = [("TRELLIS_TEST_FAULTS", faults), ("TRELLIS_TEST_CLOCK", &faults.join("clock"))];
+        Self::launch(&[], folder, "serve", settings, &variables)
     }
 
     /// Called by another program: these words, and behind them the command line. It must become the node, as `exec` does.
     pub(crate) fn start_under(by: &[&str], folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)]) -> Self {
-        Self::launch(by, folder, "serve", settings, None)
+        Self::launch(by, folder, "serve", settings, &[])
     }
 
     fn launch(
@@ -68,11 +76,11 @@ impl Trellis {
         folder: Arc<tempfile::TempDir>,
         service: &str,
         settings: &[(&str, &str)],
-        failpoint: Option<&str>,
+        variables: &[(&str, &Path)],
     ) -> Self {
         let settings: Vec<_> = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let mut child = command_under(by, folder.path(), &settings)
-            .envs(failpoint.map(|point| ("TRELLIS_TEST_FAILPOINT", point)))
+            .envs(variables.iter().copied())
             .arg(service)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

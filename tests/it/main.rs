@@ -44,6 +44,7 @@ mod live_redis;
 mod live_resources;
 mod live_retention;
 mod live_rollups;
+mod live_slo;
 mod live_store;
 mod load;
 mod macros;
@@ -71,8 +72,8 @@ mod wire;
 
 #[cfg(not(feature = "failpoints"))]
 #[test]
-fn tests_that_kill_at_named_points_need_the_feature_failpoints() {
-    harness::skipped("live_kills::named", "cargo test --features failpoints, as tests/run does");
+fn tests_with_faults_at_named_points_need_the_feature_failpoints() {
+    harness::skipped("live_kills::named and live_slo", "cargo test --features failpoints, as tests/run does");
 }
 
 #[cfg(not(feature = "testing"))]
