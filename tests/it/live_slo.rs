@@ -21,9 +21,12 @@ use crate::live::Services;
 /// Looks of a phase of a test, and visits between two of them.
 const LOOKS: u32 = 20;
 const VISITS: u32 = 15;
-/// With these no objective of redirects can be in BREACH but for what is planted.
-const QUICK: &[Steady] = &[(Duration::from_millis(10), 0.5), (Duration::from_millis(50), 0.01)];
-const ASLEEP: &[Steady] = &[(Duration::from_millis(50), 0.01)];
+/// With these, half of the redirects and 19 of 20 of them cannot be in BREACH but for what is planted.
+const QUICK: &[Steady] = &[(Duration::from_millis(10), 0.5), (Duration::from_millis(100), 0.05)];
+const ASLEEP: &[Steady] = &[(Duration::from_millis(100), 0.05)];
+/// With this, 99 of 100 cannot be. A machine that stalls more often is given a moment, and does not decide the test.
+const NO_STALLS: &[Steady] = &[(Duration::from_millis(50), 0.01)];
+const MOMENT: Duration = Duration::from_secs(5);
 /// What is planted; and the budget of the journal.
 const SLEEP: Duration = Duration::from_millis(20);
 /// All that happened is further away than five minutes.
@@ -36,10 +39,12 @@ type Steady = (Duration, f64);
 
 /// What is left out: its value is the speed or the load of this machine, and no fault of these tests decides it. Quantiles of
 /// all that is no redirect (of a Redis that is away, whether the few checks that spend their tries are one in a hundred), the
-/// calls that take a second, and the figures of the process and the disk.
-fn is_of_the_machine(one: &ObjectiveReport) -> bool {
+/// calls that take a second, and the figures of the process and the disk; and of redirects the 99th of 100, if the client
+/// itself saw more than one in a hundred beyond its level.
+fn is_of_the_machine(one: &ObjectiveReport, seen: &Seen) -> bool {
     let is_speed = one.kind == "quantile" && !one.id.starts_with("redirect-");
-    is_speed || ["slow-operations", "cpu", "memory", "disk-space", "disk-io"].contains(&&*one.id)
+    let is_stalled = one.id == "redirect-p99" && !seen.is(NO_STALLS);
+    is_speed || is_stalled || ["slow-operations", "cpu", "memory", "disk-space", "disk-io"].contains(&&*one.id)
 }
 
 /// A node whose wall time is the test's, and what is planted in it.
@@ -101,13 +106,17 @@ impl Node {
             self.pass(LOOK);
         }
         // The first look is then still within five minutes.
-        let is_steady = within(PATIENCE, || {
-            let is_steady = seen.is(steady);
-            if !is_steady {
-                (0..VISITS).for_each(|_| visit(&mut client, &mut seen));
-            }
-            is_steady
-        });
+        let mut until = |steady, limit| {
+            within(limit, || {
+                let is_steady = seen.is(steady);
+                if !is_steady {
+                    (0..VISITS).for_each(|_| visit(&mut client, &mut seen));
+                }
+                is_steady
+            })
+        };
+        until(NO_STALLS, MOMENT);
+        let is_steady = until(steady, PATIENCE);
         assert!(is_steady, "the machine is too slow: of {}, {:?}", seen.took.len(), seen.slowest());
         let report = self.pass(LOOK);
         (seen, report)
@@ -119,7 +128,8 @@ impl Node {
 
     /// Visits with nothing planted; the objectives that are in BREACH.
     fn healthy(&self) -> String {
-        breached(&self.visits(QUICK).1)
+        let (seen, report) = self.visits(QUICK);
+        breached(&report, &seen)
     }
 
     /// When a month has passed, with nothing on its way.
@@ -162,9 +172,12 @@ fn visit(client: &mut TcpStream, seen: &mut Seen) {
 }
 
 /// The ids of the objectives in BREACH, with a blank between.
-fn breached(report: &Report) -> String {
-    let (left_out, told): (Vec<_>, Vec<_>) =
-        report.objectives.iter().filter(|one| one.verdict == Verdict::Breach).partition(|one| is_of_the_machine(one));
+fn breached(report: &Report, seen: &Seen) -> String {
+    let (left_out, told): (Vec<_>, Vec<_>) = report
+        .objectives
+        .iter()
+        .filter(|one| one.verdict == Verdict::Breach)
+        .partition(|one| is_of_the_machine(one, seen));
     for one in left_out {
         note(&format!("{}: {} is {:?}", report.at, one.id, one.value));
     }
@@ -196,17 +209,17 @@ fn assert_slow_phases(seen: &Seen, report: &Report, planted: Duration, expected:
 fn a_sleep_of_20_ms_in_a_running_node_breaches_the_median_and_the_budget_of_its_phase_and_passes() {
     let node = Node::start(&[("edge.sample_every", "1")]);
     let (seen, report) = node.visits(QUICK);
-    assert_eq!(breached(&report), "");
+    assert_eq!(breached(&report, &seen), "");
     assert_slow_phases(&seen, &report, Duration::ZERO, &[]);
 
     node.put("journal", &format!("sleep {}", SLEEP.as_millis()));
     let (seen, report) = node.visits(ASLEEP);
     assert!(seen.took.iter().all(|took| *took >= SLEEP));
     // p95 may be 30 ms and is in BREACH beyond 100, p99 beyond 50.
-    assert_eq!(breached(&report), "redirect-p50");
+    assert_eq!(breached(&report, &seen), "redirect-p50");
     assert_slow_phases(&seen, &report, SLEEP, &["journal"]);
     let p50 = of(&report, "redirect-p50").value.expect("a value");
-    assert!((0.02..0.05).contains(&p50), "{p50}");
+    assert!((0.02..0.1).contains(&p50), "{p50}");
     let journal = of(&report, "redirect-p99").phases.iter().find(|phase| phase.name == "journal").expect("the phase");
     assert_eq!((journal.budget, journal.verdict), (SLEEP.as_secs_f64(), Verdict::Breach), "{journal:?}");
     assert_eq!(report.overall, Verdict::Breach);
@@ -214,7 +227,7 @@ fn a_sleep_of_20_ms_in_a_running_node_breaches_the_median_and_the_budget_of_its_
 
     node.mend("journal");
     let (seen, report) = node.visits(QUICK);
-    assert_eq!(breached(&report), "");
+    assert_eq!(breached(&report, &seen), "");
     assert_slow_phases(&seen, &report, Duration::ZERO, &[]);
     assert_eq!(node.trellis.metric(r#"trellis_slo_compliant{slo="redirect-p50",window="5m"}"#), 1.0);
 }
@@ -229,7 +242,7 @@ fn an_error_rate_of_2_percent_in_a_running_node_breaches_errors_and_availability
     let (seen, report) = node.visits(QUICK);
     let share = seen.untracked as f64 / seen.took.len() as f64;
     assert!((0.018..0.022).contains(&share), "{share}");
-    assert_eq!(breached(&report), "edge-errors redirect-availability");
+    assert_eq!(breached(&report, &seen), "edge-errors redirect-availability");
     let errors = of(&report, "edge-errors");
     assert_eq!(errors.value, Some(share), "what clients saw");
     // The first of them was in the first minute; the alert waits for two.
@@ -240,7 +253,7 @@ fn an_error_rate_of_2_percent_in_a_running_node_breaches_errors_and_availability
     node.mend("journal");
     let (seen, report) = node.visits(QUICK);
     assert_eq!(seen.untracked, 0);
-    assert_eq!(breached(&report), "redirect-availability", "the budget of the month is gone");
+    assert_eq!(breached(&report, &seen), "redirect-availability", "the budget of the month is gone");
     assert_eq!(alert(&report, "edge-errors", "ErrorBudgetFastBurn001"), AlertState::Inactive);
 
     node.month();
@@ -269,7 +282,7 @@ fn a_redis_that_is_stopped_breaches_what_is_about_labels_and_passes() {
     });
     let (seen, report) = node.go_on(client, QUICK);
     assert_eq!(seen.untracked, 0, "redirects need no Redis");
-    assert_eq!(breached(&report), "dedup-availability dedup-up pool-failures worker-errors");
+    assert_eq!(breached(&report, &seen), "dedup-availability dedup-up pool-failures worker-errors");
 
     services.call(&["start", "redis"]);
     let unique = labels("unique");
