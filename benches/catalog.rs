@@ -77,7 +77,10 @@ fn fill(path: &Path, size: usize) -> Result<(), Box<dyn std::error::Error>> {
             insert.execute(params![slug(n), url, format!("mail-{}", n % 100)])?;
         }
     }
-    Ok(transaction.commit()?)
+    transaction.commit()?;
+    drop(connection);
+    // Else the system writes it to the disk while it is loaded.
+    Ok(std::fs::File::open(path)?.sync_all()?)
 }
 
 fn slug(n: usize) -> String {

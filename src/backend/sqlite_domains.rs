@@ -174,7 +174,7 @@ mod tests {
         assert!(matches!(write(None, Some(of("x.example", "a"))).await, Err(CatalogError::Taken)));
         let list = async |domain, after, limit| -> Vec<(String, String)> {
             let links = catalog.list(LinkPage { org: None, domain, after, limit }).await.unwrap();
-            links.into_iter().map(|link| (link.domain().to_owned(), link.slug)).collect()
+            links.into_iter().map(|link| (link.domain().to_owned(), link.slug.into())).collect()
         };
         let mut sorted = names.map(|(domain, slug)| (domain.to_owned(), slug.to_owned())).to_vec();
         sorted.sort();
@@ -188,7 +188,7 @@ mod tests {
         let (mut joined, mut after) = (Vec::new(), None);
         loop {
             let page = catalog.page(after, 2).await.unwrap();
-            joined.extend(page.entries.iter().map(|link| (link.domain().to_owned(), link.slug.clone())));
+            joined.extend(page.entries.iter().map(|link| (link.domain().to_owned(), link.slug.to_string())));
             after = page.last;
             if after.is_none() {
                 break;

@@ -231,7 +231,7 @@ fn save(connection: &Connection, sql: &str, link: &Link) -> rusqlite::Result<usi
     let (life, caps) = (link.life.as_deref(), link.caps.as_deref());
     connection.prepare_cached(sql)?.execute(named_params! {
         ":domain": link.domain(),
-        ":slug": link.slug,
+        ":slug": link.slug.as_str(),
         ":url": link.url,
         ":status": link.status,
         ":query": query,

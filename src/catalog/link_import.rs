@@ -215,7 +215,7 @@ impl Plan<'_> {
         let mut link = Link::check(raw, &self.own).map_err(LinkError::Fields)?;
         links.check_org(self.by, &link)?;
         while !has_slug && (links.get(link.domain(), &link.slug).is_some() || self.names.contains(&name_of(&link))) {
-            link.slug = random_slug();
+            link.slug = random_slug().into();
         }
         self.is_first(&link)?;
         if links.get(link.domain(), &link.slug).is_some() {

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use super::domain::{self, ANY};
@@ -78,8 +79,8 @@ pub struct RawLink {
 /// A checked link, ready to be followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its name in the path; unique within its domain.
-    pub slug: String,
+    /// Its name in the path; unique within its domain. A short one is in the link itself, where each look-up finds it.
+    pub slug: CompactString,
     /// The host name that it answers to, as it is compared; `None`: to any.
     pub domain: Option<Box<str>>,
     /// The destination as the operator wrote it.
@@ -202,7 +203,7 @@ impl Link {
         let life = Life::check(&life, before_life, has_max, own, &mut errors);
         match target {
             Some(target) if errors.is_empty() => Ok(Self {
-                slug,
+                slug: slug.into(),
                 domain,
                 url,
                 target,
@@ -244,7 +245,7 @@ impl Link {
             return Err(fixed.into_iter().map(told).collect());
         }
         let merged = RawLink {
-            slug: Some(self.slug.clone()),
+            slug: Some(self.slug.to_string()),
             url: Some(change.url.unwrap_or_else(|| self.url.clone())),
             status: Some(change.status.unwrap_or(self.status)),
             query: Some(change.query.unwrap_or(self.query)),

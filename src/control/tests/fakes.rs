@@ -52,7 +52,7 @@ impl Clock for Noon {
 }
 
 fn name(link: &Link) -> Name {
-    (link.domain().to_owned(), link.slug.clone())
+    (link.domain().to_owned(), link.slug.to_string())
 }
 
 /// Links and clicks.
