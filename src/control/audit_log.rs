@@ -1,7 +1,7 @@
 //! The audit log as requests write it: entries gather, and a request is answered when its own is on the disk.
 //!
-//! A batch is written `audit.flush_every` after the one before it, or at `audit.flush_entries`; an entry that comes after a rest
-//! does not wait. While the log cannot be written, nothing else is: a request is refused before it changes anything, and
+//! A batch is written when every write that is under way waits for it; `audit.flush_every` after the one before it at the latest,
+//! or at `audit.flush_entries`. So who writes alone never waits for others. While the log cannot be written, nothing else is: a request is refused before it changes anything, and
 //! entries of those that were under way wait in memory and are tried again with the next request. Bounds: [`WRITES_MAX`]
 //! writes at one time, so that no more entries than that ever wait.
 
@@ -55,8 +55,10 @@ impl AuditLog {
     ) -> Arc<Self> {
         let (entries, waiting) = mpsc::channel(WRITES_MAX);
         let good = Arc::new(AtomicBool::new(true));
+        let places = Arc::new(Semaphore::new(WRITES_MAX));
         let writer = Writer {
             store: Arc::clone(&store),
+            places: Arc::clone(&places),
             config,
             clock: Arc::clone(&clock),
             counted: Arc::clone(&counted),
@@ -65,7 +67,6 @@ impl AuditLog {
         };
         tokio::spawn(writer.run(waiting));
         let retention_ms = milliseconds(config.retention);
-        let places = Arc::new(Semaphore::new(WRITES_MAX));
         Arc::new(Self {
             store,
             entries,
@@ -144,6 +145,7 @@ fn milliseconds(time: Duration) -> u64 {
 
 struct Writer {
     store: Arc<dyn AuditStore>,
+    places: Arc<Semaphore>,
     config: Audit,
     clock: Arc<dyn Clock>,
     counted: Arc<ApiShard>,
@@ -171,12 +173,18 @@ impl Writer {
                     // What is there already does not wait for the next batch.
                     biased;
                     Some(next) = waiting.recv() => batch.push(next),
+                    () = std::future::ready(()), if batch.len() >= self.under_way() => break,
                     () = &mut rest => break,
                 }
             }
             self.write(batch).await;
             rest.set(tokio::time::sleep(self.config.flush_every));
         }
+    }
+
+    /// Writes that were admitted and have no answer yet: each has one entry at most.
+    fn under_way(&self) -> usize {
+        WRITES_MAX - self.places.available_permits()
     }
 
     async fn write(&mut self, batch: Vec<Waiting>) {

@@ -226,22 +226,31 @@ async fn entries_gather_for_100_ms_or_until_there_are_100_of_them() {
     let log = AuditLog::start(store.clone(), CONFIG, Arc::new(Noon), Arc::default());
     let write = || AuditWrite { entry: AuditEntry::default(), answer: None };
     let began = tokio::time::Instant::now();
-    log.write(write()).await.unwrap();
-    assert_eq!(began.elapsed(), Duration::ZERO, "after a rest nobody waits");
     let many = async |number: usize| {
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..number {
             let log = Arc::clone(&log);
-            tasks.spawn(async move { log.write(write()).await });
+            tasks.spawn(async move {
+                let _place = log.admit().await.unwrap();
+                log.write(write()).await
+            });
         }
         tasks.join_all().await.into_iter().for_each(|written| written.unwrap());
     };
+    many(1).await;
+    many(1).await;
+    many(3).await;
+    assert_eq!(began.elapsed(), Duration::ZERO, "nobody waits where there is nobody else to wait for");
+    assert_eq!(*store.batches.lock().unwrap(), [1, 1, 3]);
+    // It has no entry yet.
+    let under_way = log.admit().await.unwrap();
     many(3).await;
     assert!(began.elapsed() >= Duration::from_millis(100) && began.elapsed() < Duration::from_millis(110));
-    assert_eq!(*store.batches.lock().unwrap(), [1, 3]);
-    many(250).await;
-    assert_eq!(*store.batches.lock().unwrap(), [1, 3, 100, 100, 50]);
+    assert_eq!(*store.batches.lock().unwrap(), [1, 1, 3, 3]);
+    many(230).await;
+    assert_eq!(*store.batches.lock().unwrap(), [1, 1, 3, 3, 100, 100, 30]);
     assert!(began.elapsed() < Duration::from_millis(220), "100 do not wait: {:?}", began.elapsed());
+    drop(under_way);
 }
 
 #[tokio::test(start_paused = true)]
