@@ -202,6 +202,9 @@ impl Sending {
             },
         };
         let bad = self.send_parts(missing).await?;
+        // Others were taken meanwhile: perhaps because the table was mended, which these do not know.
+        let again = bad.into_iter().map(|(row, ..)| vec![row]).collect();
+        let bad = self.send_parts(again).await?;
         self.look_again(bad).await
     }
 

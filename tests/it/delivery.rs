@@ -79,6 +79,22 @@ fn of_eight_bad_rows_each_is_refused_and_with_a_ninth_nothing_is() {
 }
 
 #[test]
+fn a_row_that_was_refused_before_the_table_was_mended_is_asked_again() {
+    // The batch, one half of it, one row of that; then somebody mends the table.
+    let bench = Bench::new(ScriptedStore::new([Outcome::Poison(CODE); 3], Outcome::Stored), &ONE_BATCH);
+    let (_run, intake, follower) = bench.begin();
+    let mut intake = intake();
+    let ids = push(&mut intake, bench.now_ms(), 0..4);
+    intake.close();
+    let (worker, _drain) = bench.start(follower, 0);
+    assert!(worker.join().expect("no panic").expect("no error").finished);
+    let rows: Vec<_> = bench.store.calls().iter().map(|(_, rows, _)| rows.len()).collect();
+    assert_eq!(rows, [4, 2, 1, 1, 2, 1]);
+    assert_eq!(sorted(bench.store.click_ids()), sorted(ids));
+    assert_eq!(waiting_on_the_shelf(&bench), 0);
+}
+
+#[test]
 fn the_same_code_in_two_batches_in_a_row_parks_the_second() {
     let settings = [("batch.rows_max", "100"), ("batch.in_flight_max", "1")];
     let bench = Bench::new(ScriptedStore::new([], Outcome::Stored), &settings);
