@@ -45,7 +45,7 @@ pub(super) fn parse(text: &str) -> Result<(Template, url::Url), String> {
         .all(|(number, one)| !one.is_click_id() || number >= in_path && matches!(one, Part::Plain(_)));
     let end_of_main = url.fragment().map_or(whole.len(), |fragment| whole.len() - fragment.len() - 1);
     let (of_main, of_fragment) = marks.split_at(marks.partition_point(|at| *at < end_of_main));
-    let mut macros = macros.into_iter().peekable();
+    let mut macros = macros.into_iter();
     let mut parts = |from: usize, end: usize, marks: &[usize]| {
         let starts = iter::once(from).chain(marks.iter().map(|at| at + mark.len()));
         let texts = starts.zip(marks.iter().copied().chain([end]));
@@ -54,7 +54,9 @@ pub(super) fn parse(text: &str) -> Result<(Template, url::Url), String> {
         let mut parts = Vec::with_capacity(count);
         for (number, (from, to)) in texts.enumerate() {
             parts.extend((from < to).then(|| Part::Text(whole[from..to].into())));
-            parts.extend(macros.next_if(|_| number < marks.len()));
+            if number < marks.len() {
+                parts.extend(macros.next());
+            }
         }
         parts.into()
     };
