@@ -15,7 +15,7 @@ use trellis::catalog::geo::{Geo, Place};
 use trellis::click::address::Network;
 use trellis::click::dedup::By;
 use trellis::click::fingerprint::To;
-use trellis::click::privacy::{Consent, Level, Signals};
+use trellis::click::privacy::{Consent, Decisions, Level, Signals};
 use trellis::click::template::Values;
 use trellis::click::{Class, Click, ClickId, DayKey, IdSource, Marks, Networks, Privacy, Reasons, Template, Visit};
 use trellis::clock::SystemClock;
@@ -126,6 +126,10 @@ fn privacy(c: &mut Criterion) {
     let geo = Geo::new().expect("countries");
     let said = |country| Signals { gpc: false, dnt: false, consent: Consent::Missing, country };
     c.bench_function("privacy: decide", |b| b.iter(|| policy.decide(black_box(&said(Some(*b"DE"))))));
+    let mut decisions = Decisions::default();
+    c.bench_function("privacy: a decision that is remembered", |b| {
+        b.iter(|| decisions.decide(&policy, black_box(&said(Some(*b"DE")))))
+    });
     let mut visit = visit();
     c.bench_function("privacy: decide, with the consent in the query and the country of the address", |b| {
         b.iter(|| {
@@ -139,16 +143,6 @@ fn privacy(c: &mut Criterion) {
         b.iter(|| {
             let query = policy.query(Level::Limited, black_box(visit.query));
             Level::Limited.cut(black_box(&visit), &query).query.len()
-        });
-    });
-    // What a memo of decisions would cost for each visit that it knows.
-    let mut memo = quick_cache::unsync::Cache::new(10_000);
-    (0..5_000_u64).for_each(|n| memo.insert((n, [b'D', b'E']), Level::Limited));
-    c.bench_function("privacy: a look-up in a memo instead", |b| {
-        let mut n = 0;
-        b.iter(|| {
-            n = (n + 1) % 5_000;
-            memo.get(black_box(&(n, [b'D', b'E']))).copied()
         });
     });
 }

@@ -13,6 +13,7 @@ use super::connection::Connections;
 use super::route::SharedTurns;
 use super::{Lane, Parts, Phase, accept};
 use crate::catalog::AgentMemo;
+use crate::click::privacy::Decisions;
 use crate::click::{DayKey, IdSource};
 use crate::handoff::Intake;
 use crate::telemetry::caches::CacheShard;
@@ -41,6 +42,8 @@ pub(super) struct Core {
     pub(super) day_key: RefCell<DayKey>,
     /// User agents, for campaigns and destinations that ask.
     pub(super) agents: RefCell<AgentMemo>,
+    /// Of the policy about what clicks keep.
+    pub(super) decisions: RefCell<Decisions>,
     pub(super) turns: SharedTurns,
     /// The request of now asked for a slug that is not there.
     pub(super) missed: Cell<bool>,
@@ -65,6 +68,7 @@ impl Core {
             ids: RefCell::new(IdSource::new(fastrand::u64(..))),
             day_key: RefCell::new(DayKey::new(&parts.secret, now_ms)),
             agents: RefCell::new(AgentMemo::new(Arc::clone(&parts.agents)).counting(Arc::clone(&lane.caches))),
+            decisions: RefCell::default(),
             caches: lane.caches,
             turns: SharedTurns::default(),
             missed: Cell::new(false),

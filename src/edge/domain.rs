@@ -113,7 +113,7 @@ fn send_on(core: &Core, entrance: &Entrance<'_>, visit: &Visit<'_>, headers: &He
     let unix_ms = core.turn_ms.get();
     let mut found = Found::new(core, visit, None, unix_ms);
     let policy = &core.parts.privacy.policy;
-    let level = privacy::level(policy, headers, visit, &mut found);
+    let level = privacy::level(core, headers, visit, &mut found);
     let keeps = level.keeps();
     let address = privacy::address(&core.parts.addresses, keeps, visit, &mut found);
     let query = policy.query(level, visit.query);

@@ -6,28 +6,30 @@
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
 
+use super::core::Core;
 use super::route::Found;
 use crate::click::condition::Needs;
 use crate::click::kept::Keeping;
-use crate::click::privacy::{Agent, Keeps, Level, Policy, Privacy, Signals};
+use crate::click::privacy::{Agent, Keeps, Level, Privacy, Signals};
 use crate::click::{Kept, Visit};
+use crate::telemetry::caches::Cache;
 
 static SEC_GPC: HeaderName = HeaderName::from_static("sec-gpc");
 static DNT: HeaderName = HeaderName::from_static("dnt");
 
 /// The level of this visit. Finds its country when the policy goes by countries.
-pub(super) fn level(policy: &Policy, headers: &HeaderMap, visit: &Visit<'_>, found: &mut Found<'_>) -> Level {
+pub(super) fn level(core: &Core, headers: &HeaderMap, visit: &Visit<'_>, found: &mut Found<'_>) -> Level {
+    let policy = &core.parts.privacy.policy;
     // Of a repeated header one word is enough.
     let says = |name: &HeaderName| headers.get_all(name).iter().any(|value| value == "1");
     if policy.asks_for_country() {
         found.find(Needs::PLACE);
     }
-    policy.decide(&Signals {
-        gpc: says(&SEC_GPC),
-        dnt: says(&DNT),
-        consent: policy.consent(visit.query),
-        country: found.country,
-    })
+    let signals =
+        Signals { gpc: says(&SEC_GPC), dnt: says(&DNT), consent: policy.consent(visit.query), country: found.country };
+    let (level, remembered) = core.decisions.borrow_mut().decide(policy, &signals);
+    core.caches.count(Cache::Compliance, remembered);
+    level
 }
 
 /// What is kept of the address. Where no network is, its country is found, if the level keeps that.

@@ -252,7 +252,7 @@ pub(super) fn hand_over(
     let external_click_id = query::find(visit.query, "click_id").unwrap_or_default();
     let mut found = Found::new(core, visit, campaign, unix_ms);
     let policy = &core.parts.privacy.policy;
-    let level = privacy::level(policy, headers, visit, &mut found);
+    let level = privacy::level(core, headers, visit, &mut found);
     let keeps = level.keeps();
     core.end(Lap::Comply);
     let mut tally = VisitTally {

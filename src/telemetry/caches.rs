@@ -23,10 +23,12 @@ pub enum Cache {
     Campaigns,
     /// Of user agents: a hit was read before.
     Agents,
+    /// Of decisions about what a click keeps: a hit was decided before, for a visit that said the same.
+    Compliance,
 }
 
 impl Cache {
-    const NAMES: [&str; 4] = ["keys", "links", "campaigns", "agents"];
+    const NAMES: [&str; 5] = ["keys", "links", "campaigns", "agents", "compliance"];
 }
 
 /// Who looks.
@@ -100,6 +102,7 @@ mod tests {
             "{cache=\"agents\",result=\"miss\"} 1",
             "{cache=\"campaigns\",result=\"hit\"} 0",
             "{cache=\"keys\",result=\"miss\"} 0",
+            "{cache=\"compliance\",result=\"hit\"} 0",
         ] {
             assert!(text.contains(&format!("trellis_cache_total{line}\n")), "{line} is not in\n{text}");
         }

@@ -71,6 +71,10 @@ fn looks_into_memory_are_counted_by_what_they_found() {
     let (hits, misses) = (looks(&node, "agents", "hit"), looks(&node, "agents", "miss"));
     assert_eq!(hits + misses, 5.0, "two visits asked for it, and three clicks");
     assert!((2.0..=4.0).contains(&misses), "{misses}");
+    // All say the same, and each edge thread decides once.
+    let (hits, misses) = (looks(&node, "compliance", "hit"), looks(&node, "compliance", "miss"));
+    assert_eq!(hits + misses, 3.0, "clicks");
+    assert!((1.0..=2.0).contains(&misses), "{misses}");
 
     let made = node.api("POST", "/api/v1/keys", Some(&json!({ "scopes": ["ingress"] }).to_string()));
     let good = format!("Bearer {}", made.json()["secret"].as_str().expect("a key"));

@@ -1,9 +1,10 @@
 //! What a click may keep of its visit: three levels, and the policy that chooses one.
 //!
-//! Pure, and never remembers a visitor. The edge asks it for every click before anything of it is written; what a level
+//! Pure, and never remembers a visitor; `memo` remembers decisions. The edge asks it for every click before anything of it is written; what a level
 //! takes away is in no frame, so it is neither in the journal nor behind it, and in no destination. Bounds: a policy has a
 //! level for each country, and the query is walked once for its consent and once for what is kept of it.
 
+mod memo;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,8 @@ use super::class::AgentReasons;
 use super::facts::{first_tag, origin};
 use super::query::{decode, pairs};
 use super::visit::Visit;
+
+pub use memo::Decisions;
 
 /// How much a click keeps. A later one is stricter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -146,6 +149,13 @@ pub struct Signals {
     pub country: Option<[u8; 2]>,
 }
 
+impl Signals {
+    /// Below [`COUNTRY_PLACES`]; all that are no country have the same.
+    fn country_place(&self) -> usize {
+        self.country.and_then(place).unwrap_or(COUNTRY_PLACES - 1)
+    }
+}
+
 /// Which level a visit gets. Checked by `config`.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -170,9 +180,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The strictest level that applies. Consent lifts what the country asks for, and never what the browser does. It is
-    /// some comparisons and one look-up in a table, about 20 ns, so nobody remembers its outcomes: to look one up in a memo
-    /// would cost more (`benches/path.rs` measures both).
+    /// The strictest level that applies. Consent lifts what the country asks for, and never what the browser does. The edge
+    /// asks by way of its [`Decisions`].
     #[must_use]
     pub fn decide(&self, signals: &Signals) -> Level {
         let by_consent = match signals.consent {
@@ -235,6 +244,8 @@ impl Policy {
 }
 
 const LETTERS: usize = 26;
+/// Of a country by its letters, or of none.
+const COUNTRY_PLACES: usize = LETTERS * LETTERS + 1;
 
 /// A level for each country, at its two letters; 677 bytes.
 #[derive(Clone)]

@@ -66,6 +66,26 @@ fn the_strictest_level_applies_and_consent_lifts_the_country_and_never_the_brows
 }
 
 #[test]
+fn a_decision_is_made_once_and_remembered_for_visits_that_say_the_same() {
+    let policy = policy([Level::Limited, Level::None, Level::None, Level::Full], &[("EEA", Level::Limited)]);
+    let letters = b'A'..=b'Z';
+    let codes = letters.clone().flat_map(|first| letters.clone().map(move |second| Some([first, second])));
+    let countries: Vec<_> = codes.chain([None]).collect();
+    let mut forms = Vec::new();
+    for (gpc, dnt) in [(false, false), (false, true), (true, false), (true, true)] {
+        for consent in [Consent::Given, Consent::Refused, Consent::Missing] {
+            forms.extend(countries.iter().map(|country| Signals { gpc, dnt, consent, country: *country }));
+        }
+    }
+    let mut decisions = Decisions::default();
+    for remembered in [false, true] {
+        for signals in &forms {
+            assert_eq!(decisions.decide(&policy, signals), (policy.decide(signals), remembered), "{signals:?}");
+        }
+    }
+}
+
+#[test]
 fn a_union_stands_for_its_countries_and_every_country_is_known() {
     let of = |region: &str| {
         let mut regions = Regions::default();
