@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode};
 
 use super::database_thread::{DatabaseThread, Gone};
-use super::sqlite_file::{self, FileError, Migration};
+use super::sqlite_file::{self, FileError, Migration, Pages};
 use super::sqlite_links;
 use crate::BoxFuture;
 use crate::catalog::source::Name;
@@ -48,7 +48,7 @@ impl SqliteCatalog {
     /// [`CatalogError::Unavailable`]: it cannot be opened or written, is no database, or comes from a newer program.
     pub fn open(path: &Path) -> Result<Self, CatalogError> {
         let open = || -> Result<DatabaseThread, FileError> {
-            let mut connection = sqlite_file::open(path, CACHE_KIB, &MIGRATIONS)?;
+            let mut connection = sqlite_file::open(path, Pages::small(CACHE_KIB), &MIGRATIONS)?;
             sqlite_file::migrate(&mut connection, &MIGRATIONS)?;
             Ok(DatabaseThread::start("catalog-db", connection)?)
         };

@@ -1,7 +1,7 @@
 //! Catalogs of earlier versions of this program. Compiled for tests only.
 
 use super::sqlite_catalog::{CACHE_KIB, MIGRATIONS, SqliteCatalog};
-use super::sqlite_file;
+use super::sqlite_file::{self, Pages};
 use crate::catalog::{LinkPage, LinkStore as _};
 use crate::click::QueryMode;
 
@@ -11,7 +11,7 @@ const ALL: LinkPage<'static> = LinkPage { org: None, domain: None, after: None, 
 async fn a_file_from_before_links_had_a_life_is_brought_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.db");
-    let mut old = sqlite_file::open(&path, CACHE_KIB, &MIGRATIONS[..2]).unwrap();
+    let mut old = sqlite_file::open(&path, Pages::small(CACHE_KIB), &MIGRATIONS[..2]).unwrap();
     sqlite_file::migrate(&mut old, &MIGRATIONS[..2]).unwrap();
     let row = "INSERT INTO links VALUES ('a', 'https://a.example/', 302, 'ignore', '', 0, '[]', '', 1, 5, 6)";
     old.execute(row, []).unwrap();
@@ -24,7 +24,7 @@ async fn a_file_from_before_links_had_a_life_is_brought_up_to_date() {
 async fn a_file_from_before_there_were_domains_is_brought_up_to_date_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.db");
-    let mut old = sqlite_file::open(&path, CACHE_KIB, &MIGRATIONS[..3]).unwrap();
+    let mut old = sqlite_file::open(&path, Pages::small(CACHE_KIB), &MIGRATIONS[..3]).unwrap();
     sqlite_file::migrate(&mut old, &MIGRATIONS[..3]).unwrap();
     for slug in ["b", "a"] {
         let row =

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::database_thread::{DatabaseThread, Gone};
 use super::sqlite_expiry;
-use super::sqlite_file::{self, FileError, Migration};
+use super::sqlite_file::{self, FileError, Migration, Pages};
 use super::sqlite_insert;
 use super::sqlite_persons;
 use super::sqlite_questions;
@@ -38,7 +38,8 @@ const MIGRATIONS: [Migration; 6] = [
 
 /// Minutes.
 const HOUR: u64 = 60;
-const WRITER_CACHE_KIB: u32 = 4 * 1024;
+/// A click has some 700 bytes; in pages of 4 KiB, five of them, it costs a tenth more to write.
+const PAGES: Pages = Pages { bytes: 16 * 1024, cache_kib: 4 * 1024 };
 const READER_CACHE_KIB: u32 = 2 * 1024;
 
 /// Clicks in a SQLite file.
@@ -56,7 +57,7 @@ impl SqliteClicks {
     /// The file cannot be opened or written, is no database, or comes from a newer program.
     pub fn open(path: &Path, retention: Retention) -> Result<Self, StoreError> {
         let open = || -> Result<Self, FileError> {
-            let writer = sqlite_file::open(path, WRITER_CACHE_KIB, &MIGRATIONS)?;
+            let writer = sqlite_file::open(path, PAGES, &MIGRATIONS)?;
             // Second: the writer has made the file.
             let reader = sqlite_file::open_reader(path, READER_CACHE_KIB)?;
             Ok(Self {
@@ -343,7 +344,7 @@ mod tests {
     async fn clicks_of_a_file_with_days_expire_at_the_same_time_as_before() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("clicks.db");
-        let mut old = sqlite_file::open(&path, 100, &MIGRATIONS[..1]).unwrap();
+        let mut old = sqlite_file::open(&path, Pages::small(100), &MIGRATIONS[..1]).unwrap();
         sqlite_file::migrate(&mut old, &MIGRATIONS[..1]).unwrap();
         let texts = "'', ".repeat(6);
         let sql = format!(

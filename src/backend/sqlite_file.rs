@@ -10,6 +10,23 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 /// How long another process (a backup, a person with a shell) may hold the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const LOG_BYTES: u32 = 16 * 1024 * 1024;
+
+/// Of a file.
+#[derive(Clone, Copy)]
+pub(super) struct Pages {
+    /// Of one page, when the file is new; a power of two from 512 to 65,536.
+    pub(super) bytes: u32,
+    /// Memory for those that were read.
+    pub(super) cache_kib: u32,
+}
+
+impl Pages {
+    /// Of SQLite's own size.
+    pub(super) const fn small(cache_kib: u32) -> Self {
+        Self { bytes: 4096, cache_kib }
+    }
+}
 
 /// One step of a schema: forward only, applied once, in one transaction with its number.
 #[derive(Clone, Copy, Debug)]
@@ -78,18 +95,22 @@ pub(super) fn code_of(error: &rusqlite::Error) -> u32 {
     error.sqlite_error().and_then(|error| u32::try_from(error.extended_code).ok()).unwrap_or(0)
 }
 
-/// Opens the file for writing, and makes it when it is missing. `cache_kib` bounds the memory of its page cache.
+/// Opens the file for writing, and makes it when it is missing.
 ///
 /// `synchronous = FULL`: a commit that returned is on the disk. The journal forgets a click when its batch is stored, and
 /// an edit of a link is answered when it is kept; neither may be undone by a power cut. One sync a commit.
 ///
 /// # Errors
 /// The file cannot be opened, is no database, or comes from a newer program.
-pub(super) fn open(path: &Path, cache_kib: u32, migrations: &[Migration]) -> Result<Connection, FileError> {
+pub(super) fn open(path: &Path, pages: Pages, migrations: &[Migration]) -> Result<Connection, FileError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Ignored by a file that has pages already.
+    connection.execute_batch(&format!("PRAGMA page_size = {};", pages.bytes))?;
+    let page_bytes: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
     // A checkpoint at 16 MiB of log: pages that change with every batch are copied less often than at the default of 4.
+    let (cache_kib, log_pages) = (pages.cache_kib, LOG_BYTES / page_bytes);
     connection.execute_batch(&format!(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
@@ -98,7 +119,7 @@ pub(super) fn open(path: &Path, cache_kib: u32, migrations: &[Migration]) -> Res
          PRAGMA temp_store = MEMORY;
          PRAGMA mmap_size = 0;
          PRAGMA cache_size = -{cache_kib};
-         PRAGMA wal_autocheckpoint = 4096;
+         PRAGMA wal_autocheckpoint = {log_pages};
          PRAGMA journal_size_limit = 67108864;"
     ))?;
     check_version(&connection, migrations)?;
@@ -175,11 +196,28 @@ mod tests {
         Migration { name: "003_bad", sql: "CREATE TABLE c (n INTEGER); INSERT INTO missing VALUES (1)" },
     ];
 
+    const SMALL: Pages = Pages::small(100);
+
+    #[test]
+    fn a_file_keeps_the_pages_that_it_was_made_with_and_its_log_is_as_long_in_either() {
+        let folder = tempfile::tempdir().unwrap();
+        let large = Pages { bytes: 16 * 1024, cache_kib: 100 };
+        for (name, made_with, bytes, log_pages) in [("a.db", large, 16_384, 1_024), ("b.db", SMALL, 4_096, 4_096)] {
+            let path = folder.path().join(name);
+            migrate(&mut open(&path, made_with, &STEPS).unwrap(), &STEPS[..1]).unwrap();
+            for pages in [large, SMALL] {
+                let connection = open(&path, pages, &STEPS).unwrap();
+                let told = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+                assert_eq!((told("page_size"), told("wal_autocheckpoint")), (bytes, log_pages), "{name}");
+            }
+        }
+    }
+
     #[test]
     fn migrations_are_applied_once_and_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
-        let mut connection = open(&path, 100, &STEPS).unwrap();
+        let mut connection = open(&path, SMALL, &STEPS).unwrap();
         assert_eq!(migrate(&mut connection, &STEPS[..1]).unwrap(), ["001_a"]);
         assert_eq!(migrate(&mut connection, &STEPS[..2]).unwrap(), ["002_b"]);
         assert!(migrate(&mut connection, &STEPS[..2]).unwrap().is_empty());
@@ -189,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_step_that_fails_is_undone() {
-        let mut connection = open(Path::new(":memory:"), 100, &STEPS).unwrap();
+        let mut connection = open(Path::new(":memory:"), SMALL, &STEPS).unwrap();
         let error = migrate(&mut connection, &STEPS).unwrap_err();
         assert!(error.to_string().contains("no such table: missing") && !error.passes(), "{error}");
         assert_eq!(check_version(&connection, &STEPS).unwrap(), 2);
@@ -200,8 +238,8 @@ mod tests {
     fn a_file_of_a_newer_program_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
-        migrate(&mut open(&path, 100, &STEPS).unwrap(), &STEPS[..2]).unwrap();
-        let error = open(&path, 100, &STEPS[..1]).unwrap_err();
+        migrate(&mut open(&path, SMALL, &STEPS).unwrap(), &STEPS[..2]).unwrap();
+        let error = open(&path, SMALL, &STEPS[..1]).unwrap_err();
         assert!(matches!(error, FileError::Newer { found: 2, known: 1 }), "{error}");
     }
 }

@@ -5,10 +5,11 @@
 //! thread. Bound: one batch.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 
 use hashbrown::HashMap;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, Statement, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
 use super::columns;
 use super::sqlite_questions::MINUTE_MS;
@@ -40,11 +41,11 @@ pub(super) fn write(connection: &mut Connection, batch: &Batch, retention: &Rete
         node: &batch.node,
         retention,
         parameters: Parameters::default(),
-        json: Vec::new(),
+        made: Vec::new(),
     };
     let (mut counts, mut expiry) = (MinuteCounts::default(), BTreeSet::new());
     {
-        let mut insert = transaction.prepare_cached(INSERT)?;
+        let mut insert = RowInsert::new(transaction.prepare_cached(INSERT)?);
         for row in &batch.rows {
             match Click::decode(&row.frame) {
                 Ok(click) => {
@@ -86,53 +87,128 @@ struct Writing<'b> {
     node: &'b str,
     retention: &'b Retention,
     parameters: Parameters<'b>,
-    json: Vec<u8>,
+    /// A text that is made for a row.
+    made: Vec<u8>,
 }
 
 impl<'b> Writing<'b> {
     /// Writes a row; false when the click is there already.
-    fn row(&mut self, insert: &mut Statement<'_>, row: &Row, click: &Click<'b>) -> rusqlite::Result<bool> {
+    fn row(&mut self, insert: &mut RowInsert<'_, 'b>, row: &'b Row, click: &Click<'b>) -> rusqlite::Result<bool> {
         self.parameters.read(click.query);
-        self.json.clear();
-        columns::write_json(&self.parameters, &mut self.json);
-        let lossy = String::from_utf8_lossy;
-        let written = insert.execute(params![
-            click.id.hyphenated(&mut [0; 36]),
-            number(click.id.unix_ms()),
-            click.org,
-            click.campaign,
-            click.link,
-            click.rule,
-            click.variant,
-            lossy(click.destination),
-            click.status,
-            lossy(self.parameters.get("click_id")),
-            lossy(self.parameters.get("source")),
-            row.class.name(),
-            reasons_json(row),
-            row.dedup.name(),
-            row.fraud_score,
-            lossy(row.country.as_ref().map_or(&[], |country| country.as_slice())),
-            row.agent.device,
-            row.agent.os,
-            row.agent.browser,
-            lossy(click.language),
-            lossy(click.referrer),
-            lossy(click.ua),
-            click.address.map_or_else(String::new, |address| address.to_string()),
-            ToSqlOutput::Borrowed(ValueRef::Text(&self.json)),
-            number(click.route_version),
-            self.node,
-            self.batch_id,
-            columns::expires_s(click.id.unix_ms(), self.retention.of(click.org)),
-            click.privacy.level.name(),
-            click.domain,
-            lossy(click.path),
-            row.place.region,
-            row.place.city,
-            row.place.asn,
-        ])?;
-        Ok(written == 1)
+        insert.own(click.id.hyphenated(&mut [0; 36]).as_bytes())?;
+        insert.number(number(click.id.unix_ms()))?;
+        insert.text(click.org.as_bytes())?;
+        insert.text(click.campaign.as_bytes())?;
+        insert.text(click.link.as_bytes())?;
+        insert.text(click.rule.as_bytes())?;
+        insert.text(click.variant.as_bytes())?;
+        insert.text(click.destination)?;
+        insert.number(click.status.into())?;
+        insert.own(self.parameters.get("click_id"))?;
+        insert.own(self.parameters.get("source"))?;
+        insert.text(row.class.name().as_bytes())?;
+        self.made.clear();
+        write_reasons(row, &mut self.made);
+        insert.own(&self.made)?;
+        insert.text(row.dedup.name().as_bytes())?;
+        insert.number(row.fraud_score.into())?;
+        insert.text(row.country.as_ref().map_or(&[], |country| country.as_slice()))?;
+        insert.text(row.agent.device.as_bytes())?;
+        insert.text(row.agent.os.as_bytes())?;
+        insert.text(row.agent.browser.as_bytes())?;
+        insert.text(click.language)?;
+        insert.text(click.referrer)?;
+        insert.text(click.ua)?;
+        self.made.clear();
+        if let Some(address) = click.address {
+            write!(self.made, "{address}").expect("writing into memory cannot fail");
+        }
+        insert.own(&self.made)?;
+        self.made.clear();
+        columns::write_json(&self.parameters, &mut self.made);
+        insert.own(&self.made)?;
+        insert.number(number(click.route_version))?;
+        insert.text(self.node.as_bytes())?;
+        insert.text(self.batch_id.as_bytes())?;
+        insert.number(columns::expires_s(click.id.unix_ms(), self.retention.of(click.org)).into())?;
+        insert.text(click.privacy.level.name().as_bytes())?;
+        insert.text(click.domain.as_bytes())?;
+        insert.text(click.path)?;
+        insert.text(row.place.region.as_bytes())?;
+        insert.text(row.place.city.as_bytes())?;
+        insert.number(row.place.asn.into())?;
+        insert.write()
+    }
+}
+
+/// Gives a row to the statement, column after column. SQLite keeps what a column was given, so one that has the value of
+/// the row before is left alone: two of three are.
+struct RowInsert<'s, 'b> {
+    statement: CachedStatement<'s>,
+    given: Vec<Given<'b>>,
+    column: usize,
+}
+
+/// What a column has.
+#[derive(Clone, Copy)]
+enum Given<'b> {
+    /// Nothing yet, or what is not at hand any more.
+    Other,
+    Text(&'b [u8]),
+    Number(i64),
+}
+
+impl<'s, 'b> RowInsert<'s, 'b> {
+    fn new(statement: CachedStatement<'s>) -> Self {
+        Self { given: vec![Given::Other; statement.parameter_count()], statement, column: 0 }
+    }
+
+    fn number(&mut self, number: i64) -> rusqlite::Result<()> {
+        if self.is_new(Given::Number(number)) { self.give(ValueRef::Integer(number)) } else { Ok(()) }
+    }
+
+    /// A text of the batch; what is no UTF-8 in it becomes U+FFFD.
+    fn text(&mut self, text: &'b [u8]) -> rusqlite::Result<()> {
+        if self.is_new(Given::Text(text)) { self.give_text(text) } else { Ok(()) }
+    }
+
+    /// A text that was made for this row.
+    fn own(&mut self, text: &[u8]) -> rusqlite::Result<()> {
+        if text.is_empty() {
+            return self.text(b"");
+        }
+        self.is_new(Given::Other);
+        self.give_text(text)
+    }
+
+    /// Goes on to the next column and notes what it is to have.
+    fn is_new(&mut self, given: Given<'b>) -> bool {
+        let before = std::mem::replace(&mut self.given[self.column], given);
+        self.column += 1;
+        match (before, given) {
+            (Given::Number(before), Given::Number(given)) => before != given,
+            // Most are one of our own words: the same place, then, and nothing to compare.
+            (Given::Text(before), Given::Text(given)) => !std::ptr::eq(before, given) && before != given,
+            _ => true,
+        }
+    }
+
+    fn give_text(&mut self, text: &[u8]) -> rusqlite::Result<()> {
+        match std::str::from_utf8(text) {
+            Ok(_) => self.give(ValueRef::Text(text)),
+            Err(_) => self.give(ValueRef::Text(String::from_utf8_lossy(text).as_bytes())),
+        }
+    }
+
+    fn give(&mut self, value: ValueRef<'_>) -> rusqlite::Result<()> {
+        self.statement.raw_bind_parameter(self.column, ToSqlOutput::Borrowed(value))
+    }
+
+    /// Writes the row; false when its key is there already.
+    fn write(&mut self) -> rusqlite::Result<bool> {
+        debug_assert_eq!(self.column, self.given.len(), "all columns are given");
+        self.column = 0;
+        Ok(self.statement.raw_execute()? == 1)
     }
 }
 
@@ -141,12 +217,52 @@ pub(super) fn number(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-fn reasons_json(row: &Row) -> std::borrow::Cow<'static, str> {
-    let mut names = row.reasons.names().peekable();
-    if names.peek().is_none() {
-        return "[]".into();
+/// The names of the reasons as a JSON array; they are our own words, and nothing in them needs an escape.
+fn write_reasons(row: &Row, out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (i, name) in row.reasons.names().enumerate() {
+        out.extend_from_slice(if i > 0 { b",\"" } else { b"\"" });
+        out.extend_from_slice(name.as_bytes());
+        out.push(b'"');
     }
-    // Our own words: nothing in them needs an escape.
-    let quoted: Vec<String> = names.map(|name| format!("\"{name}\"")).collect();
-    format!("[{}]", quoted.join(",")).into()
+    out.push(b']');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_row_has_what_it_was_given_whatever_the_rows_before_had(
+            rows in prop::collection::vec((0..4_usize, 0..4_usize, 0..4_usize, 0..3_i64), 1..20),
+        ) {
+            let texts: [&[u8]; 4] = [b"", b"a", b"c", b"b\xff"];
+            let connection = Connection::open_in_memory().unwrap();
+            connection.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY, a TEXT, b TEXT, c TEXT, d INTEGER)").unwrap();
+            let statement = "INSERT INTO t VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+            let mut insert = RowInsert::new(connection.prepare_cached(statement).unwrap());
+            // Of other memory than the row before.
+            let copies: Vec<_> = rows.iter().map(|row| texts[row.0].to_vec()).collect();
+            for (n, row) in rows.iter().enumerate() {
+                for again in [false, true] {
+                    insert.number(n as i64).unwrap();
+                    insert.text(&copies[n]).unwrap();
+                    insert.own(texts[row.1]).unwrap();
+                    insert.text(texts[row.2]).unwrap();
+                    insert.number(row.3).unwrap();
+                    prop_assert_eq!(insert.write().unwrap(), !again);
+                }
+            }
+            let stored = |n: i64| connection.query_row("SELECT a, b, c, d FROM t WHERE n = ?1", [n], |row| {
+                Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            });
+            let text = |at: usize| String::from_utf8_lossy(texts[at]).into_owned();
+            for (n, row) in rows.iter().enumerate() {
+                prop_assert_eq!(stored(n as i64).unwrap(), (text(row.0), text(row.1), text(row.2), row.3));
+            }
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, ToSql, TransactionBehavior, params};
 
-use super::sqlite_file::{self, FileError, Migration};
+use super::sqlite_file::{self, FileError, Migration, Pages};
 use crate::click::ClickId;
 use crate::pipeline::ledger::{Books, BooksError, Changes, Entry, Figures, StretchName, Visits};
 use crate::segment::Position;
@@ -89,7 +89,7 @@ impl SqliteLedger {
     }
 
     fn try_open(path: &Path) -> Result<Self, FileError> {
-        let mut connection = sqlite_file::open(path, CACHE_KIB, &MIGRATIONS)?;
+        let mut connection = sqlite_file::open(path, Pages::small(CACHE_KIB), &MIGRATIONS)?;
         sqlite_file::migrate(&mut connection, &MIGRATIONS)?;
         Ok(Self { connection })
     }

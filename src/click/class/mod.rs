@@ -148,7 +148,8 @@ impl Reasons {
 
     /// Their words in the store, in a fixed order.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Self::ALL.into_iter().chain(Self::OMISSIONS).filter(move |(reason, _)| self.has(*reason)).map(|(_, name)| name)
+        let known: &'static [_] = if self == Self::default() { &[] } else { &Self::ALL };
+        known.iter().chain(&Self::OMISSIONS).filter(move |(reason, _)| self.has(*reason)).map(|(_, name)| *name)
     }
 
     /// Whether any of `other` is in it.
