@@ -1,4 +1,4 @@
-//! Looks after the dependencies: asks each every two seconds whether it answers, and tells health, metrics and the log.
+//! Looks after the dependencies: asks each every `watch.ping_every` whether it answers, and tells health, metrics and the log.
 //! Nothing waits for it, and a dependency that is down changes nothing but what is said of it.
 
 use std::sync::Arc;
@@ -14,10 +14,6 @@ use crate::control::Status;
 use crate::pipeline::{Deduper, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::overload::{self, Reflex};
-
-const INTERVAL: Duration = Duration::from_secs(2);
-/// For one answer.
-const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The dependencies, in the order of health and metrics.
 const NAMES: [&str; 4] = ["catalog", "dedup", "store", "warden"];
@@ -37,6 +33,7 @@ pub(super) struct Monitor {
     pub(super) warden: Option<Arc<WardenClient>>,
     pub(super) status: Arc<Status>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) watch: config::Watch,
     /// What was said last; nothing before the first look.
     pub(super) up: [Option<bool>; 4],
 }
@@ -44,7 +41,7 @@ pub(super) struct Monitor {
 impl Monitor {
     /// Asks for ever.
     pub(super) async fn run(mut self) {
-        let mut tick = tokio::time::interval(INTERVAL);
+        let mut tick = tokio::time::interval(self.watch.ping_every);
         loop {
             tick.tick().await;
             self.look().await;
@@ -53,11 +50,12 @@ impl Monitor {
 
     /// Asks each once.
     pub(super) async fn look(&mut self) {
+        let limit = self.watch.ping_timeout;
         let (catalog, dedup, store, warden) = tokio::join!(
-            within(async { self.links.ping().await.map_err(|e| e.to_string()) }),
-            within(self.deduper.ping()),
-            within(async { self.store.ping().await.map_err(|e| e.to_string()) }),
-            within(warden::ping(self.warden.as_deref())),
+            within(limit, async { self.links.ping().await.map_err(|e| e.to_string()) }),
+            within(limit, self.deduper.ping()),
+            within(limit, async { self.store.ping().await.map_err(|e| e.to_string()) }),
+            within(limit, warden::ping(self.warden.as_deref())),
         );
         self.note(0, "sqlite", catalog);
         self.note(1, self.deduper.name(), dedup);
@@ -83,8 +81,8 @@ impl Monitor {
     }
 }
 
-async fn within(answer: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    tokio::time::timeout(TIMEOUT, answer).await.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}")))
+async fn within(limit: Duration, answer: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
 }
 
 /// Looks how the node feels, for ever, and moves the lever that says what is left undone.

@@ -240,6 +240,7 @@ impl Node {
             status: Arc::clone(&status),
             metrics: Arc::clone(&metrics),
             warden: remote,
+            watch: config.watch,
             up: [None; 4],
         };
         // The edge answers, and the journal keeps what it accepts: what follows waits for others, and no visitor does.

@@ -349,6 +349,7 @@ fn command_under(by: &[&str], data_dir: &Path, settings: &[(String, String)]) ->
     set("probe.enabled", "false");
     // How busy the machine is must not decide what a test sees.
     set("limits.overload.enabled", "false");
+    set("watch.ping_timeout", "20s");
     for (key, value) in settings {
         set(key, value);
     }
