@@ -42,6 +42,8 @@ impl Monitor {
     /// Asks for ever.
     pub(super) async fn run(mut self) {
         let mut tick = tokio::time::interval(self.watch.ping_every);
+        // A dependency that hangs holds a look up for `ping_timeout`: what was missed meanwhile is not made up for.
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
             self.look().await;

@@ -142,7 +142,7 @@ impl<'b> Writing<'b> {
 }
 
 /// Gives a row to the statement, column after column. SQLite keeps what a column was given, so one that has the value of
-/// the row before is left alone: two of three are.
+/// the row before is left alone: most have.
 struct RowInsert<'s, 'b> {
     statement: CachedStatement<'s>,
     given: Vec<Given<'b>>,

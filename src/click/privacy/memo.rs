@@ -1,7 +1,8 @@
 //! Decisions of a policy, remembered by what they go by.
 //!
-//! What visits say has 8,124 forms (two headers, three words about consent, 676 countries and none), so the memo is a table
-//! with a byte for each: nothing in it is of one visitor, nothing is ever thrown out, and a hit is one read. Bound: 8 KB.
+//! What visits say has 8,124 forms (two headers, three words about consent, 676 pairs of letters for a country, or none), so
+//! the memo is a table with a byte for each: nothing in it is of one visitor, nothing is ever thrown out, and a hit is one
+//! read. Bound: 8 KB.
 
 use super::{COUNTRY_PLACES, Level, Policy, Signals};
 

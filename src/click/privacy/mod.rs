@@ -1,8 +1,8 @@
 //! What a click may keep of its visit: three levels, and the policy that chooses one.
 //!
-//! Pure, and never remembers a visitor; `memo` remembers decisions. The edge asks it for every click before anything of it is written; what a level
-//! takes away is in no frame, so it is neither in the journal nor behind it, and in no destination. Bounds: a policy has a
-//! level for each country, and the query is walked once for its consent and once for what is kept of it.
+//! Pure, and never remembers a visitor; `memo` remembers decisions. The edge asks it for every click before anything of it
+//! is written; what a level takes away is in no frame, so it is neither in the journal nor behind it, and in no destination.
+//! Bounds: a policy has a level for each country, and the query is walked once for its consent and once for what is kept.
 
 mod memo;
 #[cfg(test)]
